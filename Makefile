@@ -1,0 +1,185 @@
+# From photos to report. `make` lists what there is. A target is a manifest or a result, written last by its stage, so what
+# exists is whole; what changes a result is in its path or in a config snapshot that changes only when its content does.
+ifeq ($(filter 4.3% 4.4% 4.5% 4.6% 4.7% 4.8% 4.9% 5.%,$(MAKE_VERSION)),)
+$(error GNU Make 4.3 or newer is needed, this is $(MAKE_VERSION))
+endif
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+# Variables: what to study. Each can be given on the command line.
+PROFILE ?= laptop##            smoke (minutes), laptop (default), paper (GPU): hyper-parameters, see configs/
+DATASET ?= synthetic##         synthetic, folder, webface, celeba or lfw
+PHOTOS ?=##                     path of the photos (synthetic needs none)
+IDENTITIES ?= 50##              how many to protect, drawn by seed; or a file with one name a line
+SETTING ?= partial##           partial, or full: everyone is protected
+ARMS ?= clean error-min random## arms of the study; `python -m pipeline arms` lists them
+MATRIX ?=##                     trials beside the study: core, trainers, full, or names (make matrix: core)
+EPSILON ?= 16##                 largest change of a pixel, of 255
+SEEDS ?= 0##                   seed of everything drawn
+DETECTOR ?= mtcnn##            mtcnn, or scrfd (needs DETECTOR_PACK)
+DETECTOR_PACK ?=##              folder of a local insightface pack
+RECOGNISER_WEIGHTS ?=##         safetensors the recogniser is fine-tuned from (empty: from scratch)
+SURROGATE_WEIGHTS ?=##          safetensors the noise's surrogate starts from (empty: from scratch)
+LFW ?=##                        folder of LFW with pairs.txt: verification by its protocol, too
+LFW_REFERENCE ?=##              insightface recogniser (.onnx) measured on LFW beside the models
+RUNS ?=##                       finished runs to compare, as named in reports/
+SHOW_PEOPLE ?= no##            no, or consented: real faces may stand in the report
+DEVICE ?= auto##               auto, cpu, cuda or cuda:N
+WORKERS ?= auto##              processes for photos and faces, and arms trained at a time
+VENV ?= .venv##                where the packages live
+DATA_ROOT ?= data##            where photos, crops and runs are kept
+REPORTS_ROOT ?= reports##      where reports are written
+
+PYTHON3 ?= python3
+PY := $(VENV)/bin/python
+PIPELINE := $(PY) -m pipeline
+INSTALLED := $(VENV)/installed.lock
+
+# Recipes read these from the environment, so that no quote or space in a path is read as shell.
+export PROFILE DATASET PHOTOS IDENTITIES SETTING ARMS EPSILON SEEDS DETECTOR DETECTOR_PACK RECOGNISER_WEIGHTS SURROGATE_WEIGHTS SHOW_PEOPLE
+ifneq ($(filter matrix,$(MAKECMDGOALS)),)
+MATRIX := $(or $(strip $(MATRIX)),core)
+endif
+export DEVICE WORKERS MATRIX LFW LFW_REFERENCE
+# These stand in file names, so each is one word without odd characters; what else they may be, `configure` says.
+NAMED := PROFILE DATASET IDENTITIES SETTING EPSILON
+$(foreach v,$(NAMED),$(if $(filter 1,$(words $($(v)))),,$(error $(v)=$($(v)): allowed is one value without spaces)))
+
+# Several seeds: `study` and `matrix` run once a seed, and a report joins them.
+SEVERAL := $(filter-out 0 1,$(words $(SEEDS)))
+$(if $(SEVERAL),$(if $(filter-out study matrix help,$(MAKECMDGOALS)),$(error SEEDS=$(SEEDS): several seeds are for study and matrix; give one)))
+$(if $(strip $(SEEDS)),,$(error SEEDS is empty: allowed are whole numbers, such as 0 or "0 1 2"))
+$(if $(SEVERAL),$(if $(shell echo '$(subst ','"'"',$(SEEDS))' | grep -E '^[0-9]+( +[0-9]+)*$$'),,$(error SEEDS=$(SEEDS): allowed are whole numbers, such as 0 or "0 1 2")))
+
+# Arms side by side, each in a process of its own: on a CPU two processes of one thread beat one of two; a GPU takes one at a time.
+CORES := $(if $(filter auto,$(WORKERS)),$(shell nproc 2>/dev/null || sysctl -n hw.ncpu),$(WORKERS))
+GPU := $(filter cuda%,$(DEVICE))$(if $(filter auto,$(DEVICE)),$(wildcard /dev/nvidia0))
+JOBS := $(if $(GPU),1,$(shell echo '$(CORES)' $(words $(ARMS)) | awk '{n = ($$1 < $$2) ? $$1 : $$2; print ((n >= 1) ? int(n) : 1)}'))
+THREADS := $(shell echo '$(CORES)' $(JOBS) | awk '{n = $$1 / $$2; print ((n >= 1) ? int(n) : 1)}')
+MAKEFLAGS += --jobs=$(JOBS)
+ON := --device "$$DEVICE" --workers "$$WORKERS"
+
+# Where things are. A synthetic set is rendered at its profile's size, so each profile but laptop has a folder of its own.
+COUNT := $(if $(wildcard $(IDENTITIES)),$(shell grep -c '[^[:space:]]' '$(IDENTITIES)'),$(IDENTITIES))
+TUNED := $(if $(RECOGNISER_WEIGHTS),-tuned)$(if $(SURROGATE_WEIGHTS),-informed)
+BARE := $(DATASET)-$(PROFILE)-$(SETTING)-id$(COUNT)-eps$(EPSILON)-s
+SPACE := $(subst ,, )
+RUN := $(BARE)$(subst $(SPACE),-,$(strip $(SEEDS)))$(TUNED)
+D := $(DATA_ROOT)/$(DATASET)$(if $(filter synthetic,$(DATASET)),$(addprefix -,$(filter-out laptop,$(PROFILE))))
+R := $(DATA_ROOT)/runs/$(RUN)
+REPORT := $(REPORTS_ROOT)/$(RUN)
+NOISY := $(filter-out clean removed,$(ARMS))
+AGAINST := $(filter error-max% tap fawkes,$(ARMS))
+PUBLISHED := $(firstword $(filter error-min error-min-released,$(ARMS)) $(NOISY))
+
+# Each stage's own code: an edit to training makes no noise anew.
+py = $(sort $(foreach d,$(1),$(wildcard pipeline/$(d)) $(wildcard pipeline/$(d)/*.py)))
+CODE_data := $(call py,photos photos/synthetic)
+CODE_align := $(call py,faces photos/decode.py)
+CODE_split := pipeline/split.py
+CODE_noise := $(filter-out pipeline/noise/protect.py pipeline/noise/describe.py,$(call py,noise models training/faces.py))
+CODE_protect := $(call py,noise/protect.py noise/table.py faces/restore.py faces/geometry.py evaluation/imperceptibility.py)
+CODE_train := $(call py,training/checkpoint.py training/faces.py training/loop.py training/stage.py models countermeasures)
+CODE_evaluate := $(call py,evaluation/stage.py evaluation/accuracy.py evaluation/verification.py evaluation/identification.py \
+	evaluation/lfw_protocol.py evaluation/separability.py models/arcface_onnx.py)
+CODE_report := $(call py,report evaluation/summary.py evaluation/checks.py) $(wildcard pipeline/report/templates/*)
+
+CONFIGS := $(D)/data.yaml $(D)/align.yaml $(R)/config/split.yaml $(R)/config/train.yaml $(R)/config/evaluate.yaml $(NOISY:%=$(R)/config/noise-%.yaml) $(if $(AGAINST),$(R)/config/surrogate.yaml)
+
+.PHONY: help setup data align protect train evaluate report study matrix compare test lint bench clean doctor lock FORCE
+
+help: ## list targets and variables
+	@echo 'make study IDENTITIES=50    whole study, from photos to report'; echo; echo 'Targets:'
+	@grep -hE '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-12s %s\n", $$1, $$2}'
+	@echo; echo 'Variables (default):'
+	@grep -hE '^[A-Z_]+ \?=.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/ \?= ?/\t/; s/## */\t/' | awk -F'\t' '{gsub(/ +$$/, "", $$2); printf "  %-20s %s%s\n", $$1, $$3, ($$2 == "" ? "" : " (" $$2 ")")}'
+
+setup: $(INSTALLED) ## build .venv from requirements.lock (does nothing when it is current)
+
+$(INSTALLED): requirements.lock
+	@test -x $(PY) || $(PYTHON3) -c 'import sys; sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}" if sys.version_info < (3, 11) else 0)'
+	@test -x $(PY) || $(PYTHON3) -m venv $(VENV)
+	@$(PY) -m uv --version >/dev/null 2>&1 || $(PY) -m pip install --quiet --disable-pip-version-check uv
+	$(PY) -m uv pip sync --quiet --python $(PY) requirements.lock
+	@cp requirements.lock $@
+
+$(CONFIGS) &: FORCE | $(INSTALLED)
+	@$(PIPELINE) configure --data '$(D)' --run '$(R)' --profile "$$PROFILE" --dataset "$$DATASET" --photos "$$PHOTOS" --identities "$$IDENTITIES" --setting "$$SETTING" --arms "$$ARMS" --epsilon "$$EPSILON" --seeds "$$SEEDS" --detector "$$DETECTOR" --detector-pack "$$DETECTOR_PACK" --recogniser-weights "$$RECOGNISER_WEIGHTS" --surrogate-weights "$$SURROGATE_WEIGHTS" --show-people "$$SHOW_PEOPLE" --matrix "$$MATRIX" --lfw "$$LFW" --lfw-reference "$$LFW_REFERENCE"
+
+$(D)/photos.parquet: $(D)/data.yaml $(CODE_data)
+	$(PIPELINE) data --data '$(D)' $(ON)
+
+$(D)/aligned/manifest.parquet: $(D)/photos.parquet $(D)/align.yaml $(CODE_align)
+	$(PIPELINE) align --data '$(D)' $(ON)
+
+$(R)/split.parquet: $(D)/aligned/manifest.parquet $(R)/config/split.yaml $(CODE_split)
+	$(PIPELINE) split --data '$(D)' --run '$(R)'
+
+$(R)/%/noise.safetensors: $(R)/split.parquet $(R)/config/noise-%.yaml $(CODE_noise)
+	$(PIPELINE) noise --data '$(D)' --run '$(R)' --arm $* $(ON) --threads $(THREADS)
+
+$(R)/%/protected/manifest.parquet: $(R)/%/noise.safetensors $(CODE_protect)
+	$(PIPELINE) protect --data '$(D)' --run '$(R)' --arm $* $(ON)
+
+$(AGAINST:%=$(R)/%/noise.safetensors): $(R)/surrogate/model/history.jsonl
+
+$(R)/surrogate/model/history.jsonl: $(R)/split.parquet $(R)/config/surrogate.yaml $(CODE_train)
+	$(PIPELINE) train --data '$(D)' --run '$(R)' --arm surrogate $(ON) --threads $(THREADS)
+
+$(R)/clean/model/history.jsonl $(R)/removed/model/history.jsonl: $(R)/%/model/history.jsonl: $(R)/split.parquet $(R)/config/train.yaml $(CODE_train)
+	$(PIPELINE) train --data '$(D)' --run '$(R)' --arm $* $(ON) --threads $(THREADS)
+
+$(R)/%/model/history.jsonl: $(R)/%/protected/manifest.parquet $(R)/config/train.yaml $(CODE_train)
+	$(PIPELINE) train --data '$(D)' --run '$(R)' --arm $* $(ON) --threads $(THREADS)
+
+$(R)/%/metrics.json: $(R)/%/model/history.jsonl $(R)/config/evaluate.yaml $(CODE_evaluate) $(if $(LFW),$(DATA_ROOT)/lfw/aligned/manifest.parquet)
+	$(PIPELINE) evaluate --data '$(D)' --run '$(R)' --arm $* --lfw '$(DATA_ROOT)/lfw' $(ON) --threads $(THREADS)
+
+ifneq ($(DATASET),lfw)
+$(DATA_ROOT)/lfw/aligned/manifest.parquet: FORCE
+	@$(MAKE) align DATASET=lfw PHOTOS="$$LFW" LFW= IDENTITIES=1 ARMS=clean SETTING=partial MATRIX=
+endif
+
+$(REPORT)/index.html: $(ARMS:%=$(R)/%/metrics.json) $(R)/config/evaluate.yaml $(CODE_report)
+	$(PIPELINE) report --data '$(D)' --run '$(R)' --arms "$$ARMS" --output '$(REPORT)' $(ON)
+
+EACH_SEED = $(if $(SEVERAL),for seed in $(SEEDS); do $(MAKE) $@ SEEDS=$$seed; done; \
+	$(PIPELINE) seeds --runs $(foreach s,$(SEEDS),'$(REPORTS_ROOT)/$(BARE)$(s)$(TUNED)') --output '$(REPORT)')
+
+.PRECIOUS: $(R)/%/noise.safetensors $(R)/%/protected/manifest.parquet $(R)/%/model/history.jsonl $(R)/%/metrics.json
+
+data: $(D)/photos.parquet ## the photos of DATASET
+align: $(D)/aligned/manifest.parquet ## faces found and aligned: crops, manifest, rejects
+protect: $(R)/$(PUBLISHED)/protected/manifest.parquet ## everything up to protected crops and photos of IDENTITIES
+	@$(PIPELINE) show --run '$(R)' --arm $(PUBLISHED)
+train: $(ARMS:%=$(R)/%/model/history.jsonl) ## the downstream recogniser of each arm
+evaluate: $(ARMS:%=$(R)/%/metrics.json) ## each recogniser's metrics on clean test photos
+report: $(REPORT)/index.html ## the HTML report of what was evaluated
+study: $(if $(SEVERAL),,$(REPORT)/index.html) ## all of the above, chained; prints the verdict and the report's path
+	$(EACH_SEED)
+	@$(PIPELINE) verdict --output '$(REPORT)'
+matrix: $(if $(SEVERAL),,$(ARMS:%=$(R)/%/metrics.json)) ## the study, and MATRIX's other trainers and countermeasures on every arm
+	$(if $(SEVERAL),$(EACH_SEED),$(PIPELINE) matrix --data '$(D)' --run '$(R)' --arms "$$ARMS" --matrix "$$MATRIX" --jobs $(if $(GPU),1,$(CORES)) $(ON))
+	$(if $(SEVERAL),,$(PIPELINE) report --data '$(D)' --run '$(R)' --arms "$$ARMS" --output '$(REPORT)' $(ON))
+	@$(PIPELINE) verdict --output '$(REPORT)'
+
+compare: $(INSTALLED) ## two or more finished runs in one page, RUNS="run1 run2" as named in reports/
+	@$(PIPELINE) compare --runs $(RUNS:%='$(REPORTS_ROOT)/%') --output '$(REPORTS_ROOT)/comparison'
+test: $(INSTALLED) ## all tests (at most 15 minutes on 2 cores)
+	$(PY) -m pytest
+lint: $(INSTALLED) ## ruff and pyright
+	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m pyright
+bench: $(INSTALLED) ## benchmarks: noise search against the plain reference, hardness and speed of the synthetic photos
+	$(PY) -m benchmarks.noise_search
+	$(PY) -m benchmarks.synthetic_hardness
+clean: ## remove the generated files of this run (photos and crops stay)
+	rm -rf -- '$(R)' '$(REPORT)'
+doctor: $(INSTALLED) ## say what this machine has and what is missing
+	@$(PIPELINE) doctor $(ON)
+lock: ## resolve requirements.lock anew from pyproject.toml
+	$(PY) -m uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url -o requirements.lock
+FORCE:

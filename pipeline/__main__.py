@@ -1,0 +1,273 @@
+"""`python -m pipeline STAGE …`: the only place where arguments are read. `make` calls the stages in order; each can be called alone.
+
+Exit codes: 0 done; 2 the request is wrong and nothing was written; 1 anything else. Progress goes to stderr, results to stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import RequestError, StageError
+
+if TYPE_CHECKING:
+    from pipeline.runtime import Runtime
+
+
+def parser() -> argparse.ArgumentParser:
+    """All stages and their arguments."""
+    top = argparse.ArgumentParser(
+        prog="python -m pipeline",
+        description="Make face photos useless for training face recognisers, and measure how far that holds. "
+        "`make study` runs all stages in the order given here.",
+    )
+    stages = top.add_subparsers(dest="stage", required=True, metavar="STAGE")
+
+    def stage(name: str, text: str) -> argparse.ArgumentParser:
+        return stages.add_parser(name, help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+
+    def runs_on(sub: argparse.ArgumentParser, *, threads: bool = False) -> None:
+        sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+        sub.add_argument("--workers", default="auto", help="processes; auto: as many as cores this process may use")
+        sub.add_argument("--precision", default="auto", help="auto, fp32 or bf16; auto: bf16 where the hardware has it")
+        if threads:
+            sub.add_argument(
+                "--threads",
+                type=int,
+                default=1,
+                help="CPU threads of the one process; two arms in two processes of one thread each beat two threads",
+            )
+
+    def where(sub: argparse.ArgumentParser, *, run: bool = True, arm: bool = False) -> None:
+        sub.add_argument("--data", type=Path, required=True, help="folder of the data set, data/<dataset>")
+        if run:
+            sub.add_argument("--run", type=Path, required=True, help="folder of the run, data/runs/<run>")
+        if arm:
+            sub.add_argument("--arm", required=True, help="name of the arm, such as clean, random, error-min")
+
+    sub = stage("configure", "check the request whole and write one snapshot a stage, only where its content changed")
+    where(sub)
+    sub.add_argument("--profiles", type=Path, default=Path("configs"), help="folder of the profiles")
+    sub.add_argument("--profile", default="laptop", help="smoke, laptop or paper")
+    sub.add_argument("--dataset", default="synthetic", help="synthetic, folder, webface, celeba or lfw")
+    sub.add_argument("--photos", default="", help="path of the photos; synthetic needs none")
+    sub.add_argument("--identities", default="50", help="how many to protect, drawn by seed; or a file with one name a line")
+    sub.add_argument("--setting", default="partial", help="partial, or full (everyone is protected)")
+    sub.add_argument("--arms", default="clean error-min random", help="arms of the study, clean first")
+    sub.add_argument("--epsilon", default="16", help="largest change of a pixel, in 1/255")
+    sub.add_argument("--seeds", default="0", help="seed of everything drawn")
+    sub.add_argument("--detector", default="mtcnn", help="mtcnn or scrfd")
+    sub.add_argument("--detector-pack", default="", help="scrfd: folder of a local insightface pack")
+    sub.add_argument("--recogniser-weights", default="", help="safetensors to fine-tune from; empty: from scratch")
+    sub.add_argument("--surrogate-weights", default="", help="safetensors the surrogate starts from; empty: from scratch")
+    sub.add_argument("--show-people", default="no", help="no, or consented: the report may show the real people in the photos")
+    sub.add_argument("--lfw", default="", help="folder of LFW with pairs.txt: verification by its protocol; empty: not measured")
+    sub.add_argument("--lfw-reference", default="", help="insightface recogniser (.onnx) measured on LFW beside the models")
+    sub.add_argument("--matrix", default="", help="trials to configure: core, trainers, full, or names such as jpeg-50 resnet18 share-60")
+
+    sub = stage("data", "render, import or link the photos")
+    where(sub, run=False)
+    runs_on(sub)
+    sub = stage("align", "find the faces and cut aligned 112×112 crops")
+    where(sub, run=False)
+    runs_on(sub)
+    sub = stage("split", "draw who is protected and which photos are held out")
+    where(sub)
+    sub = stage("noise", "search or draw one arm's noise")
+    where(sub, arm=True)
+    runs_on(sub, threads=True)
+    sub = stage("protect", "put one arm's noise on crops and photos, and measure what was written")
+    where(sub, arm=True)
+    runs_on(sub)
+    sub = stage("train", "train one arm's recogniser")
+    where(sub, arm=True)
+    runs_on(sub, threads=True)
+    sub = stage("evaluate", "measure one arm's recogniser on clean test photos")
+    where(sub, arm=True)
+    sub.add_argument("--lfw", type=Path, default=Path("data/lfw"), help="data folder of LFW, aligned, if it was asked for")
+    runs_on(sub, threads=True)
+    sub = stage("trial", "train one arm with another trainer or countermeasure, and score it")
+    where(sub, arm=True)
+    sub.add_argument("--trial", required=True, help="name of the trial, such as jpeg-50, resnet18, share-60")
+    runs_on(sub, threads=True)
+    sub = stage("matrix", "run the trials of MATRIX on every arm, those that are missing or no longer current")
+    where(sub)
+    sub.add_argument("--arms", default="clean error-min random", help="the arms to try")
+    sub.add_argument("--matrix", default="core", help="core, trainers, full, or names of trials")
+    sub.add_argument("--jobs", type=int, default=1, help="trials at a time, each in a process of its own")
+    runs_on(sub)
+    sub = stage("report", "join the arms' metrics into metrics.json, metrics.csv and index.html")
+    where(sub)
+    sub.add_argument("--arms", default="clean error-min random", help="the arms to report, in this order")
+    sub.add_argument("--output", type=Path, required=True, help="folder of the report, reports/<run>")
+    runs_on(sub)
+    sub = stage("seeds", "join the reports of one study with different seeds into one")
+    sub.add_argument("--runs", type=Path, nargs="+", required=True, help="folders of the reports, one a seed")
+    sub.add_argument("--output", type=Path, required=True, help="folder of the joined report")
+    sub = stage("compare", "put the reports of two or more runs side by side in one page")
+    sub.add_argument("--runs", type=Path, nargs="*", default=[], help="folders of the reports")
+    sub.add_argument("--output", type=Path, required=True, help="folder of the comparison")
+    sub = stage("show", "say where the protected photos are and how visible the change is")
+    sub.add_argument("--run", type=Path, required=True, help="folder of the run, data/runs/<run>")
+    sub.add_argument("--arm", required=True, help="name of the arm whose photos are to be published")
+    sub = stage("verdict", "print the verdict of a report and where it is")
+    sub.add_argument("--output", type=Path, required=True, help="folder of the report, reports/<run>")
+    sub = stage("arms", "list the arms of a study, and what each does")
+    sub = stage("doctor", "say what this machine has and what is missing")
+    runs_on(sub)
+    return top
+
+
+def run_stage(args: argparse.Namespace) -> None:
+    """Call the stage asked for. Imports are here, so that `--help` is quick."""
+    from pipeline import runtime as machine
+
+    if args.stage == "configure":
+        from pipeline.request import Request, write_snapshots
+
+        fields = {name: getattr(args, name) for name in Request.__dataclass_fields__}
+        for path in write_snapshots(Request(**fields), args.profiles, args.data, args.run):
+            machine.say(f"wrote {path}")
+        return
+    if args.stage == "split":
+        from pipeline.config import SplitConfig, load
+        from pipeline.split import split_photos
+
+        split_photos(load(SplitConfig, args.run / "config" / "split.yaml"), args.data / "aligned", args.run / "split.parquet")
+        return
+    if args.stage == "seeds":
+        from pipeline.report.stage import report_seeds
+
+        report_seeds(args.runs, args.output)
+        return
+    if args.stage == "compare":
+        from pipeline.report.compare import compare_runs
+
+        compare_runs(args.runs, args.output)
+        print(f"comparison: {args.output / 'index.html'}")
+        return
+    if args.stage == "arms":
+        from pipeline.noise.arms import ARMS
+
+        print("\n".join(f"{name:22}{arm.text}" for name, arm in ARMS.items()))
+        return
+    if args.stage == "show":
+        from pipeline.artifacts import read_json
+        from pipeline.noise.describe import describe
+
+        folder = args.run / args.arm / "protected"
+        print(describe(folder, read_json(folder / "measures.json")))
+        return
+    if args.stage == "verdict":
+        from pipeline.artifacts import read_json
+
+        print(f"{read_json(args.output / 'metrics.json')['verdict']}\nreport: {args.output / 'index.html'}")
+        return
+    runtime = machine.decide(args.device, args.workers, args.precision)
+    if args.stage == "doctor":
+        from pipeline.doctor import examine
+
+        print(examine(runtime))
+    elif args.stage == "data":
+        from pipeline.config import DataConfig, load
+        from pipeline.photos.stage import import_photos
+
+        import_photos(load(DataConfig, args.data / "data.yaml"), args.data, runtime)
+    elif args.stage == "align":
+        from pipeline.config import AlignConfig, load
+        from pipeline.faces.stage import align_photos
+
+        align_photos(load(AlignConfig, args.data / "align.yaml"), args.data, runtime)
+    elif args.stage == "matrix":
+        from pipeline.config import TrainConfig, load
+        from pipeline.training.matrix import run_matrix
+        from pipeline.training.trials import trials_asked_for
+
+        own = load(TrainConfig, args.run / "config" / "train.yaml")
+        trials = trials_asked_for(args.matrix, tuned=own.weights is not None, weights=own.weights is not None)
+        run_matrix(args.arms.split(), trials, args.data, args.run, runtime, jobs=max(1, args.jobs))
+    elif args.stage == "report":
+        from pipeline.report.stage import report_run
+
+        report_run(args.arms.split(), args.data, args.run, args.output, runtime)
+    else:
+        run_arm_stage(args, runtime)
+
+
+def run_arm_stage(args: argparse.Namespace, runtime: Runtime) -> None:
+    """The stages that work on one arm."""
+    from pipeline import runtime as machine
+    from pipeline.config import AlignConfig, EvaluateConfig, NoiseConfig, TrainConfig, load
+
+    folder, split, aligned = args.run / args.arm, args.run / "split.parquet", args.data / "aligned"
+    if args.stage == "noise":
+        from pipeline.noise.stage import make_noise
+
+        config = load(NoiseConfig, args.run / "config" / f"noise-{args.arm}.yaml")
+        make_noise(config, split, aligned, args.run / "surrogate" / "model", folder, runtime, threads=args.threads)
+    elif args.stage == "protect":
+        from pipeline.noise.arms import arm_of
+        from pipeline.noise.protect import protect
+
+        max_side = load(AlignConfig, args.data / "align.yaml").max_side
+        photos = arm_of(args.arm).published
+        protect(split, args.data, folder, folder / "protected", runtime, photos=photos, max_side=max_side)
+    elif args.stage == "train":
+        from pipeline.training.stage import train_arm
+
+        machine.prepare_torch(runtime, args.threads)
+        name = "surrogate" if args.arm == "surrogate" else "train"
+        train_arm(load(TrainConfig, args.run / "config" / f"{name}.yaml"), args.arm, args.run, aligned, runtime)
+    elif args.stage == "trial":
+        from pipeline.training.trial import run_trial
+
+        machine.prepare_torch(runtime, args.threads)
+        config = load(TrainConfig, args.run / "config" / "trials" / f"{args.trial}.yaml")
+        scoring = load(EvaluateConfig, args.run / "config" / "evaluate.yaml")
+        run_trial(config, scoring, args.trial, args.arm, args.run, aligned, runtime)
+    elif args.stage == "evaluate":
+        from pipeline.evaluation.stage import evaluate_arm
+
+        machine.prepare_torch(runtime, args.threads)
+        configs = load(EvaluateConfig, args.run / "config" / "evaluate.yaml"), load(TrainConfig, args.run / "config" / "train.yaml")
+        evaluate_arm(*configs, args.arm, split, aligned, folder, runtime, lfw=args.lfw / "aligned")
+
+
+def keep_time(args: argparse.Namespace, seconds: float) -> None:
+    """Keep how long a stage took beside what it made, for the report's provenance."""
+    from pipeline.artifacts import write_json
+
+    if args.stage not in ("data", "align", "split", "noise", "protect", "train", "evaluate"):
+        return
+    root = getattr(args, "run", None) or args.data
+    name = f"{args.stage}-{args.arm}" if "arm" in args else args.stage
+    write_json(root / "timings" / f"{name}.json", {"seconds": round(seconds, 1)})
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run one stage; returns the exit code."""
+    args = parser().parse_args(words)
+    started = time.perf_counter()
+    try:
+        run_stage(args)
+        keep_time(args, time.perf_counter() - started)
+    except RequestError as error:
+        print(f"{args.stage}: {error}", file=sys.stderr)
+        return 2
+    except StageError as error:
+        print(f"{args.stage}: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{args.stage}: {error.strerror or error}: {error.filename or 'no file named'}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{args.stage}: interrupted; the same command goes on where it was", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

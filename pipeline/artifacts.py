@@ -1,0 +1,122 @@
+"""How anything is written and read back: whole or not at all.
+
+Every file goes to a temporary name in the same folder and is renamed when complete, so a file that exists is a file that is
+whole; a stage writes its manifest last. Readers check what they read and raise `StageError` naming the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import StageError
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`, on failure removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 `text` to `path`, whole or not at all."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_if_changed(path: Path, text: str) -> bool:
+    """Write `text` unless `path` already holds exactly that, so that Make sees a change only where there is one."""
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return False
+    write_text(path, text)
+    return True
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON; NaN and infinities are refused (they are not JSON)."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; `StageError` names the file if it is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StageError(f"{path}: missing; run the stage that makes it") from None
+    except ValueError as error:
+        raise StageError(f"{path}: not valid JSON ({error}); delete it and run the same command again") from None
+
+
+def write_table(path: Path, table: Any) -> None:
+    """Write a pandas DataFrame as Parquet (no index), whole or not at all."""
+    with whole_file(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def read_table(path: Path, columns: list[str]) -> Any:
+    """Read a Parquet table and check that it has `columns`. `StageError` names the file and what to do."""
+    import pandas as pd  # heavy: only where a table is really read
+
+    try:
+        table = pd.read_parquet(path)
+    except FileNotFoundError:
+        raise StageError(f"{path}: missing; run the stage that makes it") from None
+    except Exception as error:  # pyarrow raises many kinds on a damaged file
+        raise StageError(f"{path}: unreadable ({error}); delete it and run the same command again") from None
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise StageError(f"{path}: has no column {', '.join(missing)}; delete it and run the same command again")
+    return table
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write one `.npy` array, whole or not at all."""
+    with whole_file(path) as temporary, open(temporary, "wb") as stream:
+        np.save(stream, array)
+
+
+def open_crops(path: Path) -> np.ndarray:
+    """Memory-map a shard of crops: uint8, N×H×W×3, RGB. `StageError` if it is not one."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise StageError(f"{path}: missing; run the stage that makes it") from None
+    except (ValueError, OSError) as error:
+        raise StageError(f"{path}: unreadable ({error}); delete it and run the same command again") from None
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
+        raise StageError(f"{path}: expected uint8 N×H×W×3, found {array.dtype} {array.shape}; delete it and run again")
+    return array
+
+
+def sha256_of(content: bytes) -> str:
+    """Hex SHA-256 of `content`."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_of_files(paths: list[Path]) -> str:
+    """Hex SHA-256 over the names and contents of files, in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,207 @@
+"""What a stage is told: one frozen model a stage, read from a snapshot file, unknown keys refused.
+
+A profile (`configs/<profile>.yaml`) holds a value for everything; the variables of `make` override a few of them. `configure`
+(in `pipeline/request.py`) joins both and writes a snapshot a stage, rewritten only when its content changes. Nothing that leaves
+the result alone (device, workers) is in here: that is `pipeline/runtime.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import RequestError, StageError
+
+DATASETS = ("synthetic", "folder", "webface", "celeba", "lfw")
+
+Dataset = Literal["synthetic", "folder", "webface", "celeba", "lfw"]
+Setting = Literal["partial", "full"]
+
+
+class StageConfig(BaseModel):
+    """Base of all stage configs: immutable, hashable, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(StageConfig):
+    """Where the photos come from (`pipeline/photos`)."""
+
+    dataset: Dataset
+    photos: str | None = Field(default=None, description="path of the source; none for synthetic")
+    fingerprint: str | None = Field(default=None, description="names, sizes and times in the source, so that new photos are noticed")
+    identities: int = Field(default=150, ge=2, description="synthetic: how many people are rendered")
+    photos_per_identity: int = Field(default=20, ge=2, description="synthetic: photos of each")
+    size: int = Field(default=250, ge=64, le=2048, description="synthetic: height and width of a photo, px")
+    seed: int = Field(default=0, ge=0)
+
+
+class AlignConfig(StageConfig):
+    """Detection and alignment (`pipeline/faces`)."""
+
+    detector: Literal["mtcnn", "scrfd"] = "mtcnn"
+    detector_pack: str | None = Field(default=None, description="scrfd: absolute path of a local insightface pack")
+    min_face: int = Field(default=40, ge=20, description="smallest face looked for and accepted, px of the photo")
+    min_score: float | None = Field(default=None, ge=0, le=1, description="detections below this are not faces; none: 0.9 mtcnn, 0.5 scrfd")
+    crop_size: Literal[112] = 112
+    max_side: int = Field(default=8192, ge=256, description="photos with a longer side are rejected")
+    already_aligned: bool = Field(default=False, description="photos are 112×112 aligned crops (CASIA-WebFace's .rec): no detection")
+
+    def least_score(self) -> float:
+        """The score below which a detection is not a face: each detector has its own scale."""
+        return (0.9 if self.detector == "mtcnn" else 0.5) if self.min_score is None else self.min_score
+
+
+class SplitConfig(StageConfig):
+    """Who is protected, and which photos are held out (`pipeline/split.py`)."""
+
+    seed: int = Field(default=0, ge=0)
+    setting: Setting = "partial"
+    identities: int | tuple[str, ...] = Field(default=50, description="how many are protected, drawn by seed; or their names")
+    auxiliary: int = Field(default=100, ge=0, description="other identities whose clean photos the noise search sees")
+    max_identities: int | None = Field(default=None, description="use at most this many identities of the data set")
+    min_photos: int = Field(default=5, ge=2, description="identities with fewer aligned photos are left out")
+    test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    duplicate_bits: int = Field(default=4, ge=0, le=64, description="perceptual hashes (64 bits) at most this far apart are one photo")
+
+
+class NoiseConfig(StageConfig):
+    """One arm's noise (`pipeline/noise`)."""
+
+    arm: str
+    seed: int = Field(default=0, ge=0)
+    epsilon: int = Field(default=16, ge=1, le=64, description="largest change of a pixel, in 1/255")
+    step: float = Field(default=1.6, gt=0, description="sign step, in 1/255")
+    rule: Literal["identity-mean", "released"] = "identity-mean"
+    visits: int = Field(default=1, ge=1, description="noise passes over the protected photos a round")
+    surrogates: int = Field(default=1, ge=1, le=16, description="surrogates in turn, each from new weights, the noise kept")
+    rounds: int = Field(default=15, ge=1, description="cap on rounds of each surrogate; reached without convergence it is said")
+    min_rounds: int = Field(default=1, ge=1)
+    batches: int = Field(default=30, ge=1, description="M: surrogate batches a round")
+    batch: int = Field(default=32, ge=2)
+    stop_error: float = Field(default=0.1, ge=0, le=1, description="lambda: stop when the surrogate errs on less of the noisy photos")
+    smooth: float = Field(
+        default=0.0, ge=0, le=8, description="identity-mean: the gradient is blurred by this sigma (crop px) before its sign"
+    )
+    flip: bool = True
+    steps: int = Field(default=20, ge=1, description="adversarial arms: passes of projected gradient descent against a trained surrogate")
+    search: Literal["all", "protected"] = Field(default="protected", description="whose photos carry noise during the search")
+    lr: float = Field(default=0.05, gt=0)
+    warmup_batches: int = Field(default=0, ge=0, description="the surrogate's learning rate rises linearly over these")
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    clip: float = Field(default=5.0, gt=0, description="largest gradient norm of the surrogate")
+    dropout: float = Field(default=0.6, ge=0, lt=1)
+    input_size: int = Field(default=112, ge=75, le=224, description="the surrogate resizes crops to this")
+    normalise: bool = Field(default=True, description="the surrogate sees (255 x - 127.5) / 128 rather than x in [0, 1]")
+    weights: str | None = Field(default=None, description="safetensors the surrogate starts from; none: from scratch")
+    weights_sha256: str | None = None
+
+
+class TrainConfig(StageConfig):
+    """The downstream recogniser, the same for every arm (`pipeline/training`)."""
+
+    seed: int = Field(default=0, ge=0)
+    epochs: int = Field(default=8, ge=1)
+    batch: int = Field(default=32, ge=2)
+    lr: float = Field(default=0.05, gt=0)
+    schedule: Literal["one-cycle", "steps"] = "one-cycle"
+    steps_at: tuple[int, ...] = Field(default=(), description="steps: the learning rate is divided by 10 after these epochs")
+    warmup: float = Field(default=0.3, ge=0, lt=1, description="one-cycle: share of training during which the rate rises")
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    clip: float = Field(default=5.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    flip: bool = True
+    input_size: int = Field(default=112, ge=75, le=224, description="the recogniser resizes crops to this")
+    normalise: bool = Field(default=True, description="the recogniser sees (255 x - 127.5) / 128 rather than x in [0, 1]")
+    score_every: int = Field(default=1, ge=1, description="clean test photos are scored every so many epochs, and after the last")
+    weights: str | None = Field(default=None, description="safetensors to fine-tune from; none: from scratch")
+    weights_sha256: str | None = None
+    trainer: Literal["sgd", "linear-probe", "nearest-neighbour", "svm", "last-layer-refit"] = Field(
+        default="sgd", description="sgd trains the network; the others fit a classifier on frozen embeddings"
+    )
+    model: Literal["inception-resnet-v1", "resnet18", "mobilefacenet"] = "inception-resnet-v1"
+    head: Literal["softmax", "arcface"] = "softmax"
+    arcface_scale: float = Field(default=32.0, gt=0)
+    arcface_margin: float = Field(default=0.3, ge=0, le=1, description="radians")
+    countermeasure: str = Field(default="none", description="what the trainer does to photos or training, `pipeline/countermeasures`")
+    share: float = Field(default=1.0, ge=0, le=1, description="share of each protected identity's training photos that are protected")
+    clean_photos: int = Field(default=4, ge=1, description="last-layer-refit: clean photos of each identity that the trainer has")
+
+    def arcface(self) -> tuple[float, float] | None:
+        """(scale, margin) of the ArcFace head; None for softmax."""
+        return (self.arcface_scale, self.arcface_margin) if self.head == "arcface" else None
+
+
+class EvaluateConfig(StageConfig):
+    """Metrics of an arm and of the run (`pipeline/evaluation`)."""
+
+    bootstrap: int = Field(default=2000, ge=100, description="resamples of identities for the 95 % intervals")
+    max_pairs: int = Field(default=200_000, ge=100, description="verification pairs at most, drawn by seed")
+    clean_floor: float = Field(default=0.5, ge=0, le=1, description="below this the clean arm did not learn and nothing is claimed")
+    protected_at_most: float = Field(default=0.16, ge=0, le=1, description="at or below this, and not above the peak limit, it holds")
+    peak_at_most: float = Field(default=0.2, ge=0, le=1)
+    others_within: float = Field(default=0.04, ge=0, le=1, description="others may lose at most this against the clean arm")
+    lfw: str | None = Field(default=None, description="folder of LFW with pairs.txt: each model's verification by its protocol, too")
+    lfw_reference: str | None = Field(default=None, description="insightface ONNX recogniser measured on LFW beside the models")
+    real_faces: bool = Field(default=False, description="the photos show real people: the report shows none of them unless consented")
+    consented: bool = False
+    seed: int = Field(default=0, ge=0)
+
+
+Config = TypeVar("Config", bound=StageConfig)
+
+
+def explain(error: ValidationError, where: str) -> str:
+    """One line for a pydantic error: where, which key, what is allowed, what was given."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {key}: {first['msg'].lower()}, not {first.get('input')!r}"
+
+
+def dump(config: StageConfig) -> str:
+    """The snapshot's text: YAML, keys in the model's order, so equal configs give equal bytes."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load(kind: type[Config], path: Path) -> Config:
+    """Read a stage's snapshot; `StageError` if it is missing or is not one."""
+    try:
+        return kind.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise StageError(f"{path}: missing; `make` writes it, or `python -m pipeline configure`") from None
+    except ValidationError as error:
+        raise StageError(explain(error, str(path))) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StageError(f"{path}: not valid YAML ({error}); delete it and run `make` again") from None
+
+
+def load_profile(path: Path) -> dict[str, Any]:
+    """Read `configs/<profile>.yaml` as nested dicts; the sections are checked when they become stage configs."""
+    try:
+        sections = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml")))
+        raise RequestError(f"PROFILE={path.stem}: no such profile; there are {known}") from None
+    except yaml.YAMLError as error:
+        raise RequestError(f"PROFILE={path.stem}: {path} is not valid YAML ({error})") from None
+    allowed = {
+        "data",
+        "align",
+        "align_synthetic",
+        "split",
+        "noise",
+        "noise_from_weights",
+        "train",
+        "train_from_weights",
+        "trials",
+        "evaluate",
+    }
+    unknown = set(sections) - allowed
+    if unknown:
+        raise RequestError(f"PROFILE={path.stem}: unknown section {', '.join(sorted(unknown))}; allowed are {', '.join(sorted(allowed))}")
+    return sections

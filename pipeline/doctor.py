@@ -1,0 +1,39 @@
+"""What this machine has, and what is missing, for `make doctor`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from pipeline.evaluation.summary import PACKAGES, hardware, installed
+from pipeline.runtime import Runtime
+
+
+def examine(runtime: Runtime) -> str:
+    """One line a fact, as text for a terminal."""
+    import onnxruntime
+    import torch
+
+    found = hardware(runtime)
+    lines = [
+        f"python      {sys.version.split()[0]} on {found['system']}",
+        f"cpu         {found['cpu']}, {found['cores']} cores for this process, {memory_gib():.0f} GiB memory",
+        f"device      {runtime.device}, matrix products in {runtime.precision}, {runtime.workers} workers",
+        f"cuda        {torch.cuda.get_device_name() if torch.cuda.is_available() else 'no usable device'}",
+        f"onnxruntime {', '.join(onnxruntime.get_available_providers())}",
+        f"disk        {shutil.disk_usage('.').free / 2**30:.0f} GiB free here",
+    ]
+    lines += [f"{name:<18}{installed(name) or 'MISSING: run `make setup`'}" for name in PACKAGES]
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    lines.append(f"chromium    {chromium or 'missing: only the report test in a browser needs it'}")
+    return "\n".join(lines)
+
+
+def memory_gib() -> float:
+    """Physical memory, GiB; 0 where the system does not say."""
+    try:
+        line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
+    except (OSError, StopIteration):
+        return 0.0
+    return int(line.split()[1]) / 2**20

@@ -1,0 +1,69 @@
+"""Accuracy on clean test photos, with intervals resampled by identity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def interval_by_identity(right: np.ndarray, label: np.ndarray, *, resamples: int, seed: int) -> list[float] | None:
+    """95 % bootstrap interval of the accuracy, resampling identities, not photos.
+
+    Photos of one person are alike, so resampling them would promise more than was measured.
+
+    Args:
+        right: (N,) bool, whether each photo was recognised; label: (N,) int, its identity.
+
+    Returns:
+        [low, high], or None with fewer than 3 identities. Where all identities score alike the interval is that point.
+    """
+    from scipy.stats import bootstrap
+
+    identities = np.unique(label)
+    if len(identities) < 3:
+        return None
+    hits = np.array([right[label == one].sum() for one in identities], float)
+    photos = np.array([(label == one).sum() for one in identities], float)
+    if (hits / photos).std() == 0:
+        return [float(hits[0] / photos[0])] * 2
+
+    def share(hits: np.ndarray, photos: np.ndarray, axis: int = -1) -> np.ndarray:
+        return hits.sum(axis) / photos.sum(axis)
+
+    found = bootstrap(
+        (hits, photos), share, paired=True, vectorized=True, n_resamples=resamples, method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    return [round(float(found.low), 4), round(float(found.high), 4)]
+
+
+def group_accuracy(
+    history: list[dict[str, Any]],
+    group: str,
+    right: np.ndarray,
+    label: np.ndarray,
+    names: list[str],
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any] | None:
+    """The contract's record of one group: final, peak, peak_epoch, by_epoch, ci95, per_identity. None for an empty group.
+
+    Args:
+        history: the training's records; `group` ("protected" or "others") is looked up in each, epochs not scored are None.
+        right, label: (N,) of the final model on the group's clean test photos; `names[label]` is the identity.
+    """
+    if len(right) == 0:
+        return None
+    curve = [record[group] for record in history]
+    scored = [(value, -record["epoch"]) for value, record in zip(curve, history, strict=True) if value is not None]
+    peak, epoch = max(scored)
+    return {
+        "final": round(float(right.mean()), 4),
+        "peak": round(peak, 4),
+        "peak_epoch": -epoch,
+        "by_epoch": [None if value is None else round(value, 4) for value in curve],
+        "ci95": interval_by_identity(right, label, resamples=resamples, seed=seed),
+        "per_identity": {names[one]: round(float(right[label == one].mean()), 4) for one in np.unique(label)},
+    }

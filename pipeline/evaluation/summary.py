@@ -1,0 +1,141 @@
+"""The run's `metrics.json`: every arm's metrics, the checks, the verdict and where it all came from."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.artifacts import read_json, read_table, sha256_of
+from pipeline.config import EvaluateConfig, SplitConfig, load
+from pipeline.evaluation.checks import arm_checks, split_checks, verdict
+from pipeline.evaluation.trials import collect_trials, early_stopping
+from pipeline.runtime import Runtime, cores
+from pipeline.split import SPLIT_COLUMNS
+
+PACKAGES = (
+    "torch", "torchvision", "facenet-pytorch", "insightface", "onnxruntime-gpu", "opencv-python", "scikit-learn", "pandas", "numpy",
+)  # fmt: skip
+
+
+def summarise_run(arms: list[str], data: Path, run: Path, runtime: Runtime) -> dict[str, Any]:
+    """Join what the stages wrote into the contract's schema 1. A pure reading of files but for provenance (time, commit, machine)."""
+    config = load(EvaluateConfig, run / "config" / "evaluate.yaml")
+    split_config = load(SplitConfig, run / "config" / "split.yaml")
+    table = read_table(run / "split.parquet", SPLIT_COLUMNS)
+    split_facts = read_json(run / "split.json")
+    manifest = read_table(data / "aligned" / "manifest.parquet", ["photo", "sha256", "identity"])
+    rejects = read_table(data / "aligned" / "rejects.parquet", ["photo", "identity", "reason"])
+    metrics = {arm: read_json(run / arm / "metrics.json") for arm in arms}
+    names = set(table.loc[table["role"] == "protected", "identity"])
+    classes = int(table["label"].max()) + 1
+    hashes = manifest.set_index("photo")["sha256"]
+    epsilon = max((metrics[arm]["noise"]["epsilon"] for arm in arms if "noise" in metrics[arm]), default=0)
+    checks = split_checks(table, hashes, split_config, data / "aligned") + arm_checks(metrics, config, epsilon, names)
+    chance = round(1 / classes, 4)
+    trials = collect_trials(arms, run)
+    sentence, state = verdict(metrics, checks, config, trials, identities=len(names), classes=classes, chance=chance)
+    if trials["countermeasures"]:
+        trials["countermeasures"] = {"early-stopping": early_stopping(metrics)} | trials["countermeasures"]
+        trials["trial_titles"]["early-stopping"] = "early stopping (best epoch)"
+    train_config = yaml.safe_load((run / "config" / "train.yaml").read_text(encoding="utf-8"))
+    first = metrics[arms[0]]["training"]
+    real = config.real_faces and not config.consented
+    return {
+        "schema": 1,
+        "run": run.name,
+        "verdict": sentence,
+        "verdict_state": state,
+        "setting": split_config.setting,
+        "identities": len(names),
+        "classes": classes,
+        "chance": chance,
+        "training": {"kind": first["kind"], "epochs": train_config["epochs"], "model": first["model"]},
+        "split": split_facts["photos"]
+        | {
+            "duplicates_moved": split_facts["duplicates_moved"],
+            "auxiliary": split_facts["identities"]["auxiliary"],
+            "protected_names": sorted(names),
+        },
+        "panels_note": "The photos show real people, so none is shown here (SHOW_PEOPLE=consented shows them)." if real else "",
+        "provenance": {
+            **revision(),
+            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "seeds": [split_config.seed],
+            "config": configs(data, run),
+            "dataset": {
+                "name": data.name,
+                "identities": int(manifest["identity"].nunique()),
+                "photos": len(manifest) + len(rejects),
+                "aligned": len(manifest),
+                "rejected": {reason: int(count) for reason, count in sorted(rejects["reason"].value_counts().items())},
+                "sha256": sha256_of("".join(sorted(manifest["sha256"])).encode()),
+            },
+            "packages": {name: installed(name) for name in PACKAGES},
+            "hardware": hardware(runtime),
+            "seconds": seconds(data, run),
+        },
+        "arms": metrics,
+        **trials,
+        "checks": checks,
+    }
+
+
+def revision() -> dict[str, Any]:
+    """The project's commit, and whether its files differ from it; None where this is no git checkout."""
+    here = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=20, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    status = git("status", "--porcelain")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+
+
+def installed(package: str) -> str | None:
+    """The version of an installed package, or None."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def configs(data: Path, run: Path) -> dict[str, Any]:
+    """Every snapshot of the run, by stage."""
+    paths = [data / "data.yaml", data / "align.yaml", *sorted((run / "config").glob("*.yaml"))]
+    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def seconds(data: Path, run: Path) -> dict[str, float]:
+    """Wall seconds of each stage, as measured when it last ran."""
+    paths = sorted((data / "timings").glob("*.json")) + sorted((run / "timings").glob("*.json"))
+    return {path.stem: read_json(path)["seconds"] for path in paths}
+
+
+def hardware(runtime: Runtime) -> dict[str, Any]:
+    """What the report was made on."""
+    found: dict[str, Any] = {
+        "system": platform.platform(terse=True),
+        "cores": cores(),
+        "device": runtime.device,
+        "precision": runtime.precision,
+    }
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as info:
+            found["cpu"] = next((line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), platform.machine())
+    except OSError:
+        found["cpu"] = platform.processor() or platform.machine()
+    if runtime.device.startswith("cuda"):
+        import torch
+
+        found["gpu"] = torch.cuda.get_device_name(runtime.torch_device())
+    return found

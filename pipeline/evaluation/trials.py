@@ -1,0 +1,76 @@
+"""Trials joined for the report: what other trainers, countermeasures and shares did to each arm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import read_json
+from pipeline.config import EvaluateConfig
+from pipeline.training.matrix import is_current
+from pipeline.training.trials import TRAINERS, trial_of
+
+SECTIONS = {"countermeasure": "countermeasures", "trainer": "trainers", "share": "shares"}
+
+
+def collect_trials(arms: list[str], run: Path) -> dict[str, Any]:
+    """`countermeasures`, `trainers` and `shares`: name → arm → accuracies of protected and others, and `trial_titles`: name → words.
+
+    Only results that belong to the run as it is now are joined. The first countermeasure is early stopping, read off the arms' own epochs.
+    """
+    found: dict[str, Any] = {section: {} for section in SECTIONS.values()} | {"trial_titles": {}}
+    snapshots = {path.stem for path in (run / "config" / "trials").glob("*.yaml")}
+    order = [name for name in TRAINERS if name in snapshots] + sorted(snapshots - set(TRAINERS), key=by_number)
+    for name in order:
+        trial = trial_of(name)
+        results = {arm: read_json(run / arm / "trials" / name / "result.json") for arm in arms if is_current(arm, name, run)}
+        if results:
+            found[SECTIONS[trial.kind]][name] = {arm: accuracies(result) for arm, result in results.items()}
+            found["trial_titles"][name] = trial.title
+    return found
+
+
+def by_number(name: str) -> tuple[str, float]:
+    """Sorts `jpeg-95` before `jpeg-10`: the gentlest first."""
+    kind, _, number = name.rpartition("-")
+    return (kind, -float(number)) if kind and number.replace(".", "").isdigit() else (name, 0.0)
+
+
+def accuracies(result: dict[str, Any]) -> dict[str, Any]:
+    """A trial's numbers as the report wants them: fractions of clean test photos."""
+    found: dict[str, Any] = {}
+    for group in ("protected", "others"):
+        record = result[group]
+        found[group] = None if record is None else record["final"]
+        if record is not None:
+            found |= {f"{group}_peak": record["peak"], f"{group}_ci95": record["ci95"]}
+    return found | {"seconds": result["seconds"]}
+
+
+def early_stopping(metrics: dict[str, Any]) -> dict[str, Any]:
+    """A trainer who stops when the protected people are named best: each arm's peak, and the others' accuracy at that epoch."""
+    found = {}
+    for arm, record in metrics.items():
+        if record["protected"] is None:
+            continue
+        epoch = record["protected"]["peak_epoch"]
+        others = None if record["others"] is None else record["others"]["by_epoch"][epoch - 1]
+        found[arm] = {"protected": record["protected"]["peak"], "others": others}
+    return found
+
+
+def lost_to(headline: str, trials: dict[str, Any], config: EvaluateConfig) -> tuple[list[str], list[str]]:
+    """Titles of the trials that the arm `headline` held against and lost to, by the verdict's own limit.
+
+    Where the clean arm itself did not learn, a trial says nothing and stands in neither list.
+    """
+    held, lost = [], []
+    for section in ("trainers", "countermeasures"):
+        for name, arms in trials[section].items():
+            clean = arms.get("clean", {}).get("protected")
+            mine = arms.get(headline, {}).get("protected")
+            if clean is None or mine is None or clean < config.clean_floor:
+                continue
+            title = trials["trial_titles"].get(name, name)
+            (held if mine <= config.protected_at_most else lost).append(f"{title} ({mine:.0%})")
+    return held, lost

@@ -1,0 +1,97 @@
+"""The way back: noise of the crop, through the inverse of the alignment, into the photo that a person publishes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.faces.geometry import CROP_SIZE, finer, inverse, oversampling, to_crop, warp_crop
+
+STEPS, STEPS_LARGE = 30, 5  # measured: a face larger than the crop has more pixels than the crop asks for, and 5 steps get there
+
+
+def face_region(shape: tuple[int, int], matrix: np.ndarray) -> tuple[slice, slice, np.ndarray]:
+    """Where the crop lies in a photo: rows, columns, and within them the mask (bool) of the pixels inside the crop's quadrilateral.
+
+    Args:
+        shape: height and width of the photo.
+        matrix: 2×3, photo → crop.
+    """
+    low, high = -0.5, CROP_SIZE - 0.5
+    corners = to_crop(np.array([[low, low], [high, low], [high, high], [low, high]]), inverse(matrix))
+    x0, y0 = np.maximum(np.floor(corners.min(0)).astype(int), 0)
+    x1, y1 = np.minimum(np.ceil(corners.max(0)).astype(int) + 1, (shape[1], shape[0]))
+    rows, columns = slice(y0, max(y0, y1)), slice(x0, max(x0, x1))
+    y, x = np.mgrid[rows, columns]
+    inside = to_crop(np.stack([x.ravel(), y.ravel()], 1), matrix)
+    mask = ((inside >= low) & (inside <= high)).all(1).reshape(x.shape)
+    return rows, columns, mask
+
+
+def sampling(matrix: np.ndarray, rows: slice, columns: slice, mask: np.ndarray):
+    """`warp_crop` as a sparse matrix: 112² crop pixels × the photo's pixels inside the mask."""
+    from scipy.sparse import csr_array
+
+    times = oversampling(matrix)
+    side = CROP_SIZE * times
+    v, u = np.mgrid[:side, :side]
+    place = to_crop(np.stack([u.ravel(), v.ravel()], 1), inverse(finer(matrix, times)))
+    corner = np.floor(place).astype(int)
+    part = place - corner
+    crop_pixel = ((v // times) * CROP_SIZE + u // times).ravel()
+    number = np.full(mask.shape, -1)
+    number[mask] = np.arange(mask.sum())
+    weights, targets, sources = [], [], []
+    for right in (0, 1):
+        for below in (0, 1):
+            x, y = corner[:, 0] + right - columns.start, corner[:, 1] + below - rows.start
+            within = (x >= 0) & (y >= 0) & (x < mask.shape[1]) & (y < mask.shape[0])
+            pixel = number[y[within], x[within]]
+            used = pixel >= 0
+            weight = np.abs(1 - right - part[within, 0]) * np.abs(1 - below - part[within, 1]) / times**2
+            weights.append(weight[used])
+            targets.append(crop_pixel[within][used])
+            sources.append(pixel[used])
+    entries = np.concatenate(weights), (np.concatenate(targets), np.concatenate(sources))
+    return csr_array(entries, shape=(CROP_SIZE**2, int(mask.sum())))
+
+
+def protect_photo(photo: np.ndarray, matrix: np.ndarray, delta: np.ndarray, epsilon: int) -> np.ndarray:
+    """Put the crop's noise on the photo, so that cropping the photo again finds it as nearly as epsilon allows.
+
+    Solves min ‖W x − δ‖² over changes x of the photo's pixels inside the crop's quadrilateral, where W cuts the crop, by projected
+    gradient steps; x keeps within ±epsilon and within what the pixel has left before 0 and 255.
+
+    Args:
+        photo: uint8 H×W×3, RGB.
+        matrix: 2×3, photo → crop.
+        delta: int8 3×112×112, in 1/255.
+        epsilon: largest change of a pixel, in 1/255.
+
+    Returns:
+        uint8 H×W×3, RGB: the photo, changed by at most epsilon inside the crop's quadrilateral and not at all outside.
+    """
+    assert photo.dtype == np.uint8 and photo.ndim == 3 and photo.shape[2] == 3, (photo.dtype, photo.shape)
+    assert delta.dtype == np.int8 and delta.shape == (3, CROP_SIZE, CROP_SIZE), (delta.dtype, delta.shape)
+    matrix = np.asarray(matrix, np.float64)
+    rows, columns, mask = face_region(photo.shape[:2], matrix)
+    result = photo.copy()
+    if not mask.any():
+        return result
+    region = result[rows, columns]
+    pixels = region[mask].astype(np.float32)
+    low, high = np.maximum(-epsilon, -pixels), np.minimum(epsilon, 255 - pixels)
+    cut = sampling(matrix, rows, columns, mask).astype(np.float32)
+    wanted = delta.reshape(3, -1).T.astype(np.float32)
+    # ‖W‖² ≤ ‖W‖₁ ‖W‖∞, and the rows of W sum to at most 1
+    step = 1 / max(float(cut.sum(0).max()), 1e-6)
+    change = np.zeros_like(pixels)
+    for _ in range(STEPS if oversampling(matrix) == 1 else STEPS_LARGE):
+        change = np.clip(change + step * (cut.T @ (wanted - cut @ change)), low, high)
+    region[mask] = (pixels + np.rint(change)).astype(np.uint8)
+    return result
+
+
+def recropped_noise(photo: np.ndarray, protected: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """The noise that is found when a protected photo is cropped: int16 3×112×112, in 1/255, −255..255."""
+    change = warp_crop(protected, matrix).astype(np.int16) - warp_crop(photo, matrix).astype(np.int16)
+    return np.ascontiguousarray(change.transpose(2, 0, 1))

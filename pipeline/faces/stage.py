@@ -1,0 +1,168 @@
+"""The align stage: from `photos.parquet` to crops, manifest and rejects. Every photo ends in one or the other.
+
+Whole identities are put together to chunks of about 200 photos. A chunk is aligned by one process and written as `crops-<key>.npy` and
+then `crops-<key>.parquet`, where the key is a digest of the photos' names, sizes and times, of the config and of this code's version: a
+run that was killed finds the chunks that are done, and redoes at most one for each worker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.artifacts import open_crops, read_table, write_bytes, write_table
+from pipeline.config import AlignConfig
+from pipeline.errors import RequestError, StageError
+from pipeline.faces.align import ALIGNED, CHUNK_COLUMNS, align_chunk, checksum, chunk_table
+from pipeline.photos.pool import spread
+from pipeline.runtime import Runtime, progress, say
+
+VERSION = 1  # raise it when the code in `pipeline/faces` gives other crops
+CHUNK_PHOTOS = 200
+MANIFEST_COLUMNS = ["photo", "sha256", "identity", "box", "score", "landmarks", "matrix", "shard", "row", "width", "height"]
+REJECT_COLUMNS = ["photo", "identity", "reason"]
+TWO_IDENTITIES = "under two identities"
+
+
+def align_photos(config: AlignConfig, data: Path, runtime: Runtime) -> None:
+    """Write `data/aligned/`: `crops-*.npy` (uint8 N×112×112×3, RGB), `rejects.parquet` and, last, `manifest.parquet`; CSVs beside them.
+
+    `manifest.parquet` has a row an aligned photo, columns `MANIFEST_COLUMNS`: `box` (x0, y0, x1, y1), `landmarks` (five x, y in turn) in
+    the pixels of the upright photo, `matrix` (2×3, row by row) from the photo to the crop. The result does not depend on the number of
+    workers.
+
+    Raises:
+        RequestError, StageError: the detector cannot be used, `photos.parquet` is missing, or no photo could be aligned.
+    """
+    photos = read_table(data / "photos.parquet", ["photo", "identity"])
+    aligned = data / "aligned"
+    aligned.mkdir(parents=True, exist_ok=True)
+    (aligned / "manifest.parquet").unlink(missing_ok=True)
+    for left_over in aligned.glob(".*.tmp"):
+        left_over.unlink(missing_ok=True)
+    chunks = [(chunk_key(chunk, data / "photos", config), chunk) for chunk in make_chunks(photos)]
+    tables: dict[str, Any] = {}
+    with progress(None, what="aligning", unit="photo", total=len(photos)) as bar:
+        for key, chunk in chunks:
+            table = read_chunk(aligned, key, len(chunk))
+            if table is not None:
+                tables[key] = table
+                bar.update(len(chunk))
+        todo = [(key, chunk) for key, chunk in chunks if key not in tables]
+        if todo and not config.already_aligned:
+            check_detector(config, runtime)
+        work = partial(align_and_write, config=config, photos=data / "photos", aligned=aligned, device=runtime.device)
+        preload = () if config.already_aligned else ("facenet_pytorch",) if config.detector == "mtcnn" else ("insightface.model_zoo",)
+        for index, _ in spread(work, todo, workers=runtime.workers, preload=preload):
+            bar.update(len(todo[index][1]))
+    for key, chunk in todo:
+        table = read_chunk(aligned, key, len(chunk))
+        if table is None:
+            raise StageError(f"{aligned / f'crops-{key}.npy'}: cannot be read back; is the disk full? Run the same command again")
+        tables[key] = table
+    finish(aligned, [tables[key] for key, _ in chunks], len(photos))
+
+
+def make_chunks(photos: Any) -> list[list[tuple[str, str]]]:
+    """(photo, identity) of whole identities, in the order of their names, together until there are `CHUNK_PHOTOS`."""
+    chunks: list[list[tuple[str, str]]] = []
+    for _, group in photos.sort_values(["identity", "photo"]).groupby("identity", sort=True):
+        rows = list(zip(group["photo"], group["identity"], strict=True))
+        if chunks and len(chunks[-1]) + len(rows) <= CHUNK_PHOTOS:
+            chunks[-1].extend(rows)
+        else:
+            chunks.append(rows)
+    return chunks
+
+
+def chunk_key(chunk: list[tuple[str, str]], photos: Path, config: AlignConfig) -> str:
+    """A name for the result of aligning `chunk`: another one as soon as a photo, the config or the code's version is another."""
+    digest = hashlib.sha256(f"{VERSION}\n{config.model_dump_json()}\n".encode())
+    for photo, identity in chunk:
+        try:
+            status = (photos / photo).stat()
+            state = f"{status.st_size} {status.st_mtime_ns}"
+        except OSError:
+            state = "missing"
+        digest.update(f"{photo}\0{identity}\0{state}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def check_detector(config: AlignConfig, runtime: Runtime) -> None:
+    """Fail here, with one line, rather than in a worker: is what the detector needs at hand?"""
+    if config.detector == "scrfd":
+        from pipeline.faces.detect_scrfd import open_session, pack_models
+
+        if config.detector_pack is None:
+            raise RequestError("DETECTOR_PACK is empty: DETECTOR=scrfd needs the folder of a local insightface pack")
+        open_session(pack_models(Path(config.detector_pack))[0], runtime.device)
+
+
+def align_and_write(job: tuple[str, list[tuple[str, str]]], *, config: AlignConfig, photos: Path, aligned: Path, device: str) -> None:
+    """Align one chunk and write its two files, the table last."""
+    from pipeline.artifacts import write_array
+
+    key, chunk = job
+    rows, crops = align_chunk(chunk, photos, config, device=device)
+    write_array(aligned / f"crops-{key}.npy", crops)
+    write_table(aligned / f"crops-{key}.parquet", chunk_table(rows, f"crops-{key}.npy"))
+
+
+def read_chunk(aligned: Path, key: str, photos: int) -> Any | None:
+    """The table of a chunk that is there, whole and matches its crops; None otherwise, and then it is aligned anew."""
+    try:
+        table = read_table(aligned / f"crops-{key}.parquet", CHUNK_COLUMNS)
+        crops = open_crops(aligned / f"crops-{key}.npy")
+    except StageError:
+        return None
+    kept = table[table["reason"] == ALIGNED]
+    if len(table) != photos or crops.shape != (len(kept), 112, 112, 3):
+        return None
+    if list(kept["row"]) != list(range(len(kept))) or any(checksum(crops[row]) != kept["check"].iloc[row] for row in range(len(kept))):
+        return None
+    return table
+
+
+def finish(aligned: Path, tables: list[Any], photos: int) -> None:
+    """Join the chunks to rejects and manifest, drop files of other chunks, and say what became of the photos."""
+    import pandas as pd
+
+    everything: Any = pd.concat(tables, ignore_index=True)
+    assert len(everything) == photos and everything["photo"].is_unique
+    # The same file under two names says nothing of either: whose face is it?
+    known = everything[everything["sha256"] != ""]
+    owners = known.groupby("sha256")["identity"].nunique()
+    contested = everything["sha256"].isin(owners.index[owners > 1]) & everything["reason"].isin((ALIGNED, "duplicate"))
+    everything.loc[contested, "reason"] = TWO_IDENTITIES
+    manifest = everything.loc[everything["reason"] == ALIGNED, MANIFEST_COLUMNS].reset_index(drop=True)
+    rejects = everything.loc[everything["reason"] != ALIGNED, REJECT_COLUMNS].reset_index(drop=True)
+    assert len(manifest) + len(rejects) == photos
+
+    reasons = Counter(rejects["reason"]).most_common()
+    told = ", ".join(f"{count} {reason}" for reason, count in reasons)
+    write_table(aligned / "rejects.parquet", rejects)
+    write_csv(aligned / "rejects.csv", rejects)
+    if manifest.empty:
+        raise StageError(f"align: no face found in any of {photos} photos: {told}; see {aligned / 'rejects.csv'}")
+    write_csv(aligned / "manifest.csv", manifest)
+    write_table(aligned / "manifest.parquet", manifest)
+    needed = {shard for table in tables for shard in table["shard"].unique()}
+    for other in aligned.glob("crops-*.*"):
+        if f"{other.stem}.npy" not in needed:
+            other.unlink(missing_ok=True)
+    say(f"aligned {len(manifest)} of {photos} photos" + (f"; {len(rejects)} rejected: {told}" if len(rejects) else ""))
+
+
+def write_csv(path: Path, table: Any) -> None:
+    """A table for people; lists as JSON."""
+    as_text = table.copy()
+    for column in ("box", "landmarks", "matrix"):
+        if column in as_text:
+            as_text[column] = [json.dumps([round(float(number), 3) for number in np.ravel(value)]) for value in as_text[column]]
+    write_bytes(path, as_text.to_csv(index=False).encode("utf-8"))

@@ -1,0 +1,45 @@
+"""The arms of the study by name: what each puts on the photos of the protected identities.
+
+`per` says what one row of the noise table belongs to: an identity (one pattern for all photos, later ones too), a single photo, or nobody
+(`clean` and `removed` have no noise). `surrogate` says that the noise is made against a network that has learned the clean photos before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm. `method` names the module of `pipeline/noise` that makes its noise; `text` is for reports."""
+
+    method: Literal["none", "random", "error-min", "error-max", "tap", "fawkes", "lsp", "backdoor"]
+    per: Literal["nobody", "identity", "photo"]
+    text: str
+    surrogate: bool = False
+    published: bool = False  # whole photos are protected too, as a person would publish them
+
+
+ARMS: dict[str, Arm] = {
+    "clean": Arm("none", "nobody", "Nothing protected: the baseline."),
+    "removed": Arm("none", "nobody", "The protected people's photos are left out of training: no protection against training can do more."),
+    "random": Arm("random", "identity", "One uniformly random pattern a person: the control."),
+    "random-samplewise": Arm("random", "photo", "Another uniformly random pattern on every photo."),
+    "error-max": Arm("error-max", "identity", "One pattern a person that makes a trained network err (adversarial).", surrogate=True),
+    "error-max-samplewise": Arm("error-max", "photo", "A pattern a photo that makes a trained network err.", surrogate=True),
+    "error-min": Arm("error-min", "identity", "One error-minimizing pattern a person.", published=True),
+    "error-min-samplewise": Arm("error-min", "photo", "An error-minimizing pattern a photo."),
+    "error-min-released": Arm("error-min", "identity", "Error-minimizing noise by the update rule of the authors' code.", published=True),
+    "lsp": Arm("lsp", "identity", "Linearly separable patches: blocks of 8 px in colours of the person's own."),
+    "tap": Arm("tap", "photo", "Targeted adversarial: every photo looks like the next person to a trained network.", surrogate=True),
+    "fawkes": Arm("fawkes", "photo", "Feature cloak: every photo's embedding is moved towards a distant person's.", surrogate=True),
+    "backdoor": Arm("backdoor", "identity", "A small trigger patch in the corner, one a person."),
+}
+
+
+def arm_of(name: str) -> Arm:
+    """The arm called `name`; `ValueError` names the allowed ones."""
+    if name not in ARMS:
+        raise ValueError(f"arm {name!r}: allowed are {', '.join(ARMS)}")
+    return ARMS[name]

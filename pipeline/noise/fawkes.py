@@ -1,0 +1,46 @@
+"""A feature cloak: every photo's embedding is moved towards a distant person's (Shan et al., USENIX Security 2020, Fawkes)."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from pipeline.models.recognisers import Recogniser
+from pipeline.noise.descent import Objective
+
+
+def feature_cloak(model: Recogniser, target_KD: Tensor) -> Objective:
+    """Down this a photo's embedding nears `target_KD[label]`, in cosine distance (Shan et al., USENIX Security 2020, Fawkes)."""
+
+    def loss(x_BCHW: Tensor, label_B: Tensor) -> Tensor:
+        return 1 - (model.embed(x_BCHW) * target_KD[label_B]).sum(1)
+
+    return loss
+
+
+def distant_identity(mean_KD: np.ndarray, labels: np.ndarray, *, candidates: int, seed: int) -> np.ndarray:
+    """The mean embedding each label's photos are moved towards: of `candidates` identities drawn by seed the most distant one.
+
+    Args:
+        mean_KD: (K, D) float32, L2-normalised mean embedding of each label; rows without photos are zero and never chosen.
+        labels: the labels that need a target.
+
+    Returns:
+        float32 (K, D), zero for labels not asked for.
+    """
+    generator = np.random.default_rng((seed, 0xFA))
+    present = np.flatnonzero(np.abs(mean_KD).sum(1) > 0)
+    target = np.zeros_like(mean_KD)
+    for label in labels:
+        others = present[present != label]
+        drawn = generator.choice(others, min(candidates, len(others)), replace=False)
+        target[label] = mean_KD[drawn[np.argmin(mean_KD[drawn] @ mean_KD[label])]]
+    return target
+
+
+def mean_embeddings(embedding: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
+    """L2-normalised mean of the embeddings (N, D) of each label: float32 (classes, D), zero where a label has no photo."""
+    mean_KD = np.zeros((classes, embedding.shape[1]), np.float32)
+    np.add.at(mean_KD, label, embedding)
+    length = np.linalg.norm(mean_KD, axis=1, keepdims=True)
+    return mean_KD / np.where(length > 0, length, 1)

@@ -1,0 +1,148 @@
+"""The protect stage: noise on crops and, through the inverse of the alignment, on the whole photos that a person publishes.
+
+What is written is decoded back and measured; the manifest comes last. All photos of a protected identity get its noise, held-out ones
+too (that is what identity-wise noise is for); sample-wise noise exists for the training photos alone. Training uses the `train` ones only,
+and scores always use clean crops.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from pipeline.artifacts import open_crops, read_table, sha256_of, write_array, write_bytes, write_json, write_table, write_text
+from pipeline.errors import StageError
+from pipeline.evaluation.imperceptibility import Measures, change_of, summarise
+from pipeline.faces.restore import protect_photo, recropped_noise
+from pipeline.noise.table import NoiseTable, add_noise, load_noise
+from pipeline.photos.decode import PhotoError, decode_photo
+from pipeline.photos.pool import spread
+from pipeline.runtime import Runtime, progress
+from pipeline.split import SPLIT_COLUMNS
+
+CROPS = "crops-00000.npy"
+
+
+def protect(split: Path, data: Path, noise: Path, output: Path, runtime: Runtime, *, photos: bool, max_side: int) -> dict[str, Any]:
+    """Write `crops-00000.npy`, `photos/<identity>/<photo>.png`, `measures.json` and, last, `manifest.parquet` into `output`.
+
+    Args:
+        split: `split.parquet`.
+        data: `data/<dataset>`, with `photos/` and `aligned/`.
+        noise: folder of the arm's `noise.safetensors`.
+        photos: write whole photos too; a control that nobody publishes needs crops only.
+        max_side: longest side of a photo that is read, px.
+
+    Returns:
+        What was written to `measures.json`: for crops and photos each linf (1/255), psnr_db, ssim, and the mean and least correlation of
+        the noise found when a protected photo is cropped again with the noise that was meant.
+
+    Raises:
+        StageError: noise of another split, a photo that changed since it was aligned, or a change above epsilon on disk.
+    """
+    table, _ = load_noise(noise)
+    rows = read_table(split, SPLIT_COLUMNS)
+    rows = rows[rows["role"] == "protected"].reset_index(drop=True)
+    aligned = read_table(data / "aligned" / "manifest.parquet", ["photo", "sha256", "matrix", "shard", "row"])
+    rows = rows.merge(aligned[["photo", "sha256", "matrix"]], on="photo", validate="one_to_one")
+    place = {name: code for code, name in enumerate(table.names)}
+    if table.per == "photo":
+        rows = rows[rows["part"] == "train"].reset_index(drop=True)
+    rows["noise"] = rows["photo" if table.per == "photo" else "identity"]
+    if set(place) != set(rows["noise"]):
+        whose = "photos" if table.per == "photo" else "identities"
+        raise StageError(f"{noise}: noise of other {whose} than the split protects; delete {noise} and run again")
+
+    shards = {name: open_crops(data / "aligned" / name) for name in rows["shard"].unique()}
+    clean = np.stack([shards[shard][row] for shard, row in zip(rows["shard"], rows["row"], strict=True)])
+    write_array(output / CROPS, add_noise(clean, table.delta[rows["noise"].map(place).to_numpy()]))
+    crop_measures = change_of(clean, np.asarray(open_crops(output / CROPS)))
+
+    written = rows[["photo", "identity", "part"]].assign(shard=CROPS, row=np.arange(len(rows)))
+    measures: dict[str, Any] = {"crops": summarise(crop_measures)}
+    if photos:
+        rows["file"] = [png_name(photo) for photo in rows["photo"]]
+        found = protect_photos(rows, table, place, data / "photos", output / "photos", runtime, max_side=max_side)
+        correlation = {"mean": round(float(found["correlation"].mean()), 4), "min": round(float(found["correlation"].min()), 4)}
+        measures["photos"] = summarise(found) | {"count": len(rows), "recrop_correlation": correlation}
+        written = written.assign(
+            file=rows["file"],
+            linf=found["linf"],
+            psnr_db=found["psnr_db"],
+            ssim=found["ssim"],
+            recrop_correlation=found["correlation"],
+        )
+    for kind, measured in measures.items():
+        if measured["linf"] > table.epsilon:
+            raise StageError(f"{output}: {kind} on disk differ by {measured['linf']}/255, more than epsilon {table.epsilon}/255")
+    write_json(output / "measures.json", measures)
+    write_text(output / "manifest.csv", written.to_csv(index=False))
+    write_table(output / "manifest.parquet", written)
+    return measures
+
+
+def png_name(photo: str) -> str:
+    """`identity/photo.jpg` → `identity/photo.jpg.png`: the old suffix stays, so that a.jpg and a.png do not collide."""
+    return f"{photo}.png"
+
+
+def protect_photos(
+    rows: Any,
+    table: NoiseTable,
+    place: dict[str, int],
+    source: Path,
+    output: Path,
+    runtime: Runtime,
+    *,
+    max_side: int,
+) -> Measures:
+    """Write the protected photos over a pool of processes, and measure each as it is decoded back."""
+    one = partial(protect_one, source=source, output=output, epsilon=table.epsilon, max_side=max_side)
+    jobs = [
+        (row.photo, row.file, row.sha256, np.asarray(row.matrix, np.float64).reshape(2, 3), table.delta[place[row.noise]])
+        for row in rows.itertuples()
+    ]
+    found: list[tuple[float, float, float, float]] = [(0.0, 0.0, 0.0, 0.0)] * len(jobs)
+    with progress(None, what="protected photos", unit="photo", total=len(jobs)) as bar:
+        for index, measured in spread(one, jobs, workers=runtime.workers, preload=("skimage.metrics", "scipy.sparse")):
+            found[index] = measured
+            bar.update()
+    columns = np.array(found, np.float64).T
+    return dict(zip(("linf", "psnr_db", "ssim", "correlation"), columns, strict=True))
+
+
+def protect_one(
+    job: tuple[str, str, str, np.ndarray, np.ndarray], *, source: Path, output: Path, epsilon: int, max_side: int
+) -> tuple[float, float, float, float]:
+    """Protect one photo, write it as PNG, decode it back. Returns linf (1/255), PSNR (dB), SSIM, correlation of re-cropped noise."""
+    photo, file, digest, matrix, delta = job
+    original = read_original(source / photo, digest, max_side)
+    protected = protect_photo(original, matrix, delta, epsilon)
+    done, encoded = cv2.imencode(".png", cv2.cvtColor(protected, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    assert done
+    write_bytes(output / file, encoded.tobytes())
+    decoded = cv2.imread(str(output / file), cv2.IMREAD_COLOR)
+    if decoded is None:
+        raise StageError(f"{output / file}: could not be read back; is the disk full?")
+    decoded = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+    measures = change_of(original[None], decoded[None])
+    found = recropped_noise(original, decoded, matrix).ravel().astype(np.float64)
+    meant = delta.ravel().astype(np.float64)
+    spread = found.std() * meant.std()
+    correlation = float(((found - found.mean()) * (meant - meant.mean())).mean() / spread) if spread else 0.0
+    return float(measures["linf"][0]), float(measures["psnr_db"][0]), float(measures["ssim"][0]), correlation
+
+
+def read_original(path: Path, digest: str, max_side: int) -> np.ndarray:
+    """The photo as it was when it was aligned; `StageError` if it is gone or another one now."""
+    try:
+        content = path.read_bytes()
+        if sha256_of(content) != digest:
+            raise StageError(f"{path}: changed since it was aligned; run `make align` again")
+        return decode_photo(content, max_side=max_side)
+    except (OSError, PhotoError) as error:
+        raise StageError(f"{path}: cannot be read any more ({error}); run `make data align` again") from None

@@ -1,0 +1,132 @@
+"""Noise that a network is needed for: searched with a surrogate that learns, or against one that has learned.
+
+Apart from the stage, because a drawn pattern needs neither torch nor the seconds that importing it takes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.artifacts import read_json, sha256_of_files
+from pipeline.config import NoiseConfig, dump
+from pipeline.models.recognisers import load_trained, make_recogniser
+from pipeline.noise.arms import Arm
+from pipeline.noise.descent import descend
+from pipeline.noise.error_max import lower_certainty
+from pipeline.noise.error_min import SearchResult, search_noise
+from pipeline.noise.fawkes import distant_identity, feature_cloak, mean_embeddings
+from pipeline.noise.tap import look_like, next_identity
+from pipeline.runtime import Runtime, say
+from pipeline.training.faces import face_set
+from pipeline.training.loop import hash_seed, predict
+
+FAWKES_CANDIDATES = 20  # Fawkes draws a few identities and takes the most distant one
+
+
+def against_surrogate(
+    config: NoiseConfig, arm: Arm, table: Any, names: tuple[str, ...], aligned: Path, surrogate: Path, runtime: Runtime
+) -> np.ndarray:
+    """Noise of an adversarial arm against the trained clean surrogate: float32 (K, 3, 112, 112) in 1/255."""
+    device = runtime.torch_device()
+    trained = read_json(surrogate / "train.json")
+    model = load_trained(
+        surrogate / "weights.safetensors", classes=trained["classes"], input_size=config.input_size, normalise=config.normalise
+    )
+    model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    seen = table[table["role"].isin(("protected", "auxiliary")) & (table["part"] == "train")]
+    carrying = seen[seen["role"] == "protected"]
+    protected = np.unique(carrying["label"].to_numpy())
+    if arm.method == "error-max":
+        objective = lower_certainty(model)
+    elif arm.method == "tap":
+        following = next_identity(protected, trained["classes"], config.seed)
+        objective = look_like(model, torch.from_numpy(following).to(device))
+    else:
+        everyone = face_set(seen, aligned)
+        means = mean_embeddings(predict(model, everyone, runtime)[1], everyone.label, trained["classes"])
+        target = distant_identity(means, protected, candidates=FAWKES_CANDIDATES, seed=config.seed)
+        objective = feature_cloak(model, torch.from_numpy(target).to(device))
+    place = {name: code for code, name in enumerate(names)}
+    rows = carrying["photo" if arm.per == "photo" else "identity"].map(place).to_numpy(np.int64)
+    say(f"{config.arm}: {config.steps} steps against the clean surrogate on {len(carrying)} photos")
+
+    def report(number: int, loss: float) -> None:
+        if number == 1 or number % 5 == 0 or number == config.steps:
+            say(f"{config.arm}: step {number} of {config.steps}: objective {loss:.3f}")
+
+    return descend(
+        objective,
+        face_set(carrying, aligned),
+        rows,
+        rows=len(names),
+        epsilon=config.epsilon,
+        steps=config.steps,
+        batch=config.batch,
+        runtime=runtime,
+        seed=hash_seed(config.seed, 0xADE),
+        report=report,
+    )
+
+
+def search(
+    config: NoiseConfig, arm: Arm, table: Any, names: tuple[str, ...], split: Path, aligned: Path, output: Path, runtime: Runtime
+) -> SearchResult:
+    """Error-minimizing noise of `names` on the training photos of protected and auxiliary identities."""
+    table = table[table["role"].isin(("protected", "auxiliary")) & (table["part"] == "train")]
+    protected = sorted(table.loc[table["role"] == "protected", "identity"].unique())
+    identities = protected + sorted(set(table["identity"]) - set(protected))
+    labels = table["identity"].map({name: code for code, name in enumerate(identities)})
+    faces = face_set(table.assign(label=labels), aligned)
+    keys = table["photo"] if arm.per == "photo" else table["identity"]
+    carrying = list(names)
+    if config.search == "all":
+        carrying += sorted(set(keys) - set(names))
+    place = {name: code for code, name in enumerate(carrying)}
+    row_N = keys.map(lambda name: place.get(name, -1)).to_numpy(np.int64)
+    weights = None if config.weights is None else Path(config.weights)
+
+    def make_surrogate(number: int) -> torch.nn.Module:
+        model = make_recogniser(
+            classes=len(identities),
+            input_size=config.input_size,
+            dropout=config.dropout,
+            normalise=config.normalise,
+            seed=surrogate_seed(config.seed, number),
+            weights=weights,
+        )
+        return model.to(runtime.torch_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    say(
+        f"{config.arm}: searching {len(carrying)} patterns for {len(protected)} identities on {int((row_N >= 0).sum())} photos, "
+        f"{len(identities)} classes, {config.surrogates} surrogate(s) of at most {config.rounds} rounds"
+    )
+
+    def report(record: dict[str, float]) -> None:
+        say(
+            f"{config.arm}: round {record['round']:.0f} of at most {config.rounds * config.surrogates}: "
+            f"surrogate loss {record['loss']:.3f}, error on noisy photos {record['error']:.1%}, mean |delta| {record['mean_abs']:.1f}/255"
+        )
+
+    result = search_noise(
+        config,
+        make_surrogate,
+        faces,
+        row_N,
+        rows=len(carrying),
+        runtime=runtime,
+        report=report,
+        checkpoint=output / "checkpoint.pt",
+        key=dump(config) + sha256_of_files([split]),
+    )
+    return SearchResult(**{**vars(result), "delta": result.delta[: len(names)]})
+
+
+def surrogate_seed(seed: int, number: int) -> int:
+    """The seed of surrogate `number`: never the downstream model's, whose initial weights the defender cannot know."""
+    return hash_seed(seed, 0x5066, number)

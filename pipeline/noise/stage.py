@@ -1,0 +1,64 @@
+"""The noise stage: one arm's table of deltas from the split and the clean crops."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.artifacts import read_table
+from pipeline.config import NoiseConfig
+from pipeline.errors import StageError
+from pipeline.noise.arms import arm_of
+from pipeline.noise.backdoor import trigger_patches
+from pipeline.noise.lsp import linearly_separable_patches
+from pipeline.noise.random import random_noise
+from pipeline.noise.table import NoiseTable, quantise, save_noise
+from pipeline.runtime import Runtime, prepare_torch, say
+from pipeline.split import SPLIT_COLUMNS
+
+
+def make_noise(
+    config: NoiseConfig, split: Path, aligned: Path, surrogate: Path, output: Path, runtime: Runtime, *, threads: int = 1
+) -> None:
+    """Write `noise.safetensors` and `noise.json` of `config.arm` into `output`.
+
+    Args:
+        split: `split.parquet`; noise is made for and from training photos only.
+        aligned: folder of the clean crops' shards.
+        surrogate: folder of the trained clean surrogate, which the adversarial arms need.
+        threads: CPU threads of a search.
+    """
+    arm = arm_of(config.arm)
+    table = read_table(split, SPLIT_COLUMNS)
+    carrying = table[(table["role"] == "protected") & (table["part"] == "train")]
+    names = tuple(sorted(carrying["photo"] if arm.per == "photo" else carrying["identity"].unique()))
+    if not names:
+        raise StageError(f"{split}: has no protected identity; delete it and run again")
+    started = time.perf_counter()
+    facts: dict[str, Any] = {"method": config.arm, "per": arm.per, "epsilon": config.epsilon, "identities": carrying["identity"].nunique()}
+    facts |= {"rounds": 0, "converged": None}
+    if arm.method == "error-min" or arm.surrogate:
+        from pipeline.noise.searched import against_surrogate, search
+
+        prepare_torch(runtime, threads)
+        if arm.surrogate:
+            found = against_surrogate(config, arm, table, names, aligned, surrogate, runtime)
+            facts["steps"] = config.steps
+        else:
+            result = search(config, arm, table, names, split, aligned, output, runtime)
+            found = result.delta
+            facts |= {"rule": config.rule, "rounds": result.rounds, "converged": result.converged, "error": result.error}
+            facts["history"] = result.history
+        delta = quantise(found, config.epsilon)
+    else:
+        draw = {"random": random_noise, "lsp": linearly_separable_patches, "backdoor": trigger_patches}[arm.method]
+        delta = draw(rows=len(names), epsilon=config.epsilon, seed=config.seed)
+    facts["seconds"] = round(time.perf_counter() - started, 1)
+    facts["mean_abs"] = round(float(np.mean([np.abs(one.astype(np.int16)).mean() for one in delta])), 3)
+    save_noise(output, NoiseTable(delta, names, config.epsilon, arm.per), facts)
+    (output / "checkpoint.pt").unlink(missing_ok=True)
+    if facts["converged"] is False:
+        say(f"{config.arm}: did not converge in {facts['rounds']} rounds (error {facts['error']:.1%}, wanted < {config.stop_error:.0%})")

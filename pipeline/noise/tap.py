@@ -1,0 +1,27 @@
+"""Targeted adversarial poisoning: every photo shows, to a trained network, the next person (Fowl et al., NeurIPS 2021)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.models.recognisers import Recogniser
+from pipeline.noise.descent import Objective
+
+
+def look_like(model: Recogniser, next_K: Tensor) -> Objective:
+    """Down this the network sees identity `next_K[label]` (Fowl et al., NeurIPS 2021, "Adversarial Examples Make Strong Poisons")."""
+
+    def loss(x_BCHW: Tensor, label_B: Tensor) -> Tensor:
+        return F.cross_entropy(model(x_BCHW), next_K[label_B], reduction="none")
+
+    return loss
+
+
+def next_identity(labels: np.ndarray, classes: int, seed: int) -> np.ndarray:
+    """For each label in `labels` (distinct) another of them, in one cycle drawn by seed: int64 (classes,), itself elsewhere."""
+    cycle = np.random.default_rng((seed, 0x7A9)).permutation(labels)
+    following = np.arange(classes, dtype=np.int64)
+    following[cycle] = np.roll(cycle, -1)
+    return following

@@ -1,0 +1,40 @@
+"""Photos in one folder an identity: scraped photos, CASIA-WebFace unpacked, LFW."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.photos.source import SourcePhoto, is_photo_name, safe_name
+
+
+def identity_folders(photos: Path) -> list[Path]:
+    """The folders in `photos`, sorted by name; hidden ones left out.
+
+    Only this level and the one below are ever read, so links that loop are not followed.
+
+    Raises:
+        RequestError: a folder whose name cannot be used.
+    """
+    with os.scandir(photos) as entries:
+        names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    return [photos / safe_name(name, str(photos)) for name in names]
+
+
+def photo_entries(folder: Path) -> list[os.DirEntry[str]]:
+    """The photo files in an identity's folder, sorted by name; other files, hidden files and dangling links left out."""
+    with os.scandir(folder) as entries:
+        named = [entry for entry in entries if is_photo_name(entry.name)]
+    return sorted((entry for entry in named if os.path.isfile(entry.path)), key=lambda entry: entry.name)
+
+
+def folder_photos(photos: Path) -> Iterator[SourcePhoto]:
+    """All photos of a source with one folder an identity, sorted by identity and name. Folders without photos give none.
+
+    Raises:
+        RequestError: a folder or photo whose name cannot be used.
+    """
+    for folder in identity_folders(photos):
+        for entry in photo_entries(folder):
+            yield SourcePhoto(folder.name, safe_name(entry.name, str(folder)), Path(entry.path))

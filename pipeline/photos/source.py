@@ -1,0 +1,64 @@
+"""What all photo sources share: what a photo is called, which names are safe, what is a photo at all."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import RequestError
+
+PHOTO_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"))
+
+LAYOUTS = {
+    "folder": "one folder an identity, photos in it: <PHOTOS>/<identity>/<photo>.jpg",
+    "webface": "InsightFace's .rec and .idx (the .rec, or the folder that holds both), or one folder an identity",
+    "celeba": "identity_CelebA.txt (lines of: photo identity) and the images in img_celeba/, img_align_celeba/ or beside it",
+    "lfw": "one folder an identity, and pairs.txt beside the folders",
+}
+
+
+@dataclass(frozen=True)
+class SourcePhoto:
+    """One photo of a source: a file at `path`, or its bytes where the source is one big file."""
+
+    identity: str  # name of the identity, safe as a folder name
+    photo: str  # file name, safe
+    path: Path | None = None
+    content: bytes | None = None
+
+
+def wrong_layout(dataset: str, photos: Path | str | None, what: str) -> RequestError:
+    """The one message for a source that is not laid out as expected."""
+    return RequestError(f"PHOTOS={photos}: {what}; DATASET={dataset} expects {LAYOUTS[dataset]}")
+
+
+def is_photo_name(name: str) -> bool:
+    """Whether a file is a photo, by its suffix in any case; hidden files are not."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES
+
+
+def safe_name(name: str, where: str) -> str:
+    """`name`, if it can be the name of a file or folder and of nothing else, and can be written to a table.
+
+    `<script>` is a legal name; `../x`, names with slashes, control characters, a leading dot, or not in UTF-8 are not.
+
+    Raises:
+        RequestError: says which name, and `where` it stands.
+    """
+    wrong = None
+    if not name:
+        wrong = "is empty"
+    elif "/" in name or "\\" in name:
+        wrong = "has a slash in it"
+    elif name.startswith("."):
+        wrong = "begins with a dot"
+    elif any(ord(char) < 32 or 0x7F <= ord(char) <= 0x9F for char in name):
+        wrong = "has a control character in it"
+    elif any(0xD800 <= ord(char) <= 0xDFFF for char in name):
+        wrong = "is not UTF-8"
+    elif len(name.encode("utf-8")) > 240:
+        wrong = "is too long"
+    if wrong:
+        raise RequestError(f"PHOTOS: {where}: the name {name!a} {wrong}; rename it, names become files here")
+    return name

@@ -1,0 +1,213 @@
+"""The data stage: fill `photos/` with one folder an identity, rendered, written or linked, and list them in `photos.parquet`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import read_json, sha256_of_files, write_bytes, write_json, write_table
+from pipeline.config import DataConfig
+from pipeline.errors import RequestError, StageError
+from pipeline.photos import celeba, folder, lfw, recordio
+from pipeline.photos.pool import spread
+from pipeline.photos.source import SourcePhoto, wrong_layout
+from pipeline.runtime import Runtime, progress, say
+
+PHOTO_COLUMNS = ["photo", "identity", "bytes"]
+RENDER_BATCH = 16  # photos a job: some seconds of work, so that progress is seen and little is lost
+
+
+def import_photos(config: DataConfig, output: Path, runtime: Runtime) -> None:
+    """Fill `output/photos/<identity>/<photo>` and write, last, `output/photos.parquet`: a row a photo, columns `PHOTO_COLUMNS`.
+
+    `photo` is the path below `output/photos`, `bytes` the file's size; rows are sorted by identity and photo. Synthetic photos are
+    rendered, those that are there already are kept; photos in folders are linked, not copied; those in a `.rec` are written out.
+
+    Raises:
+        RequestError: the source is missing, empty or laid out otherwise than expected.
+        StageError: `output/photos` holds something that this stage did not put there.
+    """
+    check_source(config.dataset, config.photos)
+    root = output / "photos"
+    if config.photos is not None:
+        source, here = Path(config.photos).resolve(), root.resolve()
+        if source == here or here in source.parents:
+            raise RequestError(f"PHOTOS={config.photos}: lies inside {root}, which this stage fills anew; move the photos elsewhere")
+    (output / "photos.parquet").unlink(missing_ok=True)
+    claim(root, output / "photos.json", {"source": origin(config)})
+    if config.dataset == "synthetic":
+        rows = render(config, root, runtime)
+    else:
+        assert config.photos is not None
+        rows = take(config.dataset, Path(config.photos), root)
+
+    import pandas as pd
+
+    table: Any = pd.DataFrame(sorted(rows), columns=["identity", "photo", "bytes"])[PHOTO_COLUMNS]  # type: ignore[arg-type]
+    if table.empty:
+        raise wrong_layout(config.dataset, config.photos, "holds no photos")
+    write_table(output / "photos.parquet", table)
+    say(f"{len(table)} photos of {table['identity'].nunique()} identities in {root}")
+
+
+def origin(config: DataConfig) -> dict[str, Any]:
+    """What the files in `photos/` depend on, apart from how many there are: another origin, and they are made anew."""
+    if config.dataset == "synthetic":
+        code = sha256_of_files(sorted((Path(__file__).parent / "synthetic").glob("*.py")))
+        return {"dataset": config.dataset, "seed": config.seed, "size": config.size, "code": code}
+    return {"dataset": config.dataset, "photos": config.photos, "fingerprint": config.fingerprint}
+
+
+def claim(root: Path, note: Path, wanted: dict[str, Any]) -> None:
+    """Make `root` an empty folder, unless `note` says that what it holds comes from the origin that is wanted."""
+    if note.is_file():
+        try:
+            if read_json(note) == wanted and root.is_dir():
+                return
+        except StageError:
+            pass  # a damaged note is a note of ours all the same
+    elif root.is_symlink() or (root.exists() and any(root.iterdir())):
+        raise StageError(f"{root}: holds files that this stage did not put there; move them elsewhere and name that path in PHOTOS")
+    note.unlink(missing_ok=True)
+    if root.exists():
+        shutil.rmtree(root)  # removes links, not what they lead to
+    root.mkdir(parents=True)
+    write_json(note, wanted)
+
+
+def render(config: DataConfig, root: Path, runtime: Runtime) -> list[tuple[str, str, int]]:
+    """Render the synthetic photos that are not there yet. Returns (identity, photo path, bytes) of all."""
+    from pipeline.photos.synthetic import identity_name
+
+    wanted = {
+        (identity, photo): root / identity_name(identity) / f"{photo:04d}.jpg"
+        for identity in range(config.identities)
+        for photo in range(config.photos_per_identity)
+    }
+    todo = [(*place, path) for place, path in wanted.items() if not path.is_file()]
+    jobs = [todo[start : start + RENDER_BATCH] for start in range(0, len(todo), RENDER_BATCH)]
+    with progress(None, what="rendering photos", unit="photo", total=len(wanted)) as bar:
+        bar.update(len(wanted) - len(todo))
+        for index, _ in spread(partial(render_some, seed=config.seed, size=config.size), jobs, workers=runtime.workers):
+            bar.update(len(jobs[index]))
+    return [(path.parent.name, f"{path.parent.name}/{path.name}", path.stat().st_size) for path in wanted.values()]
+
+
+def render_some(photos: list[tuple[int, int, Path]], *, seed: int, size: int) -> None:
+    """Render a few photos, each (identity, photo, path)."""
+    from pipeline.photos.synthetic import encode_photo
+
+    for identity, photo, path in photos:
+        write_bytes(path, encode_photo(seed=seed, identity=identity, photo=photo, size=size))
+
+
+def take(dataset: str, photos: Path, root: Path) -> list[tuple[str, str, int]]:
+    """Link or write the photos of a source. Returns (identity, photo path, bytes) of all."""
+    rows = []
+    by_folder = source_folder(dataset, photos)
+    for one in progress(source_photos(dataset, photos), what=f"{dataset} photos", unit="photo"):
+        target = root / one.identity / one.photo
+        if one.content is not None:
+            if not target.is_file() or target.stat().st_size != len(one.content):
+                write_bytes(target, one.content)
+            size = len(one.content)
+        else:
+            assert one.path is not None
+            if by_folder is not None:
+                link(root / one.identity, by_folder / one.identity)
+            else:
+                link(target, one.path)
+            size = one.path.stat().st_size
+        rows.append((one.identity, f"{one.identity}/{one.photo}", size))
+    return rows
+
+
+def link(place: Path, target: Path) -> None:
+    """A symbolic link at `place` to the absolute path of `target`; one that is there is kept."""
+    if not place.is_symlink():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(target.absolute())
+
+
+def source_folder(dataset: str, photos: Path) -> Path | None:
+    """The folder that holds one folder an identity, where the source is laid out so."""
+    if dataset in ("folder", "lfw") or (dataset == "webface" and recordio.record_file(photos) is None):
+        return photos
+    return None
+
+
+def source_photos(dataset: str, photos: Path) -> Iterator[SourcePhoto]:
+    """All photos of a source that is not synthetic."""
+    if dataset == "celeba":
+        return celeba.celeba_photos(photos)
+    rec = recordio.record_file(photos) if dataset == "webface" else None
+    return folder.folder_photos(photos) if rec is None else recordio.record_photos(rec)
+
+
+def check_source(dataset: str, photos: str | None) -> None:
+    """Check that the source is there and laid out as `dataset` is, without reading a photo.
+
+    Raises:
+        RequestError: names PHOTOS, its value and the layout expected.
+    """
+    if dataset == "synthetic":
+        return
+    if not photos:
+        raise wrong_layout(dataset, photos or "", "no path given")
+    path = Path(photos)
+    if not path.exists():
+        raise wrong_layout(dataset, photos, "there is no such path")
+    rec = recordio.record_file(path) if dataset == "webface" else None
+    if rec is None and not path.is_dir():
+        raise wrong_layout(dataset, photos, "is not a folder")
+    if not os.access(rec or path, os.R_OK):
+        raise wrong_layout(dataset, photos, "may not be read")
+    if dataset == "celeba":
+        identities = celeba.read_identities(celeba.identity_file(path))
+        celeba.image_folder(path, [name for names in identities.values() for name in names])
+    elif rec is not None:
+        if next(recordio.record_photos(rec), None) is None:
+            raise wrong_layout(dataset, photos, "holds no photos")
+    else:
+        folders = folder.identity_folders(path)
+        if not folders:
+            raise wrong_layout(dataset, photos, "has no folders in it")
+        if not any(folder.photo_entries(one) for one in folders):
+            raise wrong_layout(dataset, photos, f"has {len(folders)} folders, but no photos in them")
+        if dataset == "lfw":
+            lfw.read_pairs(path / lfw.PAIRS_FILE, path)
+
+
+def fingerprint(dataset: str, photos: Path) -> str:
+    """A digest of the names, sizes and times in a source, so that Make notices new photos: 12 hex digits.
+
+    Nothing is read but folders; half a million photos take seconds.
+    """
+    digest = hashlib.sha256()
+
+    def add(path: Path | os.DirEntry[str]) -> None:
+        status = path.stat()
+        digest.update(f"{os.fspath(path)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+
+    rec = recordio.record_file(photos) if dataset == "webface" else None
+    if rec is not None:
+        add(rec)
+        add(rec.with_suffix(".idx"))
+    elif dataset == "celeba":
+        listing = celeba.identity_file(photos)
+        add(listing)
+        names = [name for some in celeba.read_identities(listing).values() for name in some]
+        for entry in folder.photo_entries(celeba.image_folder(photos, names)):
+            add(entry)
+    else:
+        for identity in folder.identity_folders(photos):
+            for entry in folder.photo_entries(identity):
+                add(entry)
+        if dataset == "lfw":
+            add(photos / lfw.PAIRS_FILE)
+    return digest.hexdigest()[:12]

@@ -1,0 +1,112 @@
+"""Two or more runs in one page: synthetic against real, epsilon 8 against 16, one seed against another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import read_json, write_text
+from pipeline.errors import RequestError
+from pipeline.report import figures
+from pipeline.report.render import TEMPLATES
+from pipeline.report.views import Cell, Table, accuracy_of, cell, deviation, head, headline_arm, state_of
+from pipeline.report.words import NOT_RECORDED, at, interval, is_number, number, percent
+
+STATES = {
+    "holds": ("protected", "good"),
+    "fails": ("not protected", "bad"),
+    "invalid": ("no claim", "warn"),
+    "unrated": ("not rated", "quiet"),
+}
+
+
+def compare_runs(folders: list[Path], output: Path) -> None:
+    """Write `index.html` of the runs whose reports are in `folders` into `output`.
+
+    Raises:
+        RequestError: fewer than two runs, one twice, or one without a report.
+    """
+    names = [folder.name for folder in folders]
+    if len(folders) < 2 or len(set(names)) != len(names):
+        raise RequestError(f"RUNS={' '.join(names)!r}: allowed are two or more different runs, named as their folders in reports/")
+    for folder in folders:
+        if not (folder / "metrics.json").is_file():
+            raise RequestError(f"RUNS: {folder} has no metrics.json; run `make study` or `make report` for it first")
+    write_text(output / "index.html", build_comparison([read_json(folder / "metrics.json") for folder in folders]))
+
+
+def build_comparison(runs: list[dict[str, Any]]) -> str:
+    """The page's text; everything from the runs is escaped."""
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    curves = []
+    for place, run in enumerate(runs):
+        arm = headline_arm(run)
+        if arm is not None:
+            baseline = at(run, "arms", "clean", "protected", "by_epoch")
+            figure = figures.accuracy_by_epoch(arm, run["arms"][arm], run.get("chance"), baseline, key=f"run{place}")
+            if figure is not None:
+                curves.append((str(run.get("run") or NOT_RECORDED), arm, figure))
+    return environment.get_template("compare.html.j2").render(
+        runs=[(str(run.get("run") or NOT_RECORDED), str(run.get("verdict") or ""), STATES[state_of(run)]) for run in runs],
+        tables=[one for one in (accuracy_of_runs(runs), conditions_of_runs(runs), *trials_of_runs(runs)) if one is not None],
+        curves=curves,
+        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+    )
+
+
+def accuracy_of_runs(runs: list[dict[str, Any]]) -> Table:
+    """Each run's headline arm against its clean arm."""
+    rows = []
+    for run in runs:
+        arm = headline_arm(run)
+        mine, before = at(run, "arms", arm or ""), at(run, "arms", "clean")
+        word, tone = STATES[state_of(run)]
+        line = [head(str(run.get("run") or NOT_RECORDED)), Cell(word, word, tone), Cell(arm or "none", arm or "none")]
+        for record, group in ((before, "protected"), (mine, "protected"), (before, "others"), (mine, "others")):
+            one = at(record, group)
+            line.append(cell(accuracy_of(one), percent(accuracy_of(one)) + deviation(one), heat=accuracy_of(one) if one else None))
+        peak, span = at(mine, "protected", "peak"), at(mine, "protected", "ci95")
+        line[5:5] = [cell(span[0] if span else None, interval(span)), cell(peak, percent(peak))]
+        rows.append(line)
+    columns = ["Run", "Verdict", "Arm", "Clean", "With noise", "95% interval", "Best epoch", "Clean", "With noise"]
+    note = "Accuracy on clean test photos, last epoch."
+    return Table("runs", "What each run found", columns, rows, note, [("", 2), ("Protected people", 4), ("Other people", 2)])
+
+
+def conditions_of_runs(runs: list[dict[str, Any]]) -> Table:
+    """What the runs were: data, setting, strength, trainer, visibility."""
+    rows = []
+    for run in runs:
+        mine = at(run, "arms", headline_arm(run) or "")
+        epsilon, psnr, ssim = at(mine, "noise", "epsilon"), at(mine, "imperceptibility", "psnr_db"), at(mine, "imperceptibility", "ssim")
+        data, kind = at(run, "provenance", "dataset", "name"), at(run, "training", "kind")
+        seeds = " ".join(map(str, at(run, "provenance", "seeds") or [])) or NOT_RECORDED
+        rows.append([
+            head(str(run.get("run") or NOT_RECORDED)), Cell(str(data or NOT_RECORDED)), Cell(str(run.get("setting") or NOT_RECORDED)),
+            cell(run.get("identities"), f"{number(run.get('identities'))} of {number(run.get('classes'))}"),
+            Cell(str(kind or NOT_RECORDED)), Cell(seeds), cell(epsilon, f"{number(epsilon)}/255"), cell(psnr, number(psnr, 1, " dB")),
+            cell(ssim, number(ssim, 3)),
+        ])  # fmt: skip
+    columns = ["Run", "Data", "Setting", "Protected", "Trainer", "Seeds", "ε", "PSNR", "SSIM"]
+    return Table("conditions", "What the runs were", columns, rows)
+
+
+def trials_of_runs(runs: list[dict[str, Any]]) -> list[Table]:
+    """Trials that any run has: accuracy of the protected people in the headline arm."""
+    tables = []
+    for section, caption in (("trainers", "Protected people, by trainer"), ("countermeasures", "Protected people, under countermeasures")):
+        names = list(dict.fromkeys(name for run in runs for name in run.get(section) or {}))
+        rows = []
+        for name in names:
+            title = next((str(at(run, "trial_titles", name)) for run in runs if at(run, "trial_titles", name)), name)
+            values = [accuracy_of(at(run, section, name, headline_arm(run) or "", "protected")) for run in runs]
+            rows.append([head(title), *[cell(value, percent(value), heat=value if is_number(value) else None) for value in values]])
+        if rows:
+            note = "Each run’s own noise; the clean arms are in the runs’ reports."
+            tables.append(Table(f"all-{section}", caption, ["Trial", *[str(run.get("run")) for run in runs]], rows, note))
+    return tables

@@ -1,0 +1,116 @@
+"""What a report of this kind does not show, said in every report unless the run measured it.
+
+Each statement is from the literature named in it; figures are the cited papers' own, on their own data, and are marked so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.report.words import at
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One thing the numbers above say nothing about. `measured` says where it was measured after all, or is empty."""
+
+    title: str
+    text: str
+    measured: str = ""
+
+
+# title, words of countermeasure names that measure it, text
+KNOWN = (
+    (
+        "Fine-tuning and pretrained embeddings",
+        ("fine-tune", "probe", "neighbour", "svm"),
+        "Face recognisers are usually built on a network that already knows faces: by fine-tuning it, or by comparing its embeddings. "
+        "Noise made against training from scratch is known to be much weaker there, so a study that only trains from scratch flatters the "
+        "protection.",
+    ),
+    (
+        "JPEG and greyscale",
+        ("jpeg", "grey", "gray", "squeez"),
+        "Simple image processing can undo the noise. On the protected CIFAR-10 of Image Shortcut Squeezing (ICML 2023), training reached "
+        "21.1% as is, 93.0% after conversion to grey and 81.5% after JPEG at quality 10.",
+    ),
+    (
+        "Adversarial training",
+        ("adversarial",),
+        "Training against small worst-case changes (L∞ of 4 or 8 of 255) largely undoes error-minimizing noise "
+        "(Robust Unlearnable Examples, ICLR 2022).",
+    ),
+    (
+        "Strong augmentation and projections",
+        ("mixup", "cutmix", "cutout", "augment", "ueraser", "projection", "dfr", "separab", "blur", "resize"),
+        "Mixing photos, training on the worst of several strong augmentations (UEraser), or removing the directions in which noise of this "
+        "kind is linearly separable (orthogonal projection, NeurIPS 2023) are aimed at exactly this noise. A scraper may also detect it.",
+    ),
+    (
+        "Photos that are already out",
+        ("share-", "leak"),
+        "Every person here had all training photos protected. Clean photos published earlier cannot be protected afterwards; where only "
+        "a part is protected, accuracy is about that of training on the clean rest (Huang et al., ICLR 2021). And whoever trains "
+        "tomorrow chooses the method after the photos were protected (Radiya-Dixit et al., ICLR 2022).",
+    ),
+    (
+        "Recognisers that are already trained",
+        ("open-set", "gallery", "identification"),
+        "Noise against training does not hide a face from a recogniser that exists already and only compares photos, which is how faces "
+        "are searched for in practice.",
+    ),
+    (
+        "Other architectures",
+        ("architecture", "resnet18", "resnet-18", "mobilefacenet", "iresnet", "arcface"),
+        "One network was trained. In the original study class-wise noise carried over to three other networks on CIFAR-10 (accuracy "
+        "13.5–16.9%); for the faces of this run that is open. The noise was searched with the same network at the same input size as the "
+        "recogniser, from other initial weights.",
+    ),
+    (
+        "Strangers in training",
+        ("auxiliary",),
+        "The search for noise saw clean training photos of the other people that the recogniser trains on (“Noise search also sees”). "
+        "A defender usually does not know whose photos the trainer will add.",
+    ),
+)  # fmt: skip
+
+DETECTOR = (
+    "Other detectors, and photos cropped anew",
+    "Training used the protected crops themselves. A scraper detects and crops the protected photo again, perhaps with another detector, "
+    "which shifts and rescales the noise. The table “The way back to the photo” says how much of the noise comes back with this run’s own "
+    "alignment; no recogniser was trained on such crops and no other detector was tried.",
+)
+RENDERED = (
+    "Real faces",
+    "The people of this run do not exist: their photos are rendered. Real photos may be harder or easier to learn and to protect.",
+)
+ONE_SEED = (
+    "Other seeds",
+    "The run has one seed: one draw of protected people, one search for noise, one training an arm. The intervals say how much "
+    "accuracy varies between identities, not between runs.",
+)
+
+
+def limits_of(metrics: dict[str, Any]) -> list[Limit]:
+    """The statements that apply to this run, each with what of it the run measured."""
+    names = [str(name) for section in ("trainers", "countermeasures", "shares") for name in metrics.get(section) or {}]
+    if any(at(record, "identification", "pretrained") for record in metrics["arms"].values()):
+        names.append("open-set identification by a pretrained network")
+    tuned = str(at(metrics, "training", "kind") or "").startswith("fine-tuned")
+    found = []
+    for title, words, text in KNOWN:
+        done = [name for name in names if any(word in name.lower() for word in words)]
+        measured = f"Measured in this run: {', '.join(done)}." if done else ""
+        if title.startswith("Fine-tuning") and tuned:
+            frozen = [name for name in done if name != "fine-tune"]
+            measured = "In this run the recogniser was fine-tuned from pretrained weights; "
+            measured += f"also measured: {', '.join(frozen)}." if frozen else "what frozen embeddings give was not measured."
+        found.append(Limit(title, text, measured))
+    found.append(Limit(*DETECTOR))
+    if str(at(metrics, "provenance", "dataset", "name") or "").startswith("synthetic"):
+        found.append(Limit(*RENDERED))
+    seeds = at(metrics, "provenance", "seeds")
+    if isinstance(seeds, list) and len(seeds) == 1:
+        found.append(Limit(*ONE_SEED))
+    return found

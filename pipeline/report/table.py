@@ -1,0 +1,126 @@
+"""`metrics.csv`: every number of `metrics.json` that the report shows, one a row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pipeline.report.words import at, is_number
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ["arm", "group", "metric", "value", "lo", "hi", "epoch", "identity"]
+GROUPS = ("protected", "others")
+
+
+def metrics_frame(metrics: dict[str, Any]) -> pd.DataFrame:
+    """Long-format table of a run's metrics.
+
+    Returns:
+        Columns `arm` (empty for the run itself), `group` (protected, others, or what was measured: verification, noise, crops, photos,
+        training, identification:<model>, lfw:<model>, separability:<kind>, trainer:<name>, countermeasure:<name>, share:<name>, check),
+        `metric`, `value` (float; yes and no are 1 and 0; empty where not measured), `lo` and `hi` (95 % interval, by identity), `epoch`
+        (rows of one epoch, and the peak's), `identity` (rows of one identity).
+    """
+    import pandas as pd  # heavy: only where a report is really made
+
+    rows = [row for arm, record in metrics.get("arms", {}).items() for row in arm_rows(arm, record)]
+    rows = [*run_rows(metrics), *rows, *trial_rows(metrics)]
+    rows += [row("", "check", str(one["name"]), one["ok"]) for one in metrics.get("checks", [])]
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    frame["identity"] = frame["identity"].map(spreadsheet_safe)
+    for column in ("value", "lo", "hi"):
+        frame[column] = frame[column].astype("float64")
+    frame["epoch"] = frame["epoch"].astype("Int64")
+    return frame
+
+
+def row(arm: str, group: str, metric: str, value: Any, *, span: Any = None, epoch: int | None = None, identity: str = "") -> dict[str, Any]:
+    """One row of the table; what is no number becomes an empty value."""
+    if isinstance(value, bool):
+        value = float(value)
+    lo, hi = span if isinstance(span, (list, tuple)) and len(span) == 2 else (None, None)
+    number = value if is_number(value) else None
+    return dict(zip(COLUMNS, (arm, group, metric, number, lo, hi, epoch, identity), strict=True))
+
+
+def run_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """Counts of the run itself."""
+    found = [row("", "run", name, metrics.get(name)) for name in ("identities", "classes", "chance")]
+    found += [row("", "split", name, value) for name, value in (metrics.get("split") or {}).items() if is_number(value)]
+    data = at(metrics, "provenance", "dataset") or {}
+    found += [row("", "dataset", name, value) for name, value in data.items() if is_number(value)]
+    rejected = data.get("rejected")
+    if isinstance(rejected, dict):
+        found += [row("", "rejected", reason, count) for reason, count in rejected.items()]
+    stages = at(metrics, "provenance", "seconds") or {}
+    return found + [row("", "seconds", stage, value) for stage, value in stages.items()]
+
+
+def arm_rows(arm: str, record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Accuracy of both groups, verification, noise, visibility and training time of one arm."""
+    found: list[dict[str, Any]] = []
+    for group in GROUPS:
+        accuracy = record.get(group)
+        if not isinstance(accuracy, dict):
+            continue
+        found.append(row(arm, group, "accuracy", accuracy.get("final"), span=accuracy.get("ci95")))
+        found.append(row(arm, group, "peak accuracy", accuracy.get("peak"), epoch=accuracy.get("peak_epoch")))
+        by_epoch = accuracy.get("by_epoch") or []
+        found += [row(arm, group, "accuracy by epoch", value, epoch=epoch) for epoch, value in enumerate(by_epoch, 1)]
+        each = accuracy.get("per_identity") or {}
+        found += [row(arm, group, "accuracy of identity", value, identity=str(name)) for name, value in each.items()]
+    verification = record.get("verification") or {}
+    found += [row(arm, "verification", name, verification[name]) for name in ("auc", "eer", "pairs") if name in verification]
+    rates = verification.get("tar_at_far") or {}
+    found += [row(arm, "verification", f"tar at far {rate}", value) for rate, value in rates.items()]
+    roc = verification.get("roc") or {}
+    points = zip(roc.get("far") or [], roc.get("tar") or [], strict=False)
+    found += [row(arm, "verification", f"roc: tar at far {far:g}", tar) for far, tar in points]
+    for model, one in (record.get("identification") or {}).items():
+        if one:
+            group = f"identification:{model}"
+            found.append(row(arm, group, "rank1", one.get("rank1"), span=one.get("rank1_ci95")))
+            found += [row(arm, group, f"tpir at fpir {rate}", value) for rate, value in (one.get("tpir_at_fpir") or {}).items()]
+            found += [row(arm, group, name, one.get(name)) for name in ("identities", "gallery", "probes", "strangers")]
+    for model, one in (record.get("lfw") or {}).items():
+        for name, value in (one or {}).items():
+            if name == "tar_at_far":
+                found += [row(arm, f"lfw:{model}", f"tar at far {rate}", tar) for rate, tar in value.items()]
+            elif is_number(value):
+                found.append(row(arm, f"lfw:{model}", name, value))
+    for kind, one in (record.get("separability") or {}).items():
+        found += [row(arm, f"separability:{kind}", name, value) for name, value in (one or {}).items() if is_number(value)]
+    for group, source in (("noise", "noise"), ("crops", "imperceptibility"), ("photos", "photos"), ("training", "training")):
+        for name, value in (record.get(source) or {}).items():
+            if isinstance(value, bool) or is_number(value):
+                found.append(row(arm, group, name, value))
+            elif name == "recrop_correlation" and isinstance(value, dict):
+                found += [row(arm, group, f"recrop_correlation {kind}", one) for kind, one in value.items()]
+    if "seconds" in record:
+        found.append(row(arm, "arm", "seconds", record["seconds"]))
+    return found
+
+
+def trial_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """Accuracies under each trainer, countermeasure and share that was measured."""
+    found = []
+    for section, word in (("trainers", "trainer"), ("countermeasures", "countermeasure"), ("shares", "share")):
+        for name, arms in (metrics.get(section) or {}).items():
+            for arm, record in arms.items():
+                for group in GROUPS:
+                    value, span = accuracy_of(record.get(group)), record.get(f"{group}_ci95")
+                    found.append(row(arm, f"{word}:{name}", f"{group} accuracy", value, span=span))
+                    if f"{group}_peak" in record:
+                        found.append(row(arm, f"{word}:{name}", f"{group} peak accuracy", record[f"{group}_peak"]))
+    return found
+
+
+def accuracy_of(value: Any) -> Any:
+    """A fraction, given as such or as a record with `final`."""
+    return value.get("final") if isinstance(value, dict) else value
+
+
+def spreadsheet_safe(text: str) -> str:
+    """A name that a spreadsheet would take for a formula gets an apostrophe in front; all others stay as they are."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") and text else text

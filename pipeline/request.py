@@ -1,0 +1,276 @@
+"""From what a user asks for to one snapshot a stage: everything is checked here, before anything is written.
+
+The profile gives every value, the variables of `make` override a few. A snapshot is rewritten only when its content changes, so Make
+reruns a stage exactly when its own parameters did.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.artifacts import write_if_changed
+from pipeline.config import (
+    DATASETS,
+    AlignConfig,
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    NoiseConfig,
+    SplitConfig,
+    TrainConfig,
+    dump,
+    explain,
+    load_profile,
+)
+from pipeline.errors import RequestError
+from pipeline.noise.arms import ARMS
+from pipeline.training.trials import trial_of, trials_asked_for
+
+SURROGATE_SEED = 1_000_003
+
+
+@dataclass(frozen=True)
+class Request:
+    """The variables of `make`, as text, as the user gave them."""
+
+    profile: str
+    dataset: str
+    photos: str
+    identities: str
+    setting: str
+    arms: str
+    epsilon: str
+    seeds: str
+    detector: str
+    detector_pack: str
+    recogniser_weights: str
+    surrogate_weights: str
+    show_people: str
+    matrix: str = ""
+    lfw: str = ""
+    lfw_reference: str = ""
+
+
+def one_of(variable: str, value: str, allowed: tuple[str, ...]) -> str:
+    """`value`, if it is allowed; otherwise `RequestError` naming the variable and what is."""
+    if value not in allowed:
+        raise RequestError(f"{variable}={value}: allowed are {', '.join(allowed)}")
+    return value
+
+
+def whole_number(variable: str, value: str, low: int, high: int) -> int:
+    """`value` as a whole number within [low, high]; otherwise `RequestError`."""
+    if not value.isascii() or not value.isdigit() or not low <= int(value) <= high:
+        raise RequestError(f"{variable}={value}: allowed are whole numbers from {low} to {high}")
+    return int(value)
+
+
+def identities_asked_for(value: str) -> int | tuple[str, ...]:
+    """How many identities, or the names in a file with one a line."""
+    path = Path(value)
+    if not path.is_file():
+        try:
+            return whole_number("IDENTITIES", value, 1, 1_000_000)
+        except RequestError as error:
+            raise RequestError(f"{error}, or a file with one name a line (there is none called that)") from None
+    try:
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"IDENTITIES={value}: not readable as text ({error})") from None
+    if not names:
+        raise RequestError(f"IDENTITIES={value}: the file names nobody; allowed is one identity a line")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise RequestError(f"IDENTITIES={value}: {repeated[0]!r} stands there more than once")
+    return names
+
+
+def weights_asked_for(variable: str, value: str) -> dict[str, str]:
+    """Path and SHA-256 of a weights file; empty if none was asked for."""
+    if not value:
+        return {}
+    path = Path(value)
+    if path.suffix != ".safetensors" or not path.is_file():
+        raise RequestError(f"{variable}={value}: not there; allowed is the path of a .safetensors file, or nothing (from scratch)")
+    with open(path, "rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {"weights": str(path.resolve()), "weights_sha256": digest}
+
+
+def build(kind: type[Config], section: str, *values: dict[str, Any]) -> Config:
+    """A stage config from a profile's section and overrides, later ones winning."""
+    merged: dict[str, Any] = {}
+    for part in values:
+        merged |= part
+    try:
+        return kind.model_validate(merged)
+    except ValidationError as error:
+        raise RequestError(explain(error, section)) from None
+
+
+def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> list[Path]:
+    """Check the request whole, then write `data/{data,align}.yaml` and `run/config/*.yaml`; returns those that changed.
+
+    Raises:
+        RequestError: names the variable, its value and what is allowed; nothing was written.
+    """
+    from pipeline.photos.stage import check_source, fingerprint
+
+    profile = load_profile(profiles / f"{request.profile}.yaml")
+    dataset = one_of("DATASET", request.dataset, DATASETS)
+    setting = one_of("SETTING", request.setting, ("partial", "full"))
+    one_of("DETECTOR", request.detector, ("mtcnn", "scrfd"))
+    epsilon = whole_number("EPSILON", request.epsilon, 1, 64)
+    seed = whole_number("SEEDS", request.seeds, 0, 2**31 - 1)
+    identities = identities_asked_for(request.identities)
+    arms = request.arms.split()
+    if not arms or len(set(arms)) != len(arms):
+        raise RequestError(f"ARMS={request.arms!r}: allowed are different names out of {', '.join(ARMS)}")
+    for arm in arms:
+        one_of("ARMS", arm, tuple(ARMS))
+    downstream = weights_asked_for("RECOGNISER_WEIGHTS", request.recogniser_weights)
+    surrogate = weights_asked_for("SURROGATE_WEIGHTS", request.surrogate_weights)
+    source = source_asked_for(dataset, request.photos)
+    check_source(dataset, source)
+    pack = detector_pack(request)
+
+    synthetic = dataset == "synthetic"
+    sections = {name: profile.get(name) or {} for name in ("data", "align", "align_synthetic", "split", "train", "evaluate")}
+    noise = profile.get("noise") or {}
+    data_values: dict[str, Any] = {"dataset": dataset}
+    if synthetic:
+        data_values |= sections["data"]
+        count = int(sections["data"].get("identities", DataConfig(dataset="synthetic").identities))
+        if isinstance(identities, int) and identities > count:
+            raise RequestError(f"IDENTITIES={identities}: allowed are 1 to {count}, the identities that PROFILE={request.profile} renders")
+    else:
+        assert source is not None
+        check_identities(dataset, source, identities)
+        data_values |= {"photos": source, "fingerprint": fingerprint(dataset, Path(source))}
+    rendered = sections["align_synthetic"] if synthetic else {}
+    align_values = {"detector": request.detector, "detector_pack": pack, "already_aligned": is_recordio(dataset, source)}
+    split_values = {"setting": setting, "identities": identities, "seed": seed}
+    refine = profile.get("train_from_weights") or {} if downstream else {}
+    refine_noise = profile.get("noise_from_weights") or {} if surrogate else {}
+    common = {"seed": seed, "epsilon": epsilon}
+
+    snapshots: dict[Path, Any] = {
+        data / "data.yaml": build(DataConfig, "data", data_values),
+        data / "align.yaml": build(AlignConfig, "align", sections["align"], rendered, align_values),
+        run / "config" / "split.yaml": build(SplitConfig, "split", sections["split"], split_values),
+        run / "config" / "train.yaml": build(TrainConfig, "train", sections["train"], refine, {"seed": seed}, downstream),
+        run / "config" / "evaluate.yaml": build(
+            EvaluateConfig,
+            "evaluate",
+            sections["evaluate"],
+            {
+                "seed": seed,
+                "real_faces": not synthetic,
+                "lfw": lfw_asked_for(request.lfw),
+                "lfw_reference": reference_asked_for(request.lfw_reference),
+                "consented": one_of("SHOW_PEOPLE", request.show_people, ("no", "consented")) == "consented",
+            },
+        ),
+    }
+    if any(ARMS[arm].surrogate for arm in arms):
+        # Another seed than the downstream model's, whose initial weights the defender cannot know.
+        own = {"seed": seed + SURROGATE_SEED}
+        refined = profile.get("train_from_weights") or {} if surrogate else {}
+        snapshots[run / "config" / "surrogate.yaml"] = build(TrainConfig, "train", sections["train"], refined, own, surrogate)
+    for arm in arms:
+        if ARMS[arm].method == "none":
+            continue
+        own = {"arm": arm, "rule": "released" if arm == "error-min-released" else "identity-mean"}
+        values = [noise.get(ARMS[arm].method) or {}, noise.get(arm) or {}]
+        if ARMS[arm].method == "error-min":
+            values += [refine_noise, surrogate]
+        elif ARMS[arm].surrogate:
+            # The surrogate is trained by the downstream recipe, so it looks at faces the same way.
+            trained = snapshots[run / "config" / "surrogate.yaml"]
+            values.append({"input_size": trained.input_size, "normalise": trained.normalise})
+        snapshots[run / "config" / f"noise-{arm}.yaml"] = build(NoiseConfig, "noise", *values, common, own)
+    snapshots |= trial_snapshots(request.matrix, profile, snapshots[run / "config" / "train.yaml"], downstream, run, seed)
+    return [path for path, config in snapshots.items() if write_if_changed(path, dump(config))]
+
+
+def trial_snapshots(
+    matrix: str, profile: dict[str, Any], own: TrainConfig, weights: dict[str, str], run: Path, seed: int
+) -> dict[Path, TrainConfig]:
+    """One training config a trial of MATRIX: the recipe it starts from, what its name says, and the profile's values for it."""
+    try:
+        names = trials_asked_for(matrix, tuned=own.weights is not None, weights=bool(weights))
+    except ValueError as error:
+        raise RequestError(f"MATRIX: {error}") from None
+    scratch, tuned, extra = profile.get("train") or {}, profile.get("train_from_weights") or {}, profile.get("trials") or {}
+    found: dict[Path, TrainConfig] = {}
+    for name in names:
+        trial = trial_of(name)
+        base = {"own": own.model_dump(), "scratch": scratch, "tuned": scratch | tuned}[trial.base]
+        starts_from = weights if trial.weights else {}
+        values = trial.values | (extra.get(name) or {}) | {"seed": seed}
+        found[run / "config" / "trials" / f"{name}.yaml"] = build(TrainConfig, "trials", base, starts_from, values)
+    return found
+
+
+def check_identities(dataset: str, source: str, identities: int | tuple[str, ...]) -> None:
+    """Refuse identities that the source cannot have, before any face is looked for: where folders are identities, that is quick to see."""
+    if dataset not in ("folder", "lfw"):
+        return
+    folders = {path.name for path in Path(source).iterdir() if path.is_dir() and not path.name.startswith(".")}
+    if isinstance(identities, int):
+        if identities > len(folders):
+            raise RequestError(f"IDENTITIES={identities}: allowed are 1 to {len(folders)}, the folders in PHOTOS={source}")
+        return
+    missing = [name for name in identities if name not in folders]
+    if missing:
+        raise RequestError(f"IDENTITIES: {missing[0]!r} is no folder in PHOTOS={source}")
+
+
+def source_asked_for(dataset: str, photos: str) -> str | None:
+    """The absolute path of the photos; none for synthetic ones."""
+    if dataset == "synthetic":
+        if photos:
+            raise RequestError(f"PHOTOS={photos}: synthetic photos are rendered; for your own give DATASET=folder as well")
+        return None
+    if not photos:
+        raise RequestError(f"PHOTOS is empty: DATASET={dataset} needs the path of the photos")
+    return str(Path(photos).expanduser().absolute())
+
+
+def lfw_asked_for(value: str) -> str | None:
+    """The absolute path of LFW, for verification; none if it was not asked for."""
+    if not value:
+        return None
+    if not (Path(value) / "pairs.txt").is_file():
+        raise RequestError(f"LFW={value}: allowed is a folder of LFW with pairs.txt in it, or nothing")
+    return str(Path(value).absolute())
+
+
+def reference_asked_for(value: str) -> str | None:
+    """The absolute path of the ONNX recogniser that shows LFW's protocol to be right; none if it was not asked for."""
+    if not value:
+        return None
+    if not value.endswith(".onnx") or not Path(value).is_file():
+        raise RequestError(f"LFW_REFERENCE={value}: not there; allowed is the path of an insightface recogniser (.onnx), or nothing")
+    return str(Path(value).absolute())
+
+
+def detector_pack(request: Request) -> str | None:
+    """The absolute path of the insightface pack that scrfd needs; none for mtcnn."""
+    if request.detector != "scrfd":
+        return None
+    if not request.detector_pack or not Path(request.detector_pack).is_dir():
+        raise RequestError(
+            f"DETECTOR_PACK={request.detector_pack}: DETECTOR=scrfd needs the folder of a local insightface pack (det_*.onnx)"
+        )
+    return str(Path(request.detector_pack).absolute())
+
+
+def is_recordio(dataset: str, source: str | None) -> bool:
+    """Whether the source is CASIA-WebFace as `.rec/.idx`, whose photos are aligned crops already."""
+    return dataset == "webface" and source is not None and (source.endswith(".rec") or any(Path(source).glob("*.rec")))

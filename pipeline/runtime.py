@@ -1,0 +1,108 @@
+"""Device, dtype, threads, seeds, progress: decided once at the edge, said aloud, and handed on as arguments."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import RequestError
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a stage runs on. Nothing in here changes a result beyond rounding."""
+
+    device: str  # "cpu", "cuda", "cuda:1"
+    workers: int  # processes, or threads where a stage is one process
+    precision: str  # "fp32" or "bf16": the dtype of matrix products under autocast
+
+    def torch_device(self) -> torch.device:
+        """The torch device."""
+        import torch
+
+        return torch.device(self.device)
+
+    def autocast(self) -> torch.autocast:
+        """Autocast to bf16 where that is fast, otherwise a context that does nothing."""
+        import torch
+
+        return torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def cores() -> int:
+    """Cores this process may use (its affinity mask: more threads than free cores collapse)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_has_fast_bf16() -> bool:
+    """Whether the CPU multiplies bf16 matrices in hardware (AMX or AVX512-BF16); emulated, bf16 is ten times slower than fp32."""
+    try:
+        with open("/proc/cpuinfo", encoding="ascii") as info:
+            flags = next((line for line in info if line.startswith("flags")), "")
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def cuda_is_usable() -> bool:
+    """Whether torch can compute on a GPU. Torch, which takes seconds to import, is asked only where there may be one."""
+    if sys.platform == "linux" and not any(os.path.exists(path) for path in ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def decide(device: str = "auto", workers: str = "auto", precision: str = "auto") -> Runtime:
+    """Decide where to run. `RequestError` if the device asked for is not there (no silent fallback)."""
+    if workers == "auto":
+        count = cores()
+    elif workers.isdigit() and 1 <= int(workers) <= 1024:
+        count = int(workers)
+    else:
+        raise RequestError(f"WORKERS={workers}: allowed are auto and 1 to 1024")
+    if device == "auto":
+        device = "cuda" if cuda_is_usable() else "cpu"
+    elif device.startswith("cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            raise RequestError(f"DEVICE={device}: this machine has no usable CUDA device; allowed are auto and cpu")
+        if device != "cuda" and not (device[5:].isdigit() and int(device[5:]) < torch.cuda.device_count()):
+            raise RequestError(f"DEVICE={device}: allowed are cuda:0 to cuda:{torch.cuda.device_count() - 1}")
+    elif device != "cpu":
+        raise RequestError(f"DEVICE={device}: allowed are auto, cpu, cuda, cuda:N")
+    if precision == "auto":
+        precision = "bf16" if device.startswith("cuda") or cpu_has_fast_bf16() else "fp32"
+    elif precision not in ("fp32", "bf16"):
+        raise RequestError(f"PRECISION={precision}: allowed are auto, fp32, bf16")
+    return Runtime(device=device, workers=count, precision=precision)
+
+
+def prepare_torch(runtime: Runtime, threads: int) -> None:
+    """Set torch's threads for this process, and flush denormals (tiny batch-norm gradients are slow otherwise)."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    if runtime.device.startswith("cuda"):
+        torch.backends.cudnn.benchmark = True
+
+
+def say(message: str) -> None:
+    """One line for the person watching, on stderr: results go to stdout."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def progress(items: Iterable[Any] | None, *, what: str, unit: str, total: int | None = None) -> Any:
+    """A tqdm bar on stderr; where stderr is no terminal, a line every 15 s at most instead of a flood."""
+    from tqdm import tqdm
+
+    quiet = not sys.stderr.isatty()
+    return tqdm(items, desc=what, unit=unit, total=total, mininterval=15 if quiet else 0.2, ncols=100 if quiet else None, file=sys.stderr)

@@ -1,0 +1,34 @@
+"""State of a long loop on disk, so that a killed run goes on where it was."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.artifacts import whole_file
+from pipeline.runtime import say
+
+
+def save_checkpoint(path: Path, key: str, state: dict[str, Any]) -> None:
+    """Write `state` (tensors, numbers, strings, lists, dicts) under `key`, whole or not at all."""
+    with whole_file(path) as temporary:
+        torch.save({"key": key, "state": state}, temporary)
+
+
+def load_checkpoint(path: Path, key: str, device: torch.device) -> dict[str, Any] | None:
+    """The state saved under the same `key`; None where there is none, it is damaged, or it belongs to another config or input."""
+    if not path.exists():
+        return None
+    try:
+        saved = torch.load(path, map_location=device, weights_only=True)
+        found, state = saved["key"], saved["state"]
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        say(f"{path}: damaged ({type(error).__name__}); starting anew")
+        return None
+    if found != key:
+        say(f"{path}: belongs to another configuration or input; starting anew")
+        return None
+    return state

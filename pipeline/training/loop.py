@@ -1,0 +1,185 @@
+"""One training loop for every arm and trial: same initial weights, same order of batches, clean test photos scored apart.
+
+Randomness comes only from (seed, epoch), so a run that was killed and resumed at an epoch gives the same numbers as one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from pipeline.config import TrainConfig
+from pipeline.countermeasures.catalogue import countermeasure_of
+from pipeline.models.recognisers import Recogniser, make_recogniser
+from pipeline.runtime import Runtime
+from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.training.faces import FaceSet
+
+
+@dataclass(frozen=True)
+class TestPhotos:
+    """Clean held-out photos, and which of them belong to protected identities (N,) bool."""
+
+    __test__ = False  # not a test class, whatever pytest makes of its name
+
+    faces: FaceSet
+    protected: np.ndarray
+
+
+def learning_rate(config: TrainConfig, *, step: int, steps_per_epoch: int) -> float:
+    """The rate of batch `step` (0-based over the whole run).
+
+    `steps`: `lr`, divided by 10 after each epoch in `steps_at` (the paper: 30 and 40 of 50). `one-cycle`: a cosine rise from lr/25 over
+    the warm-up share, then a cosine fall to lr/10⁴ (Smith and Topin 2018, as in torch's OneCycleLR).
+    """
+    if config.schedule == "steps":
+        epoch = step // steps_per_epoch
+        return config.lr * 0.1 ** sum(epoch >= at for at in config.steps_at)
+    last = max(1, config.epochs * steps_per_epoch - 1)
+    rise = config.warmup * last
+    low, high, final = config.lr / 25, config.lr, config.lr / 1e4
+    if step < rise:
+        return high + (low - high) * (1 + math.cos(math.pi * step / rise)) / 2
+    return final + (high - final) * (1 + math.cos(math.pi * (step - rise) / max(1.0, last - rise))) / 2
+
+
+def batches_of_epoch(count: int, batch: int, *, seed: int, epoch: int) -> list[np.ndarray]:
+    """Shuffled batches of indices below `count`; a last batch of one photo is left out (batch norm needs two)."""
+    order = np.random.default_rng((seed, epoch)).permutation(count)
+    parts = [order[start : start + batch] for start in range(0, count, batch)]
+    return [part for part in parts if len(part) > 1]
+
+
+@torch.no_grad()
+def predict(model: Recogniser, faces: FaceSet, runtime: Runtime, *, batch: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted labels (N,) int64 and L2-normalised embeddings (N, 512) float32 of clean crops, in eval mode."""
+    device = runtime.torch_device()
+    model.eval()
+    labels, embeddings = [], []
+    for start in range(0, len(faces), batch):
+        x_BCHW, _ = faces.batch(np.arange(start, min(start + batch, len(faces))), device)
+        with runtime.autocast():
+            embedding, logits = model.embed_and_classify(x_BCHW)
+        labels.append(logits.argmax(1).cpu().numpy())
+        embeddings.append(embedding.cpu().numpy())
+    return np.concatenate(labels), np.concatenate(embeddings)
+
+
+def accuracy_by_group(predicted: np.ndarray, test: TestPhotos) -> dict[str, float | None]:
+    """Share of right answers among protected identities and among the others; None for a group without photos."""
+    right = predicted == test.faces.label
+    groups = {"protected": right[test.protected], "others": right[~test.protected]}
+    return {name: float(part.mean()) if len(part) else None for name, part in groups.items()}
+
+
+def train_recogniser(
+    config: TrainConfig,
+    train: FaceSet,
+    test: TestPhotos,
+    *,
+    classes: int,
+    runtime: Runtime,
+    checkpoint: Path,
+    key: str,
+    report: Callable[[dict[str, Any]], None],
+) -> tuple[Recogniser, list[dict[str, Any]]]:
+    """Train a recogniser by cross-entropy and SGD (the paper, appendix; sizes from the profile), with the config's countermeasure.
+
+    Args:
+        train: the photos a scraper has: protected ones of protected identities, clean ones of the others.
+        test: clean photos, never protected.
+        checkpoint: where the state is kept after each epoch; removed by the caller once the results are written.
+        key: what the checkpoint belongs to (config and inputs).
+        report: called with each epoch's record.
+
+    Returns:
+        The model, and a record an epoch: epoch, loss, train_error, lr, protected, others (accuracies, None where not scored), seconds.
+    """
+    device = runtime.torch_device()
+    weights = None if config.weights is None else Path(config.weights)
+    model = make_recogniser(
+        classes=classes,
+        input_size=config.input_size,
+        dropout=config.dropout,
+        normalise=config.normalise,
+        seed=config.seed,
+        weights=weights,
+        model=config.model,
+        arcface=config.arcface(),
+    ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    measure = countermeasure_of(config.countermeasure, classes=classes)
+    train, test = train.processed(measure.process), replace(test, faces=test.faces.processed(measure.process))
+    transform = None
+    if measure.fit is not None:
+        transform = measure.fit(train.crops, len(train), train.label, classes, config.seed, device=device)
+    optimiser = torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, foreach=True)
+    history: list[dict[str, Any]] = []
+    state = load_checkpoint(checkpoint, key, device)
+    if state is not None:
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        history = state["history"]
+
+    for epoch in range(len(history), config.epochs):
+        started = time.perf_counter()
+        torch.manual_seed(hash_seed(config.seed, epoch))  # dropout
+        flips = np.random.default_rng((config.seed, epoch, 1))
+        draws = torch.Generator().manual_seed(hash_seed(config.seed, epoch, 2))
+        batches = batches_of_epoch(len(train), config.batch, seed=config.seed, epoch=epoch)
+        model.train()
+        loss_sum, wrong, seen, rate = torch.zeros((), device=device), torch.zeros((), device=device), 0, 0.0
+        for number, index in enumerate(batches):
+            rate = learning_rate(config, step=epoch * len(batches) + number, steps_per_epoch=len(batches))
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            x_BCHW, label_B = train.batch(index, device)
+            if transform is not None:
+                x_BCHW = transform(x_BCHW)  # fitted on photos as they are, so before any is mirrored
+            if config.flip:
+                mirror = torch.from_numpy(flips.random(len(index)) < 0.5).to(device)
+                x_BCHW = torch.where(mirror[:, None, None, None], x_BCHW.flip(3), x_BCHW)
+            target_B = label_B
+            if measure.augment is not None:
+                x_BCHW, target_B = measure.augment(x_BCHW, label_B, draws)
+            with runtime.autocast():
+                if measure.harden is not None:
+                    x_BCHW = measure.harden(model, x_BCHW, label_B, draws)
+                logits = model(x_BCHW, label_B if target_B.ndim == 1 else None)  # no margin for a mixed photo
+            loss = F.cross_entropy(logits, target_B)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+            optimiser.step()
+            loss_sum += loss.detach() * len(index)
+            wrong += (logits.detach().argmax(1) != label_B).sum()
+            seen += len(index)
+        last = epoch + 1 == config.epochs
+        scores: dict[str, float | None] = {"protected": None, "others": None}
+        if last or (epoch + 1) % config.score_every == 0:
+            scores = accuracy_by_group(predict(model, test.faces, runtime)[0], test)
+        record = {
+            "epoch": epoch + 1,
+            "loss": round(float(loss_sum) / seen, 5),
+            "train_error": round(float(wrong) / seen, 5),
+            "lr": rate,
+            **scores,
+            "seconds": round(time.perf_counter() - started, 1),
+        }
+        history.append(record)
+        report(record)
+        if not last:
+            save_checkpoint(checkpoint, key, {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "history": history})
+    return model, history
+
+
+def hash_seed(*parts: int) -> int:
+    """One 63-bit seed for torch from several numbers."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)

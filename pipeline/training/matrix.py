@@ -1,0 +1,55 @@
+"""Arms × trials: what is missing or no longer current is trained, as many at a time as there are cores to spare."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from pipeline.artifacts import read_json
+from pipeline.config import TrainConfig, load
+from pipeline.errors import StageError
+from pipeline.runtime import Runtime, say
+from pipeline.training.trial import trial_key
+
+
+def run_matrix(arms: list[str], trials: list[str], data: Path, run: Path, runtime: Runtime, *, jobs: int) -> None:
+    """Run every trial of every arm in processes of their own, one thread each on a CPU.
+
+    A trial whose `result.json` is of the same config, inputs and code is kept, so a killed matrix goes on where it was.
+
+    Raises:
+        StageError: trials failed; the others were still run, and are kept.
+    """
+    wanted = [(arm, trial) for trial in trials for arm in arms]
+    todo = [pair for pair in wanted if not is_current(*pair, run)]
+    say(f"matrix: {len(arms)} arms × {len(trials)} trials, {len(wanted) - len(todo)} of {len(wanted)} done before")
+    started, failed = time.perf_counter(), []
+    threads = max(1, runtime.workers // jobs)
+    with ThreadPoolExecutor(jobs) as pool:
+        running = {pool.submit(run_one, arm, trial, data, run, runtime, threads): (arm, trial) for arm, trial in todo}
+        for done, future in enumerate(as_completed(running), 1):
+            if future.result():
+                failed.append(", ".join(running[future]))
+            spent = time.perf_counter() - started
+            say(f"matrix: {done} of {len(todo)} done, about {spent / done * (len(todo) - done) / 60:.0f} min left")
+    if failed:
+        raise StageError(f"{len(failed)} trials failed, {failed[0]} for one: see its message above; the same command runs them again")
+
+
+def is_current(arm: str, trial: str, run: Path) -> bool:
+    """Whether the trial's result is there and belongs to what is there now."""
+    path = run / arm / "trials" / trial / "result.json"
+    if not path.exists():
+        return False
+    config = load(TrainConfig, run / "config" / "trials" / f"{trial}.yaml")
+    return read_json(path).get("key") == trial_key(config, arm, run, run / "split.parquet")
+
+
+def run_one(arm: str, trial: str, data: Path, run: Path, runtime: Runtime, threads: int) -> int:
+    """One trial in a process of its own; its exit code."""
+    words = [sys.executable, "-m", "pipeline", "trial", "--data", str(data), "--run", str(run), "--arm", arm, "--trial", trial]
+    words += ["--device", runtime.device, "--precision", runtime.precision, "--threads", str(threads)]
+    return subprocess.run(words, check=False).returncode

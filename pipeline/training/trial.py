@@ -1,0 +1,129 @@
+"""One trial of one arm: trained as its config says, scored on clean test photos, no weights kept."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.artifacts import read_json, read_table, sha256_of, sha256_of_files, write_json, write_text
+from pipeline.config import EvaluateConfig, TrainConfig, dump
+from pipeline.evaluation.accuracy import group_accuracy
+from pipeline.evaluation.probes import last_layer_refit, linear_probe, linear_svm, nearest_neighbour
+from pipeline.models.recognisers import Recogniser, load_trained, make_recogniser
+from pipeline.runtime import Runtime, say
+from pipeline.split import SPLIT_COLUMNS
+from pipeline.training.faces import FaceSet, face_set
+from pipeline.training.loop import TestPhotos, accuracy_by_group, predict, train_recogniser
+from pipeline.training.stage import test_photos, training_inputs, training_set
+from pipeline.training.trials import trial_of
+
+CODE = ("training", "models", "countermeasures")
+
+
+def trial_key(config: TrainConfig, arm: str, run: Path, split: Path) -> str:
+    """What a trial's result belongs to: its config, the arm's inputs and the code that trains."""
+    room = Path(__file__).resolve().parents[1]
+    code = sorted(path for folder in CODE for path in (room / folder).glob("*.py"))
+    inputs = training_inputs(arm, run, split)
+    if config.trainer == "last-layer-refit":
+        inputs.append(run / arm / "model" / "weights.safetensors")
+    return sha256_of((dump(config) + arm + sha256_of_files(inputs) + sha256_of_files([*code, room / "evaluation" / "probes.py"])).encode())
+
+
+def run_trial(config: TrainConfig, scoring: EvaluateConfig, name: str, arm: str, run: Path, aligned: Path, runtime: Runtime) -> None:
+    """Write `history.jsonl` and, last, `result.json` into `<run>/<arm>/trials/<name>`; does nothing when they are current.
+
+    `result.json`: trial, kind, title, key, the groups' accuracies as in the contract, photos, seconds.
+    """
+    split, output = run / "split.parquet", run / arm / "trials" / name
+    key = trial_key(config, arm, run, split)
+    if (output / "result.json").exists() and read_json(output / "result.json").get("key") == key:
+        return
+    started = time.perf_counter()
+    table = read_table(split, SPLIT_COLUMNS)
+    train = training_set(table, arm, aligned, run, share=config.share, seed=config.seed)
+    test = test_photos(table, aligned)
+    classes = int(table["label"].max()) + 1
+    if config.trainer == "sgd":
+
+        def report(record: dict[str, Any]) -> None:
+            say(f"{arm}, {name}: epoch {record['epoch']} of {config.epochs}: loss {record['loss']:.3f} ({record['seconds']:.0f} s)")
+
+        checkpoint = output / "checkpoint.pt"
+        model, history = train_recogniser(
+            config, train, test, classes=classes, runtime=runtime, checkpoint=checkpoint, key=key, report=report
+        )
+        predicted = predict(model, test_faces(config, test, classes), runtime)[0]
+    else:
+        checkpoint = None
+        predicted = fit_on_embeddings(config, table, train, test, classes, arm, aligned, run, runtime)
+        scores = accuracy_by_group(predicted, test)
+        history = [{"epoch": 1, **scores, "seconds": round(time.perf_counter() - started, 1)}]
+    by_label = table.drop_duplicates("label").set_index("label")["identity"]
+    names = [by_label[label] for label in range(classes)]
+    right = predicted == test.faces.label
+    trial = trial_of(name)
+    result: dict[str, Any] = {"trial": name, "kind": trial.kind, "title": trial.title, "key": key}
+    for group, mask in (("protected", test.protected), ("others", ~test.protected)):
+        record = group_accuracy(history, group, right[mask], test.faces.label[mask], names, resamples=scoring.bootstrap, seed=scoring.seed)
+        result[group] = record
+    result |= {"photos": len(train), "seconds": round(time.perf_counter() - started, 1)}
+    write_text(output / "history.jsonl", "".join(json.dumps(record) + "\n" for record in history))
+    write_json(output / "result.json", result)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    shown = {group: "none" if result[group] is None else f"{result[group]['final']:.1%}" for group in ("protected", "others")}
+    say(f"{arm}, {name}: protected {shown['protected']}, others {shown['others']} ({result['seconds']:.0f} s)")
+
+
+def test_faces(config: TrainConfig, test: TestPhotos, classes: int) -> FaceSet:
+    """The clean test photos as this trainer's own preprocessing leaves them."""
+    from pipeline.countermeasures.catalogue import countermeasure_of
+
+    return test.faces.processed(countermeasure_of(config.countermeasure, classes=classes).process)
+
+
+test_faces.__test__ = False  # type: ignore[attr-defined]
+
+
+def fit_on_embeddings(
+    config: TrainConfig,
+    table: Any,
+    train: FaceSet,
+    test: TestPhotos,
+    classes: int,
+    arm: str,
+    aligned: Path,
+    run: Path,
+    runtime: Runtime,
+) -> np.ndarray:
+    """Predicted labels (N,) of the test photos by a classifier on frozen embeddings."""
+    if config.trainer == "last-layer-refit":
+        model: Recogniser = load_trained(
+            run / arm / "model" / "weights.safetensors", classes=classes, input_size=config.input_size, normalise=config.normalise
+        )
+    else:
+        assert config.weights is not None
+        model = make_recogniser(
+            classes=classes,
+            input_size=config.input_size,
+            dropout=0.0,
+            normalise=config.normalise,
+            seed=config.seed,
+            weights=Path(config.weights),
+        )
+    model = model.to(runtime.torch_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    wanted = predict(model, test.faces, runtime)[1]
+    if config.trainer == "last-layer-refit":
+        # The trainer has come by some clean photos of everyone: the originals of training photos, never test ones.
+        clean = face_set(table[table["part"] == "train"], aligned)
+        embedding = predict(model, clean, runtime)[1]
+        return last_layer_refit(embedding, clean.label, wanted, photos=config.clean_photos, seed=config.seed)
+    embedding = predict(model, train, runtime)[1]
+    fit = {"linear-probe": linear_probe, "svm": linear_svm, "nearest-neighbour": nearest_neighbour}[config.trainer]
+    return fit(embedding, train.label, wanted)

@@ -1,0 +1,89 @@
+"""Trials by name: a trainer other than the study's, or one who fights the noise, tried on every arm beside the study itself.
+
+A trial is the run's own training recipe with a few values changed, so it differs from the study in what its name says and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.countermeasures.names import CORE as CORE_COUNTERMEASURES
+from pipeline.countermeasures.names import FULL as FULL_COUNTERMEASURES
+from pipeline.countermeasures.names import check_name, title_of
+
+
+@dataclass(frozen=True)
+class Trial:
+    """`values` go over the training config. `base`: the run's own recipe, the profile's from scratch, or its fine-tuning."""
+
+    kind: str  # "countermeasure", "trainer" or "share"
+    title: str
+    values: dict[str, Any] = field(default_factory=dict)
+    base: str = "own"
+    weights: bool = False
+
+
+TRAINERS: dict[str, Trial] = {
+    "scratch": Trial("trainer", "InceptionResnetV1, from scratch", base="scratch"),
+    "resnet18": Trial("trainer", "ResNet-18, from scratch", {"model": "resnet18"}, base="scratch"),
+    "mobilefacenet": Trial("trainer", "MobileFaceNet, from scratch", {"model": "mobilefacenet"}, base="scratch"),
+    "arcface": Trial("trainer", "InceptionResnetV1 with ArcFace head, from scratch", {"head": "arcface"}, base="scratch"),
+    "fine-tune": Trial("trainer", "InceptionResnetV1, fine-tuned", base="tuned", weights=True),
+    "linear-probe": Trial("trainer", "Frozen pretrained embeddings, linear probe", {"trainer": "linear-probe"}, weights=True),
+    "svm": Trial("trainer", "Frozen pretrained embeddings, linear SVM", {"trainer": "svm"}, weights=True),
+    "nearest-neighbour": Trial("trainer", "Frozen pretrained embeddings, nearest photo", {"trainer": "nearest-neighbour"}, weights=True),
+}  # fmt: skip
+REFIT = Trial("countermeasure", "Last layer refitted on a few clean photos (DFR)", {"trainer": "last-layer-refit"})
+SHARES = (20, 40, 60, 80)
+SETS = ("core", "trainers", "full")
+
+
+def trial_of(name: str) -> Trial:
+    """The trial called `name`: a trainer, a countermeasure, or `share-N`; `ValueError` says what is allowed."""
+    if name in TRAINERS:
+        return TRAINERS[name]
+    if name == "last-layer-refit":
+        return REFIT
+    if name.startswith("share-"):
+        percent = name.removeprefix("share-")
+        if percent.isascii() and percent.isdigit() and 0 <= int(percent) <= 100:
+            return Trial("share", f"{percent}% of each person's photos protected", {"share": int(percent) / 100})
+        raise ValueError(f"{name!r}: allowed are share-0 to share-100")
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise ValueError(f"{error}; or a trainer: {', '.join(TRAINERS)}, last-layer-refit, share-N; or a set: {', '.join(SETS)}") from None
+    return Trial("countermeasure", title_of(name), {"countermeasure": name})
+
+
+def trials_asked_for(text: str, *, tuned: bool, weights: bool) -> list[str]:
+    """The names behind `MATRIX`: `core`, `trainers`, `full`, or names, in order and once each.
+
+    From a set, what this run cannot do (pretrained weights that were not given) or does anyway (its own trainer) is left out.
+
+    Args:
+        tuned: the run itself fine-tunes. weights: pretrained weights were given.
+
+    Raises:
+        ValueError: an unknown name, or one that needs weights when there are none.
+    """
+    shares = tuple(f"share-{percent}" for percent in SHARES)
+    sets = {
+        "core": CORE_COUNTERMEASURES,
+        "trainers": tuple(TRAINERS),
+        "full": (*FULL_COUNTERMEASURES, "last-layer-refit", *TRAINERS, *shares),
+    }
+    found: list[str] = []
+    for word in text.split():
+        for name in sets.get(word, (word,)):
+            trial = trial_of(name)
+            if trial.weights and not weights:
+                if word in sets:
+                    continue
+                raise ValueError(f"{name!r} starts from pretrained weights: give RECOGNISER_WEIGHTS=")
+            if word in sets and name == ("fine-tune" if tuned else "scratch"):
+                continue
+            if name not in found:
+                found.append(name)
+    return found

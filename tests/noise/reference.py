@@ -1,0 +1,73 @@
+"""The min-min loop written straight from the paper (Huang et al., ICLR 2021, equation 2, section 4.2): slow, plain, one photo at a time.
+
+It shares nothing with `pipeline.noise.error_min` but the order of the random draws, which a comparison needs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.config import NoiseConfig
+from pipeline.training.loop import hash_seed
+
+
+def noisy_photo(photo: np.ndarray, delta: Tensor | None, mirror: bool) -> Tensor:
+    """A uint8 H×W×3 photo as float (1, 3, H, W) in [0, 1], with its identity's noise (in 1/255), mirrored if asked."""
+    x = torch.tensor(photo).float().permute(2, 0, 1)[None] / 255
+    if delta is not None:
+        x = torch.clamp(x + delta / 255, 0, 1)
+    return torch.flip(x, dims=[3]) if mirror else x
+
+
+def reference_search(
+    config: NoiseConfig, surrogate: nn.Module, photos: np.ndarray, labels: np.ndarray, protected: int
+) -> tuple[Tensor, list[float]]:
+    """Noise of identities 0 … protected−1 after `config.rounds` rounds, and the error of each round.
+
+    Args:
+        photos: uint8 (N, H, W, 3). labels: (N,).
+    """
+    delta = [torch.zeros(3, *photos.shape[1:3]) for _ in range(protected)]
+    optimiser = torch.optim.SGD(surrogate.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    errors = []
+    for number in range(1, config.rounds + 1):
+        # θ step: the noise is fixed, the surrogate learns noisy photos.
+        random = np.random.default_rng((config.seed, number, 1))
+        torch.manual_seed(hash_seed(config.seed, number))
+        surrogate.train()
+        for _ in range(config.batches):
+            chosen = random.choice(len(photos), size=min(config.batch, len(photos)), replace=False)
+            mirrors = random.random(len(chosen)) < 0.5
+            batch = torch.cat(
+                [
+                    noisy_photo(photos[i], delta[labels[i]] if labels[i] < protected else None, bool(mirror))
+                    for i, mirror in zip(chosen, mirrors, strict=True)
+                ]
+            )
+            optimiser.zero_grad()
+            F.cross_entropy(surrogate(batch), torch.tensor(labels[chosen])).backward()
+            torch.nn.utils.clip_grad_norm_(surrogate.parameters(), config.clip)
+            optimiser.step()
+        # δ step: the surrogate is fixed, each identity's noise goes down the mean of its photos' normalised gradients.
+        random = np.random.default_rng((config.seed, number - 1, 2))
+        surrogate.eval()
+        visited = list(random.permutation(np.flatnonzero(labels < protected)))
+        mirrors = np.concatenate(
+            [random.random(len(visited[start : start + config.batch])) < 0.5 for start in range(0, len(visited), config.batch)]
+        )
+        direction = [torch.zeros_like(one) for one in delta]
+        wrong = 0
+        for i, mirror in zip(visited, mirrors, strict=True):
+            noise = delta[labels[i]].clone().requires_grad_(True)
+            logits = surrogate(noisy_photo(photos[i], noise, bool(mirror)))
+            wrong += int(logits.argmax() != labels[i])
+            F.cross_entropy(logits, torch.tensor(labels[i : i + 1])).backward()
+            assert noise.grad is not None
+            direction[labels[i]] += noise.grad / noise.grad.norm()
+        for k in range(protected):
+            delta[k] = torch.clamp(delta[k] - config.step * torch.sign(direction[k]), -config.epsilon, config.epsilon)
+        errors.append(wrong / len(visited))
+    return torch.stack(delta), errors

@@ -1,0 +1,57 @@
+"""Signed noise on disk and on crops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import StageError
+from pipeline.noise.random import random_noise
+from pipeline.noise.table import NoiseTable, add_noise, load_noise, quantise, save_noise
+
+
+@given(st.integers(0, 255), st.integers(-64, 64))
+def test_negative_noise_is_kept_and_nothing_wraps(pixel: int, noise: int) -> None:
+    crop = np.full((1, 4, 4, 3), pixel, np.uint8)
+    delta = np.full((1, 3, 4, 4), noise, np.int8)
+    assert (add_noise(crop, delta) == min(255, max(0, pixel + noise))).all()
+
+
+def test_channels_stay_in_place() -> None:
+    delta = np.zeros((3, 4, 4), np.int8)
+    delta[2, 1, 3] = 9
+    changed = np.argwhere(add_noise(np.zeros((1, 4, 4, 3), np.uint8), delta))
+    assert changed.tolist() == [[0, 1, 3, 2]]
+
+
+def test_random_noise_is_uniform_signed_and_seeded() -> None:
+    delta = random_noise(rows=3, epsilon=16, seed=0)
+    assert delta.dtype == np.int8
+    assert (delta.min(), delta.max()) == (-16, 16)
+    assert abs(delta.mean()) < 0.2
+    assert np.array_equal(delta, random_noise(rows=3, epsilon=16, seed=0))
+    assert not np.array_equal(delta, random_noise(rows=3, epsilon=16, seed=1))
+
+
+def test_round_trip_and_damage(tmp_path: Path) -> None:
+    names = ("a", "<script>", "ü b")
+    table = NoiseTable(random_noise(rows=3, epsilon=4, seed=0, size=8), names, 4)
+    save_noise(tmp_path, table, {"method": "random", "converged": None})
+    read, facts = load_noise(tmp_path)
+    assert np.array_equal(read.delta, table.delta)
+    assert read.names == names
+    assert facts["method"] == "random"
+    path = tmp_path / "noise.safetensors"
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(StageError, match=r"noise\.safetensors"):
+        load_noise(tmp_path)
+
+
+def test_quantise_rounds_within_epsilon() -> None:
+    assert quantise(np.array([-16.4, -0.6, 0.4, 15.6, 99.0]), 16).tolist() == [-16, -1, 0, 16, 16]
+    with pytest.raises(AssertionError, match="epsilon"):
+        NoiseTable(np.full((1, 3, 2, 2), 17, np.int8), ("a",), 16)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from pipeline.config import DataConfig
+from pipeline.errors import RequestError, StageError
+from pipeline.photos import stage
+from pipeline.photos.pool import spread
+from pipeline.photos.stage import PHOTO_COLUMNS, import_photos
+from pipeline.runtime import Runtime
+from tests.photos.conftest import jpeg
+from tests.photos.jobs import double
+from tests.photos.test_recordio import labelled, record, write
+from tests.photos.test_sources import fill
+
+
+def table(output: Path) -> pd.DataFrame:
+    found = pd.read_parquet(output / "photos.parquet")
+    assert list(found.columns) == PHOTO_COLUMNS
+    assert list(found["photo"]) == sorted(found["photo"])
+    for photo, identity, size in zip(found["photo"], found["identity"], found["bytes"], strict=True):
+        assert (output / "photos" / photo).stat().st_size == size
+        assert photo.split("/")[0] == identity
+    return found
+
+
+def synthetic(**changes: int) -> DataConfig:
+    return DataConfig.model_validate({"dataset": "synthetic", "identities": 2, "photos_per_identity": 2, "size": 64} | changes)
+
+
+def test_synthetic_is_rendered_once(tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    import_photos(synthetic(), tmp_path, runtime)
+    assert len(table(tmp_path)) == 4
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "photos").glob("*/*")}
+    lost = next(iter(times))
+    content = lost.read_bytes()
+    lost.unlink()
+    import_photos(synthetic(identities=3), tmp_path, runtime)
+    assert len(table(tmp_path)) == 6
+    assert [path for path, time in times.items() if path.stat().st_mtime_ns != time] == [lost]
+    assert lost.read_bytes() == content
+    import_photos(synthetic(), tmp_path, runtime)
+    assert len(table(tmp_path)) == 4
+
+
+def test_another_seed_or_size_is_rendered_anew(tmp_path: Path, runtime: Runtime) -> None:
+    contents = set()
+    for config in (synthetic(), synthetic(seed=1), synthetic(size=80)):
+        import_photos(config, tmp_path, runtime)
+        contents.add((tmp_path / "photos" / table(tmp_path)["photo"].iloc[0]).read_bytes())
+    assert len(contents) == 3
+
+
+def test_a_killed_stage_leaves_no_table_and_goes_on(tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    import_photos(synthetic(), tmp_path, runtime)
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "render_some", killed)
+        with pytest.raises(KeyboardInterrupt):
+            import_photos(synthetic(identities=3), tmp_path, runtime)
+    assert not (tmp_path / "photos.parquet").exists()
+    import_photos(synthetic(identities=3), tmp_path, runtime)
+    assert len(table(tmp_path)) == 6
+
+
+def test_folders_are_linked_not_copied(tmp_path: Path, runtime: Runtime) -> None:
+    source = fill(tmp_path / "source", "<script>/1.jpg", "ann/1.jpg", "ann/2.jpg", "ann/.x.jpg", "none/readme.txt")
+    config, output = DataConfig(dataset="folder", photos=str(source)), tmp_path / "data"
+    import_photos(config, output, runtime)
+    assert list(table(output)["photo"]) == ["<script>/1.jpg", "ann/1.jpg", "ann/2.jpg"]
+    assert (output / "photos" / "ann").is_symlink()
+    assert os.readlink(output / "photos" / "ann") == str(source / "ann")
+    fill(source, "bob/1.jpg")
+    import_photos(config.model_copy(update={"fingerprint": "new"}), output, runtime)
+    assert "bob/1.jpg" in set(table(output)["photo"])
+    assert (source / "ann" / "2.jpg").is_file()
+
+
+def test_celeba_is_linked_photo_by_photo(tmp_path: Path, runtime: Runtime) -> None:
+    source = fill(tmp_path / "source", "img_celeba/1.jpg", "img_celeba/2.jpg")
+    (source / "identity_CelebA.txt").write_text("1.jpg 9\n2.jpg 8\n")
+    import_photos(DataConfig(dataset="celeba", photos=str(source)), tmp_path / "data", runtime)
+    assert list(table(tmp_path / "data")["photo"]) == ["8/2.jpg", "9/1.jpg"]
+
+
+def test_records_are_written_out(tmp_path: Path, runtime: Runtime) -> None:
+    rec = write(tmp_path, [record(labelled([3.0, 4.0], b"", 0)), *(record(labelled([5.0], jpeg(key), key)) for key in (1, 2))])
+    import_photos(DataConfig(dataset="webface", photos=str(rec)), tmp_path / "data", runtime)
+    assert list(table(tmp_path / "data")["photo"]) == ["0000005/00000001.jpg", "0000005/00000002.jpg"]
+    assert (tmp_path / "data/photos/0000005/00000002.jpg").read_bytes() == jpeg(2)
+
+
+def test_photos_of_others_are_never_deleted(tmp_path: Path, runtime: Runtime) -> None:
+    mine = fill(tmp_path / "data" / "photos", "ann/1.jpg", "bob/1.jpg")
+    with pytest.raises(RequestError, match="lies inside"):
+        import_photos(DataConfig(dataset="folder", photos=str(mine)), tmp_path / "data", runtime)
+    source = fill(tmp_path / "source", "ann/1.jpg")
+    with pytest.raises(StageError, match="did not put there"):
+        import_photos(DataConfig(dataset="folder", photos=str(source)), tmp_path / "data", runtime)
+    assert (mine / "ann/1.jpg").is_file() and (mine / "bob/1.jpg").is_file()
+
+
+def test_an_identity_that_would_leave_the_folder_writes_nothing(tmp_path: Path, runtime: Runtime) -> None:
+    source = fill(tmp_path / "source", "1.jpg")
+    (source / "identity_CelebA.txt").write_text("1.jpg ../x\n")
+    with pytest.raises(RequestError, match=r"'\.\./x' has a slash"):
+        import_photos(DataConfig(dataset="celeba", photos=str(source)), tmp_path / "data", runtime)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_spread(workers: int) -> None:
+    with pytest.raises(StageError, match="job -1"):
+        list(spread(double, [3, 1, -1], workers=workers))
+    assert list(spread(double, [4], workers=workers)) == [(0, 8)]

@@ -1,0 +1,113 @@
+"""The report in a real browser: headless Chromium renders it at several widths, light and dark, and sorts a table."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.report.render import render_report
+from tests.report.sample import sample_metrics, sample_panels
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+
+WIDTHS = (400, 768, 1280, 1600)
+# The page is framed rather than given a narrow window, which headless Chromium does not go below 500 px for. The probe is outside the
+# page, so the page's own security policy stays in force.
+PROBE = """
+const found = {};
+addEventListener("load", () => {
+  for (const frame of document.querySelectorAll("iframe")) {
+    const page = frame.contentDocument, root = page.documentElement;
+    const column = (n) => [...page.querySelectorAll("#accuracy tbody tr")].map((row) => row.cells[n].textContent.trim());
+    const before = column(0), button = page.querySelectorAll("#accuracy thead tr:last-child button")[1];
+    button.click();
+    const rising = column(1);
+    button.click();
+    found[frame.width] = {
+      scroll: root.scrollWidth, client: root.clientWidth, before, rising, falling: column(1),
+      sorted: button.parentNode.getAttribute("aria-sort"),
+      drawn: [...page.querySelectorAll("svg.plot")].map((svg) => svg.getBoundingClientRect().width),
+      pictures: [...page.images].every((image) => image.complete && image.naturalWidth > 0),
+      ink: getComputedStyle(page.body).color, paper: getComputedStyle(page.body).backgroundColor,
+      curve: getComputedStyle(page.querySelector("svg.plot text[style*='--protected']")).fill,
+    };
+  }
+  document.getElementById("found").textContent = JSON.stringify(found);
+});
+"""
+
+
+def chromium(folder: Path, *words: str) -> str:
+    """Run headless Chromium with a profile of its own; returns what it printed."""
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}", "--hide-scrollbars"]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("browser")
+    render_report(sample_metrics(), sample_panels(), folder)
+    page = html.escape((folder / "index.html").read_text(encoding="utf-8"))
+    frames = "".join(f'<iframe width="{width}" height="900" srcdoc="{page}"></iframe>' for width in WIDTHS)
+    (folder / "probe.html").write_text(f'<!DOCTYPE html><pre id="found"></pre>{frames}<script>{PROBE}</script>', encoding="utf-8")
+    return folder
+
+
+def probe(folder: Path, *words: str) -> dict[str, Any]:
+    dumped = chromium(folder, "--dump-dom", *words, (folder / "probe.html").as_uri())
+    found = re.search(r'<pre id="found">(.*?)</pre>', dumped, re.DOTALL)
+    assert found is not None and found.group(1), "the probe found nothing"
+    return json.loads(html.unescape(found.group(1)))
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> dict[str, Any]:
+    """What the probe sees in the light page at each width."""
+    return probe(folder)
+
+
+def test_page_fits_and_sorts(found: dict[str, Any]):
+    assert set(found) == {str(width) for width in WIDTHS}
+    for width, page in found.items():
+        assert page["scroll"] <= page["client"] <= int(width), f"scrolls sideways at {width} px"
+        assert page["pictures"] and len(page["drawn"]) == 6 and min(page["drawn"]) >= 280
+        assert page["before"] == ["clean", "error-min", "random"]
+        assert page["rising"] == ["3.8%", "28.7%", "91.4%"] and page["falling"] == page["rising"][::-1]
+        assert page["sorted"] == "descending"
+
+
+def test_dark_page_is_dark_and_legible(found: dict[str, Any], folder: Path):
+    light, dark = found["1280"], probe(folder, "--blink-settings=preferredColorScheme=0")["1280"]
+    for page, is_dark in ((light, False), (dark, True)):
+        paper = brightness(page["paper"])
+        assert (paper < 60) == is_dark
+        for colour in ("ink", "curve"):
+            assert abs(brightness(page[colour]) - paper) > 90, f"{colour} {page[colour]} on {page['paper']}"
+    assert light["curve"] != dark["curve"]
+
+
+def brightness(colour: str) -> float:
+    """Luma, 0 to 255, of a CSS rgb(…) colour."""
+    red, green, blue = (float(part) for part in re.findall(r"[\d.]+", colour)[:3])
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+def test_screenshot_shows_the_verdict(folder: Path):
+    picture = folder / "page.png"
+    chromium(folder, f"--screenshot={picture}", "--window-size=1280,900", (folder / "index.html").as_uri())
+    image = cv2.imread(str(picture))
+    assert image is not None and image.shape == (900, 1280, 3)
+    blue, green, red = (image[..., channel].astype(int) for channel in range(3))
+    assert np.mean((green - red > 10) & (green - blue > 3) & (green > 200)) > 0.05, "no verdict in green"

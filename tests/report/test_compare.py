@@ -1,0 +1,41 @@
+"""Runs side by side: every run's numbers are there, names are escaped, and what cannot be compared is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import RequestError
+from pipeline.report.compare import build_comparison, compare_runs
+from pipeline.report.words import percent
+from tests.report.sample import NASTY, sample_metrics
+
+
+def test_every_run_stands_in_the_page_with_its_numbers() -> None:
+    one, two = sample_metrics(), sample_metrics()
+    two |= {"run": f"folder-{NASTY}", "verdict": f"Not protected {NASTY}", "verdict_state": "fails"}
+    two["arms"]["error-min"]["protected"] |= {"final": 0.4321, "peak": 0.5432}
+    two["arms"]["error-min"]["noise"]["epsilon"] = 8
+    del two["trainers"]
+    page = build_comparison([one, two])
+    assert NASTY not in page
+    assert page.count("<svg") == 2
+    for text in (one["run"], one["verdict"], percent(0.4321), percent(0.5432), "8/255", "16/255", "ResNet-18, from scratch", "61.2%"):
+        assert text in page, text
+    assert "http" not in page.replace("http-equiv", "")
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text(json.dumps(sample_metrics() | {"run": name}), encoding="utf-8")
+    compare_runs([tmp_path / "a", tmp_path / "b"], tmp_path / "comparison")
+    assert "2 runs compared" in (tmp_path / "comparison" / "index.html").read_text(encoding="utf-8")
+    for folders in ([], [tmp_path / "a"], [tmp_path / "a", tmp_path / "a"]):
+        with pytest.raises(RequestError, match="two or more different runs"):
+            compare_runs(folders, tmp_path / "other")
+    with pytest.raises(RequestError, match=r"missing has no metrics\.json"):
+        compare_runs([tmp_path / "a", tmp_path / "missing"], tmp_path / "other")
+    assert not (tmp_path / "other").exists()

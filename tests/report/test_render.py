@@ -1,0 +1,205 @@
+"""index.html: complete, escaped, closed to the network, the same bytes each time, and small."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.report.render import Panel, amplified_change, build_page, render_report
+from pipeline.report.words import duration, interval, level, number, percent
+from tests.report.sample import NASTY, sample_metrics, sample_panels
+
+VOID = {"meta", "img", "br", "link", "hr", "input"}
+
+
+class Outline(HTMLParser):
+    """What the tests ask of a page: its tags in order, and whether they nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def page_of(metrics: dict[str, Any], panels: list[Panel], folder: Path) -> str:
+    render_report(metrics, panels, folder)
+    return (folder / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return page_of(sample_metrics(), sample_panels(), tmp_path_factory.mktemp("report"))
+
+
+def words_of(page: str) -> str:
+    """The page as read, tags and pictures removed."""
+    page = re.sub(r"<(script|style)>.*?</\1>", " ", page, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", page)))
+
+
+def test_names_are_escaped(page: str):
+    assert NASTY not in page
+    assert page.count("<script") == 1
+    assert html.escape(NASTY) in page
+    hostile = sample_metrics()
+    for key in ("run", "verdict", "setting", "panels_note"):
+        hostile[key] = f'"><img src=x onerror=alert(1)>{NASTY}'
+    hostile["provenance"]["config"] = {NASTY: NASTY}
+    hostile["arms"][NASTY + "$x$"] = hostile["arms"]["random"]
+    hostile["countermeasures"] = {NASTY: {NASTY: {"protected": 0.1, "others": 0.9}}}
+    text = build_page(hostile)
+    assert NASTY not in text and "<img" not in text and text.count("<script") == 1
+
+
+def test_nothing_is_requested(page: str):
+    outline = Outline(page)
+    links = [value for _, attrs in outline.tags for name, value in attrs.items() if name in ("src", "href", "data", "action", "srcset")]
+    assert links and all(link and link.startswith(("data:image/png;base64,", "#")) for link in links)
+    assert not re.search(r"@import|url\((?!#)|https?:", page)
+    policy = next(attrs["content"] for tag, attrs in outline.tags if tag == "meta" and "http-equiv" in attrs)
+    script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert policy is not None and script is not None
+    digest = base64.b64encode(hashlib.sha256(script.group(1).encode()).digest()).decode()
+    assert "default-src 'none'" in policy and f"script-src 'sha256-{digest}'" in policy
+
+
+def test_every_number_is_there(page: str):
+    words = words_of(page)
+    metrics = sample_metrics()
+    assert metrics["verdict"] in words
+    wanted = []
+    for record in metrics["arms"].values():
+        for group in ("protected", "others"):
+            one = record[group]
+            wanted += [percent(one["final"]), interval(one["ci95"]), f"{percent(one['peak'])} (epoch {one['peak_epoch']})"]
+        check = record["verification"]
+        wanted += [number(check["auc"], 4), percent(check["eer"]), *map(percent, check["tar_at_far"].values()), number(check["pairs"])]
+        if "noise" in record:
+            noise, crops, photos = record["noise"], record["imperceptibility"], record["photos"]
+            wanted += [noise["method"], str(noise["rounds"]), duration(noise["seconds"]), f"{noise['mean_abs']:.1f}/255"]
+            wanted += [level(crops["linf"]), number(crops["psnr_db"], 1, " dB"), number(crops["ssim"], 3)]
+            wanted += [number(photos["psnr_db"], 1, " dB"), number(photos["ssim"], 3), number(photos["count"])]
+            wanted += [number(value, 2) for value in photos["recrop_correlation"].values()]
+        found = record["identification"]["own"]
+        wanted += [percent(found["rank1"]), interval(found["rank1_ci95"]), *map(percent, found["tpir_at_fpir"].values())]
+    for section in ("trainers", "countermeasures", "shares"):
+        for name, arms in metrics[section].items():
+            wanted.append(metrics["trial_titles"][name])
+            wanted += [percent(one[group]) for one in arms.values() for group in ("protected", "others")]
+    source = metrics["provenance"]
+    wanted += [percent(metrics["chance"]), source["commit"], source["created"], source["dataset"]["sha256"], "not installed"]
+    wanted += [check["name"] for check in metrics["checks"]] + [check["detail"] for check in metrics["checks"]]
+    assert [text for text in wanted if re.sub(r"\s+", " ", text) not in words] == []
+
+
+def test_structure_can_be_read_aloud(page: str):
+    outline = Outline(page)
+    heads = [int(tag[1]) for tag, _ in outline.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert heads[0] == 1 and heads.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(heads))
+    tags = [tag for tag, _ in outline.tags]
+    assert tags.count("table") == tags.count("caption") >= 5
+    assert all(attrs.get("scope") for tag, attrs in outline.tags if tag == "th")
+    assert all(attrs.get("alt") for tag, attrs in outline.tags if tag == "img")
+    figures = [attrs for tag, attrs in outline.tags if tag == "svg"]
+    assert len(figures) == 6 and all(attrs["role"] == "img" for attrs in figures)
+    ids = [attrs["id"] for _, attrs in outline.tags if attrs.get("id")]
+    assert len(ids) == len(set(ids))
+    pointers = [attrs["aria-labelledby"] for _, attrs in outline.tags if attrs.get("aria-labelledby")]
+    assert {name for pointer in pointers if pointer for name in pointer.split()} <= set(ids)
+    targets = [attrs["href"] for _, attrs in outline.tags if attrs.get("href")]
+    assert {target[1:] for target in targets if target} <= set(ids)
+
+
+def test_same_input_same_bytes(page: str, tmp_path: Path):
+    assert page_of(sample_metrics(), sample_panels(), tmp_path) == page
+
+
+def test_input_is_left_alone(tmp_path: Path):
+    metrics = sample_metrics()
+    render_report(metrics, [], tmp_path)
+    assert metrics == sample_metrics()
+
+
+def test_contract_alone_is_enough(tmp_path: Path):
+    """Schema 1 without any optional key, and arms with next to nothing: said as not measured, never guessed."""
+    metrics = sample_metrics()
+    for key in ("verdict_state", "training", "split", "panels_note", "countermeasures", "checks", "provenance"):
+        del metrics[key]
+    metrics["arms"] = {"clean": {}, "error-min": {"protected": {"final": 0.1}, "others": None, "verification": None, "noise": {}}}
+    words = words_of(page_of(metrics, [], tmp_path))
+    assert "not measured" in words and "not recorded" in words and "10.0%" in words
+    Outline(page_of({"arms": {}}, [], tmp_path))
+    bare = sample_metrics()
+    for record in bare["arms"].values():
+        record["protected"].pop("per_identity")
+        record["protected"]["ci95"] = None
+        record["others"] = None
+        record["protected"]["by_epoch"] = [None, 0.5, None, 0.25]
+    Outline(page_of(bare, [], tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("state", "ok", "shown"),
+    [
+        ("holds", True, "verdict holds"), ("fails", True, "verdict fails"), ("invalid", True, "verdict invalid"),
+        (None, False, "verdict invalid"), (None, True, "verdict unrated"),
+    ],
+)  # fmt: skip
+def test_verdict_is_coloured_by_its_state(state: str | None, ok: bool, shown: str, tmp_path: Path):
+    metrics = sample_metrics() | {"checks": [{"name": "clean arm learned", "ok": ok, "detail": ""}], "verdict_state": state}
+    metrics["arms"] = {}
+    assert f'class="{shown}"' in page_of(metrics, [], tmp_path)
+
+
+def test_limits_follow_what_was_measured(page: str, tmp_path: Path):
+    assert "not measured here" in page and "measured here</span>" in page
+    metrics = sample_metrics() | {"countermeasures": {"jpeg-75": {"error-min": {"protected": 0.1234, "others": 0.9}}}}
+    words = words_of(page_of(metrics, [], tmp_path))
+    assert "Measured in this run: jpeg-75" in words and "12.3%" in words
+
+
+def test_noise_is_amplified_around_grey():
+    original = np.array([[[100, 100, 100], [0, 0, 255]]], np.uint8)
+    protected = np.array([[[100, 105, 84], [12, 13, 239]]], np.uint8)
+    assert amplified_change(original, protected).tolist() == [[[128, 178, 0], [248, 255, 0]]]
+
+
+def test_many_panels_still_fit_into_a_mail(tmp_path: Path):
+    arms = ("error-min", "random", "error-max", "lsp", "tap")
+    rng = np.random.default_rng(1)
+    photo = rng.integers(0, 256, (600, 500, 3), np.uint8)  # white noise: nothing to compress
+    panels = sample_panels(arms, people=1, photo_side=64)
+    panels += [Panel("person-9", "9.jpg", arm, photo, photo[::-1].copy(), "photo") for arm in arms]
+    text = page_of(sample_metrics(), panels, tmp_path)
+    assert (tmp_path / "index.html").stat().st_size <= 5_000_000
+    assert "more left out" in text
+    assert all(f"in arm {arm}" in text for arm in arms)
+    assert "500 × 600 px, shown at 400 × 480" in text
+
+
+def test_hidden_people_are_explained(tmp_path: Path):
+    text = page_of(sample_metrics() | {"panels_note": "The photos show real people, so none is shown here."}, [], tmp_path)
+    assert "so none is shown here" in text and "data:image" not in text

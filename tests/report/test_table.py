@@ -1,0 +1,60 @@
+"""metrics.csv: complete, readable back, harmless in a spreadsheet."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pandas as pd
+
+from pipeline.report.table import COLUMNS, metrics_frame, spreadsheet_safe
+from tests.report.sample import NASTY, sample_metrics
+
+
+def test_frame_reads_back_from_csv():
+    frame = metrics_frame(sample_metrics())
+    text = frame.to_csv(index=False)
+    back = pd.read_csv(io.StringIO(text), keep_default_na=False, na_values={column: [""] for column in ("value", "lo", "hi", "epoch")})
+    back["epoch"] = back["epoch"].astype("Int64")
+    pd.testing.assert_frame_equal(frame, back, check_dtype=False)
+    assert list(frame.columns) == COLUMNS
+    assert not frame.duplicated(["arm", "group", "metric", "epoch", "identity"]).any()
+
+
+def test_frame_holds_every_number():
+    metrics = sample_metrics()
+    frame = metrics_frame(metrics)
+
+    rows: list[dict[str, Any]] = frame.to_dict("records")  # type: ignore[assignment]
+
+    def one(arm: str, group: str, metric: str) -> dict[str, Any]:
+        (found,) = [row for row in rows if (row["arm"], row["group"], row["metric"]) == (arm, group, metric)]
+        return found
+
+    def value(arm: str, group: str, metric: str) -> float:
+        return one(arm, group, metric)["value"]
+
+    mine = metrics["arms"]["error-min"]
+    assert value("error-min", "protected", "accuracy") == mine["protected"]["final"]
+    assert value("error-min", "noise", "converged") == 1
+    assert value("error-min", "photos", "recrop_correlation min") == mine["photos"]["recrop_correlation"]["min"]
+    assert value("clean", "verification", "tar at far 0.001") == metrics["arms"]["clean"]["verification"]["tar_at_far"]["0.001"]
+    others = one("random", "others", "accuracy")
+    assert [others["lo"], others["hi"]] == metrics["arms"]["random"]["others"]["ci95"]
+    peak = one("error-min", "protected", "peak accuracy")
+    assert (peak["value"], peak["epoch"]) == (0.1425, 3)
+    assert sum(row["metric"] == "accuracy of identity" for row in rows) == 3 * (50 + 100)
+    assert NASTY in {row["identity"] for row in rows}
+
+
+def test_names_are_no_formulas():
+    assert spreadsheet_safe("=cmd|calc") == "'=cmd|calc"
+    assert [spreadsheet_safe(name) for name in ("", "n000123", NASTY)] == ["", "n000123", NASTY]
+    assert not any(str(name).startswith(("=", "+", "-", "@")) for name in metrics_frame(sample_metrics())["identity"])
+
+
+def test_frame_tolerates_what_is_missing():
+    frame = metrics_frame({"schema": 1, "arms": {"clean": {"others": None, "protected": {"final": None}}}})
+    assert len(frame) and frame["value"].dropna().empty
+    counted = metrics_frame({"arms": {}, "countermeasures": {"jpeg-75": {"clean": {"protected": 0.5, "others": {"final": 0.75}}}}})
+    assert counted["value"].dropna().tolist() == [0.5, 0.75]

@@ -1,0 +1,205 @@
+"""Every arm and every kind of trial on a mini study whose crops are blobs: what each writes, and that the next stage can read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pipeline.artifacts import read_json, write_array, write_table
+from pipeline.config import EvaluateConfig, NoiseConfig, SplitConfig, TrainConfig, dump
+from pipeline.evaluation.stage import evaluate_arm
+from pipeline.evaluation.trials import collect_trials
+from pipeline.noise.arms import ARMS
+from pipeline.noise.descent import descend
+from pipeline.noise.fawkes import distant_identity, feature_cloak, mean_embeddings
+from pipeline.noise.protect import protect
+from pipeline.noise.stage import make_noise
+from pipeline.noise.table import load_noise
+from pipeline.noise.tap import next_identity
+from pipeline.runtime import Runtime
+from pipeline.split import SPLIT_COLUMNS, split_photos
+from pipeline.training.matrix import is_current
+from pipeline.training.stage import photos_protected, train_arm, training_set
+from pipeline.training.trial import run_trial
+from tests.conftest import toy_faces
+
+IDENTITIES, PHOTOS, PROTECTED = 5, 6, 2
+TRAIN = TrainConfig(epochs=1, batch=8, input_size=75, lr=0.02)
+SCORING = EvaluateConfig(bootstrap=100)
+NOISY = [name for name, arm in ARMS.items() if arm.method != "none"]
+CPU = Runtime(device="cpu", workers=1, precision="fp32")
+pytestmark = pytest.mark.slow
+
+
+class Study:
+    """Aligned crops of blobs, their split, and a trained clean surrogate."""
+
+    def __init__(self, root: Path) -> None:
+        self.data, self.run = root / "data", root / "run"
+        faces = toy_faces(identities=IDENTITIES, photos=PHOTOS)
+        crops = faces.shards[0]
+        photos = [f"id{label}/p{i}.png" for i, label in enumerate(faces.label)]
+        write_array(self.data / "aligned" / "crops-00000.npy", crops)
+        table = pd.DataFrame({"photo": photos, "identity": [photo.split("/")[0] for photo in photos], "row": np.arange(len(photos))})
+        table = table.assign(shard="crops-00000.npy", sha256=photos, matrix=[np.eye(2, 3).ravel()] * len(photos))
+        write_table(self.data / "aligned" / "manifest.parquet", table)
+        split_photos(SplitConfig(identities=PROTECTED, auxiliary=3, duplicate_bits=0), self.data / "aligned", self.run / "split.parquet")
+        self.split = self.run / "split.parquet"
+        self.aligned = self.data / "aligned"
+        train_arm(TRAIN.model_copy(update={"seed": 7}), "surrogate", self.run, self.aligned, CPU)
+
+    def noise(self, arm: str, **values: Any) -> None:
+        base = {"arm": arm, "input_size": 75, "rounds": 1, "batches": 2, "batch": 8, "steps": 3, "dropout": 0.0}
+        folder = self.run / arm
+        make_noise(NoiseConfig.model_validate(base | values), self.split, self.aligned, self.run / "surrogate" / "model", folder, CPU)
+        protect(self.split, self.data, folder, folder / "protected", CPU, photos=False, max_side=1000)
+
+    def table(self) -> Any:
+        return pd.read_parquet(self.split)[SPLIT_COLUMNS]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return Study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.mark.parametrize("arm", NOISY)
+def test_every_arm_keeps_epsilon_and_reaches_training(study: Study, arm: str) -> None:
+    study.noise(arm)
+    noise, facts = load_noise(study.run / arm)
+    train = study.table().query("part == 'train' and role == 'protected'")
+    keys = train["photo"] if ARMS[arm].per == "photo" else train["identity"]
+    assert set(noise.names) == set(keys)
+    assert noise.per == facts["per"] == ARMS[arm].per
+    assert 0 < np.abs(noise.delta.astype(int)).max() <= 16
+    assert all(np.abs(one.astype(int)).max() > 0 for one in noise.delta), "nobody is left without noise"
+    # Training sees the protected crops of protected people, and everybody else's clean ones.
+    seen = training_set(study.table(), arm, study.aligned, study.run)
+    clean = training_set(study.table(), "clean", study.aligned, study.run)
+    everyone = np.arange(len(seen))
+    change = np.abs(seen.crops(everyone).astype(int) - clean.crops(everyone)).max(axis=(1, 2, 3))
+    of_protected = np.isin(seen.label, train["label"].unique())
+    assert (change[of_protected] > 0).all()
+    assert change.max() <= 16
+    assert not change[~of_protected].any()
+
+
+def test_removed_people_are_not_trained_on_and_the_surrogate_knows_no_others(study: Study) -> None:
+    table = study.table()
+    removed = training_set(table, "removed", study.aligned, study.run)
+    assert set(removed.label) == set(table.loc[table["role"] != "protected", "label"])
+    relabelled = table.assign(role=table["role"].replace("auxiliary", "other"))
+    assert set(training_set(relabelled, "surrogate", study.aligned, study.run).label) == set(
+        table.loc[table["role"] == "protected", "label"]
+    )
+
+
+def test_adversarial_noise_goes_down_its_objective(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    for arm in ("tap", "error-max-samplewise"):
+        study.noise(arm, steps=12)
+        told = [float(line.rsplit(" ", 1)[1]) for line in capsys.readouterr().err.splitlines() if "objective" in line]
+        assert told[-1] < told[0], (arm, told)
+
+
+class Pixels(torch.nn.Module):
+    """Stands in for a network: the embedding of a face is its thumbnail."""
+
+    def embed(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize(torch.nn.functional.avg_pool2d(x_BCHW - 0.5, 28).flatten(1), dim=1)
+
+
+def test_a_cloak_moves_the_embedding_towards_the_most_distant_of_the_others() -> None:
+    faces = toy_faces(identities=3, photos=2)
+    model: Any = Pixels()
+    embedding = model.embed(faces.batch(np.arange(6), torch.device("cpu"))[0]).numpy()
+    means = mean_embeddings(embedding, faces.label, 3)
+    target = distant_identity(means, np.array([0]), candidates=5, seed=0)
+    distant = 1 + int(np.argmin(means[1:] @ means[0]))
+    assert np.array_equal(target[0], means[distant])
+    assert not target[1:].any()
+    mine = faces.where(faces.label == 0)
+    settings = {"rows": 2, "epsilon": 16, "steps": 10, "batch": 2, "runtime": CPU, "seed": 0, "report": lambda _step, _loss: None}
+    delta = descend(feature_cloak(model, torch.from_numpy(target)), mine, np.arange(2), **settings)
+    x_BCHW, _ = mine.batch(np.arange(2), torch.device("cpu"))
+    cloaked = model.embed((x_BCHW + torch.from_numpy(delta) / 255).clamp(0, 1)).numpy()
+    assert (cloaked @ target[0] > model.embed(x_BCHW).numpy() @ target[0] + 0.1).all()
+    assert np.abs(delta).max() <= 16
+
+
+def test_targets_form_one_cycle_of_the_protected() -> None:
+    following = next_identity(np.array([1, 4, 6]), 8, seed=0)
+    assert following[[0, 2, 3, 5, 7]].tolist() == [0, 2, 3, 5, 7]
+    walk = [1]
+    for _ in range(3):
+        walk.append(int(following[walk[-1]]))
+    assert sorted(walk[:3]) == [1, 4, 6]
+    assert walk[3] == 1
+
+
+def test_a_share_of_the_photos_is_protected_and_larger_shares_hold_smaller_ones(study: Study) -> None:
+    study.noise("random")
+    train = study.table().query("part == 'train' and role == 'protected'")
+    one, two = (photos_protected(train, share, seed=0) for share in (0.4, 0.8))
+    assert len(one) < len(two) < len(train)
+    assert one < two
+    half = training_set(study.table(), "random", study.aligned, study.run, share=0.5)
+    clean = training_set(study.table(), "clean", study.aligned, study.run)
+    changed = (half.crops(np.arange(len(half))) != clean.crops(np.arange(len(clean)))).any(axis=(1, 2, 3))
+    assert changed.sum() == len(photos_protected(train, 0.5, seed=0))
+    assert len(training_set(study.table(), "random", study.aligned, study.run, share=0.0)) == len(clean)
+
+
+def test_an_arm_is_scored_closed_and_open_set(study: Study) -> None:
+    for arm in ("clean", "removed"):
+        train_arm(TRAIN, arm, study.run, study.aligned, CPU)
+        metrics = evaluate_arm(SCORING, TRAIN, arm, study.split, study.aligned, study.run / arm, CPU)
+        found = metrics["identification"]["own"]
+        assert (found["identities"], found["strangers"]) == (PROTECTED, 3)
+        assert found["gallery"] == int(study.table().eval("part == 'train' and role == 'protected'").sum())
+        assert "noise" not in metrics
+    assert metrics["protected"]["final"] == 0, "nobody can be named who was never trained on"
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("jpeg-50", {"countermeasure": "jpeg-50"}),
+        ("mixup", {"countermeasure": "mixup"}),
+        ("ueraser", {"countermeasure": "ueraser"}),
+        ("adversarial-4", {"countermeasure": "adversarial-4"}),
+        ("arcface", {"head": "arcface"}),
+        ("resnet18", {"model": "resnet18"}),
+        ("mobilefacenet", {"model": "mobilefacenet"}),
+        ("share-50", {"share": 0.5}),
+        ("last-layer-refit", {"trainer": "last-layer-refit", "clean_photos": 2}),
+    ],
+)
+def test_every_kind_of_trial_ends_in_a_result(study: Study, name: str, values: dict[str, Any]) -> None:
+    if name == "last-layer-refit":
+        train_arm(TRAIN, "clean", study.run, study.aligned, CPU)
+    config = TRAIN.model_copy(update=values)
+    snapshot = study.run / "config" / "trials" / f"{name}.yaml"
+    snapshot.parent.mkdir(parents=True, exist_ok=True)
+    snapshot.write_text(dump(config), encoding="utf-8")
+    assert not is_current("clean", name, study.run)
+    run_trial(config, SCORING, name, "clean", study.run, study.aligned, CPU)
+    folder = study.run / "clean" / "trials" / name
+    assert is_current("clean", name, study.run)
+    assert not (folder / "checkpoint.pt").exists()
+    result = read_json(folder / "result.json")
+    assert set(result["protected"]["per_identity"]) == set(study.table().query("role == 'protected'")["identity"])
+    # Done once is done, until its config changes.
+    stamp = (folder / "result.json").stat().st_mtime_ns
+    run_trial(config, SCORING, name, "clean", study.run, study.aligned, CPU)
+    assert (folder / "result.json").stat().st_mtime_ns == stamp
+    joined = collect_trials(["clean"], study.run)
+    assert any(name in joined[section] for section in ("countermeasures", "trainers", "shares"))
+    snapshot.write_text(dump(config.model_copy(update={"seed": 1})), encoding="utf-8")
+    assert not is_current("clean", name, study.run)
+    joined = collect_trials(["clean"], study.run)
+    assert not any(name in joined[section] for section in ("countermeasures", "trainers", "shares")), "of another recipe, so not shown"

@@ -1,0 +1,69 @@
+"""What exists is whole; what is damaged is named and not trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.artifacts import open_crops, read_json, read_table, whole_file, write_array, write_if_changed, write_json, write_table
+from pipeline.errors import StageError
+
+
+def test_a_failure_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"old": 1})
+
+    def fail_halfway() -> None:
+        with whole_file(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
+    assert read_json(path) == {"old": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nan_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_write_if_changed_keeps_the_time(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    assert write_if_changed(path, "a")
+    before = path.stat().st_mtime_ns
+    assert not write_if_changed(path, "a")
+    assert path.stat().st_mtime_ns == before
+    assert write_if_changed(path, "b")
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "other"])
+def test_damaged_files_are_named(tmp_path: Path, damage: str) -> None:
+    table, array, text = tmp_path / "t.parquet", tmp_path / "crops-x.npy", tmp_path / "j.json"
+    write_table(table, pd.DataFrame({"a": range(100)}))
+    write_array(array, np.zeros((4, 8, 8, 3), np.uint8))
+    write_json(text, {"a": [1, 2, 3]})
+    for path in (table, array, text):
+        if damage == "missing":
+            path.unlink()
+        elif damage == "truncated":
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        else:
+            path.write_bytes(b"\x93NUMPY something else")
+    for path, read in ((table, lambda: read_table(table, ["a"])), (array, lambda: open_crops(array)), (text, lambda: read_json(text))):
+        with pytest.raises(StageError, match=path.name):
+            read()
+
+
+def test_tables_and_crops_of_the_wrong_kind(tmp_path: Path) -> None:
+    write_table(tmp_path / "t.parquet", pd.DataFrame({"a": [1]}))
+    with pytest.raises(StageError, match="no column b"):
+        read_table(tmp_path / "t.parquet", ["a", "b"])
+    write_array(tmp_path / "c.npy", np.zeros((4, 8, 8, 3), np.float32))
+    with pytest.raises(StageError, match="expected uint8"):
+        open_crops(tmp_path / "c.npy")

@@ -1,0 +1,268 @@
+"""The whole chain on the smoke profile from an empty folder, and what the Makefile promises about running again.
+
+The project is copied, so that files can be touched and runs killed; tests here run in order and share that copy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN = "synthetic-smoke-partial-id3-eps16-s0"
+STAGE = re.compile(r"-m pipeline (data|align|split|noise|protect|train|evaluate|report)(?:.*--arm (\S+))?")
+pytestmark = pytest.mark.slow
+
+
+class Project:
+    """A copy of the project in an empty folder, and `make` in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("pipeline", "configs"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("Makefile", "requirements.lock"):
+            shutil.copy2(ROOT / name, folder / name)
+        # The packages that run this test are the ones to use: nothing is installed from here.
+        venv = folder / ".venv"
+        (venv / "bin").mkdir(parents=True)
+        (venv / "bin" / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        (venv / "bin" / "python").chmod(0o755)
+        shutil.copy(ROOT / "requirements.lock", venv / "installed.lock")
+
+    def words(self, *words: str) -> list[str]:
+        return ["make", *words, *([] if any(word.startswith("PROFILE=") for word in words) else ["PROFILE=smoke"])]
+
+    def environment(self) -> dict[str, str]:
+        return {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+
+    def make(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            self.words(*words), cwd=self.folder, env=self.environment(), capture_output=True, text=True, timeout=600, check=False
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    def stages(self, *words: str) -> list[str]:
+        """The stages that `make` ran, as `stage` or `stage arm`."""
+        found = STAGE.findall(self.make(*words).stdout)
+        return sorted(" ".join(part for part in one if part) for one in found)
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "data" / "runs" / RUN
+
+    def metrics(self) -> dict[str, Any]:
+        return json.loads((self.folder / "reports" / RUN / "metrics.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return Project(tmp_path_factory.mktemp("project"))
+
+
+STUDY = ("study", "IDENTITIES=3")
+
+
+def test_killed_noise_leaves_nothing_to_trust_and_the_study_goes_on(project: Project) -> None:
+    running = subprocess.Popen(
+        project.words(*STUDY), cwd=project.folder, env=project.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    assert running.stdout is not None
+    seen = ""
+    for line in running.stdout:
+        seen += line
+        if "error-min: round 1" in line:
+            os.killpg(running.pid, signal.SIGKILL)
+            break
+    running.communicate()
+    assert "round 1" in seen, seen
+    assert not (project.run / "error-min" / "noise.safetensors").exists()
+    assert not (project.folder / "reports" / RUN).exists()
+
+    stages = project.stages(*STUDY)
+    assert not {"data", "align", "split"} & set(stages)
+    assert {"noise error-min", "protect error-min", "train error-min", "evaluate error-min", "report"} <= set(stages)
+
+
+def test_study_ends_with_the_verdict_and_a_second_one_runs_nothing(project: Project) -> None:
+    done = project.make(*STUDY)
+    assert not STAGE.search(done.stdout), done.stdout
+    verdict, report = done.stdout.strip().splitlines()[-2:]
+    assert verdict == project.metrics()["verdict"]
+    assert report == f"report: reports/{RUN}/index.html"
+    assert (project.folder / "reports" / RUN / "index.html").stat().st_size > 10_000
+
+
+def test_metrics_keep_the_contract(project: Project) -> None:
+    metrics = project.metrics()
+    assert metrics["schema"] == 1
+    assert metrics["run"] == RUN
+    assert (metrics["identities"], metrics["classes"], metrics["setting"]) == (3, 6, "partial")
+    assert set(metrics["arms"]) == {"clean", "error-min", "random"}
+    for name, arm in metrics["arms"].items():
+        for group in ("protected", "others"):
+            record = arm[group]
+            assert len(record["by_epoch"]) == 2
+            assert record["final"] == record["by_epoch"][-1]
+            assert record["peak"] == max(record["by_epoch"])
+            assert len(record["per_identity"]) == 3
+        assert set(arm["verification"]["tar_at_far"]) == {"0.01", "0.001"}
+        assert ("noise" in arm) == (name != "clean")
+    assert {"commit", "dirty", "created", "seeds", "config", "dataset", "packages", "hardware", "seconds"} <= set(metrics["provenance"])
+    checks = {check["name"]: check["ok"] for check in metrics["checks"]}
+    assert checks["no photo on both sides"]
+    assert checks["error-min: epsilon kept on disk"]
+    table = pd.read_csv(project.folder / "reports" / RUN / "metrics.csv")
+    assert {"clean", "error-min", "random"} <= set(table["arm"].dropna())
+
+
+def test_the_notebook_runs_on_the_report(project: Project) -> None:
+    notebook = json.loads((ROOT / "notebooks" / "finished_run.ipynb").read_text(encoding="utf-8"))
+    code = "\n\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
+    assert not any(cell.get("outputs") for cell in notebook["cells"])
+    done = subprocess.run([sys.executable, "-c", code], cwd=project.folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert project.metrics()["verdict"] in done.stdout
+    assert "of the protected are never recognised" in done.stdout
+
+
+def test_what_is_published_keeps_epsilon_and_the_rest_of_the_photo(project: Project) -> None:
+    from pipeline.photos.decode import decode_photo
+
+    folder = project.run / "error-min" / "protected"
+    manifest: Any = pd.read_parquet(folder / "manifest.parquet")
+    split: Any = pd.read_parquet(project.run / "split.parquet")
+    aligned: Any = pd.read_parquet(project.folder / "data" / "synthetic-smoke" / "aligned" / "manifest.parquet").set_index("photo")
+    assert set(manifest["photo"]) == set(split.loc[split["role"] == "protected", "photo"])
+    largest = 0
+    for row in manifest.to_dict("records"):
+        original = decode_photo((project.folder / "data" / "synthetic-smoke" / "photos" / row["photo"]).read_bytes(), max_side=8192)
+        encoded = np.fromfile(folder / "photos" / row["file"], np.uint8)
+        written = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR))[..., ::-1]
+        change = np.abs(written.astype(int) - original)
+        assert change.max() == row["linf"]
+        matrix = aligned.loc[row["photo"], "matrix"].reshape(2, 3)
+        y, x = np.mgrid[: change.shape[0], : change.shape[1]]
+        at = np.stack([x, y], 2) @ matrix[:, :2].T + matrix[:, 2]
+        outside = ((at < -1) | (at > 112)).any(2)
+        assert outside.any()
+        assert not change[outside].any(), "the photo changed outside its face"
+        largest = max(largest, change.max())
+    assert 2 < largest <= 16
+    crops = np.load(project.run / "random" / "protected" / "crops-00000.npy")
+    assert len(crops) == len(manifest)
+    assert not (project.run / "random" / "protected" / "photos").exists(), "a control is not for publishing"
+
+
+def test_same_seed_same_metrics(project: Project, tmp_path: Path) -> None:
+    before = project.metrics()
+    project.make(*STUDY, f"DATA_ROOT={tmp_path / 'data'}", f"REPORTS_ROOT={tmp_path / 'reports'}", "WORKERS=3")
+    after = json.loads((tmp_path / "reports" / RUN / "metrics.json").read_text(encoding="utf-8"))
+
+    def timeless(value: Any) -> Any:
+        if isinstance(value, dict):
+            dropped = ("provenance", "seconds", "peak_memory_mib")
+            return {key: timeless(inner) for key, inner in value.items() if key not in dropped}
+        return value
+
+    assert timeless(before) == timeless(after)
+
+
+def test_other_identities_reuse_photos_and_crops(project: Project) -> None:
+    stages = project.stages("protect", "IDENTITIES=2")
+    assert stages == ["noise error-min", "protect error-min", "split"]
+    assert project.stages("protect", "IDENTITIES=3") == []
+
+
+def test_a_config_reruns_only_what_reads_it(project: Project) -> None:
+    profile = project.folder / "configs" / "smoke.yaml"
+    text = profile.read_text(encoding="utf-8")
+    profile.write_text(text.replace("bootstrap: 200", "bootstrap: 201"), encoding="utf-8")
+    assert project.stages(*STUDY) == ["evaluate clean", "evaluate error-min", "evaluate random", "report"]
+    profile.write_text(text + "\n# a comment changes nothing\n", encoding="utf-8")
+    assert project.stages(*STUDY) == ["evaluate clean", "evaluate error-min", "evaluate random", "report"]  # back to 200
+    assert project.stages(*STUDY) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "reran", "kept"),
+    [
+        ("pipeline/report/render.py", {"report"}, {"evaluate clean", "train clean"}),
+        ("pipeline/evaluation/verification.py", {"evaluate clean", "report"}, {"train clean", "noise error-min"}),
+        ("pipeline/training/loop.py", {"train clean", "train error-min", "report"}, {"noise error-min", "protect error-min", "align"}),
+        ("pipeline/noise/protect.py", {"protect error-min", "train error-min"}, {"noise error-min", "train clean", "align"}),
+    ],
+)
+def test_an_edit_reruns_its_own_stage_and_what_follows(project: Project, module: str, reran: set[str], kept: set[str]) -> None:
+    time.sleep(0.01)
+    (project.folder / module).touch()
+    # What would run, without running it: snapshots are up to date, so only the edit counts.
+    dry = project.make(*STUDY, "-n", "-o", "FORCE", *(f"-o{path.relative_to(project.folder)}" for path in snapshots(project)))
+    found = {" ".join(part for part in one if part) for one in STAGE.findall(dry.stdout)}
+    assert reran <= found
+    assert not kept & found
+    for path in (project.folder / "data").rglob("*"):  # up to date again for the next one
+        if path.is_file() and path.suffix in (".parquet", ".safetensors", ".jsonl", ".json"):
+            path.touch()
+    for name in ("split.parquet", "*/noise.safetensors", "*/protected/manifest.parquet", "*/model/history.jsonl", "*/metrics.json"):
+        for path in project.run.glob(name):
+            path.touch()
+            time.sleep(0.01)
+    (project.folder / "reports" / RUN / "index.html").touch()
+
+
+def snapshots(project: Project) -> list[Path]:
+    return [*(project.folder / "data" / "synthetic-smoke").glob("*.yaml"), *(project.run / "config").glob("*.yaml")]
+
+
+def test_a_damaged_artefact_is_named_and_not_trusted(project: Project) -> None:
+    path = project.run / "error-min" / "noise.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    done = project.make(*STUDY, code=2)  # make's own code for a failed recipe
+    assert "noise.safetensors: damaged" in done.stderr
+    assert "Traceback" not in done.stderr
+    path.unlink()
+    project.make(*STUDY)
+
+
+def test_wrong_requests_cost_nothing(project: Project, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for words, message in (
+        (("EPSILON=300",), "EPSILON=300: allowed are whole numbers from 1 to 64"),
+        (("IDENTITIES=1000",), "IDENTITIES=1000: allowed are 1 to 6"),
+        (("SEEDS=0 x",), 'SEEDS=0 x: allowed are whole numbers, such as 0 or "0 1 2"'),
+        (("IDENTITIES=3", "MATRIX=jpeg-0"), "MATRIX: countermeasure 'jpeg-0': allowed is jpeg-Q"),
+        (("IDENTITIES=3", "LFW=/nowhere"), "LFW=/nowhere: allowed is a folder of LFW"),
+        (("IDENTITIES=3 4",), "IDENTITIES=3 4: allowed is one value without spaces"),
+        (("DATASET=folder", "PHOTOS=/no/such place"), "/no/such place"),
+        (("ARMS=clean magic",), "ARMS=magic: allowed"),
+    ):
+        done = project.make("study", *words, f"DATA_ROOT={root}", code=2)
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not root.exists()
+
+
+def test_help_lists_every_target_and_variable() -> None:
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in re.findall(r"^([A-Z_]+) \?=.*##", text, re.MULTILINE):
+        assert name in shown
+    for name in re.findall(r"^([a-z]+):.*## ", text, re.MULTILINE):
+        assert re.search(rf"^  {name} ", shown, re.MULTILINE), name
