@@ -25,7 +25,7 @@ DETECTOR_PACK ?=##              folder of a local insightface pack
 RECOGNISER_WEIGHTS ?=##         safetensors the recogniser is fine-tuned from (empty: from scratch)
 SURROGATE_WEIGHTS ?=##          safetensors the noise's surrogate starts from (empty: from scratch)
 LFW ?=##                        folder of LFW with pairs.txt: verification by its protocol, too
-LFW_REFERENCE ?=##              insightface recogniser (.onnx) measured on LFW beside the models
+REFERENCE ?=##                  insightface recogniser (.onnx): does it still know the protected? Measured on LFW, too
 RUNS ?=##                       finished runs to compare, as named in reports/
 SHOW_PEOPLE ?= no##            no, or consented: real faces may stand in the report
 DEVICE ?= auto##               auto, cpu, cuda or cuda:N
@@ -44,7 +44,7 @@ export PROFILE DATASET PHOTOS IDENTITIES SETTING ARMS EPSILON SEEDS DETECTOR DET
 ifneq ($(filter matrix,$(MAKECMDGOALS)),)
 MATRIX := $(or $(strip $(MATRIX)),core)
 endif
-export DEVICE WORKERS MATRIX LFW LFW_REFERENCE
+export DEVICE WORKERS MATRIX LFW REFERENCE
 # These stand in file names, so each is one word without odd characters; what else they may be, `configure` says.
 NAMED := PROFILE DATASET IDENTITIES SETTING EPSILON
 $(foreach v,$(NAMED),$(if $(filter 1,$(words $($(v)))),,$(error $(v)=$($(v)): allowed is one value without spaces)))
@@ -85,8 +85,8 @@ CODE_noise := $(filter-out pipeline/noise/protect.py pipeline/noise/describe.py,
 CODE_protect := $(call py,noise/protect.py noise/table.py faces/restore.py faces/geometry.py evaluation/imperceptibility.py)
 CODE_train := $(call py,training/checkpoint.py training/faces.py training/loop.py training/stage.py models countermeasures)
 CODE_evaluate := $(call py,evaluation/stage.py evaluation/accuracy.py evaluation/verification.py evaluation/identification.py \
-	evaluation/lfw_protocol.py evaluation/separability.py models/arcface_onnx.py)
-CODE_report := $(call py,report evaluation/summary.py evaluation/checks.py) $(wildcard pipeline/report/templates/*)
+	evaluation/lfw_protocol.py evaluation/separability.py evaluation/utility.py models/arcface_onnx.py)
+CODE_report := $(call py,report evaluation/summary.py evaluation/checks.py evaluation/paired.py evaluation/trials.py) $(wildcard pipeline/report/templates/*)
 
 CONFIGS := $(D)/data.yaml $(D)/align.yaml $(R)/config/split.yaml $(R)/config/train.yaml $(R)/config/evaluate.yaml $(NOISY:%=$(R)/config/noise-%.yaml) $(if $(AGAINST),$(R)/config/surrogate.yaml)
 
@@ -108,7 +108,7 @@ $(INSTALLED): requirements.lock
 	@cp requirements.lock $@
 
 $(CONFIGS) &: FORCE | $(INSTALLED)
-	@$(PIPELINE) configure --data '$(D)' --run '$(R)' --profile "$$PROFILE" --dataset "$$DATASET" --photos "$$PHOTOS" --identities "$$IDENTITIES" --setting "$$SETTING" --arms "$$ARMS" --epsilon "$$EPSILON" --seeds "$$SEEDS" --detector "$$DETECTOR" --detector-pack "$$DETECTOR_PACK" --recogniser-weights "$$RECOGNISER_WEIGHTS" --surrogate-weights "$$SURROGATE_WEIGHTS" --show-people "$$SHOW_PEOPLE" --matrix "$$MATRIX" --lfw "$$LFW" --lfw-reference "$$LFW_REFERENCE"
+	@$(PIPELINE) configure --data '$(D)' --run '$(R)' --profile "$$PROFILE" --dataset "$$DATASET" --photos "$$PHOTOS" --identities "$$IDENTITIES" --setting "$$SETTING" --arms "$$ARMS" --epsilon "$$EPSILON" --seeds "$$SEEDS" --detector "$$DETECTOR" --detector-pack "$$DETECTOR_PACK" --recogniser-weights "$$RECOGNISER_WEIGHTS" --surrogate-weights "$$SURROGATE_WEIGHTS" --show-people "$$SHOW_PEOPLE" --matrix "$$MATRIX" --lfw "$$LFW" --reference "$$REFERENCE"
 
 $(D)/photos.parquet: $(D)/data.yaml $(CODE_data)
 	$(PIPELINE) data --data '$(D)' $(ON)
@@ -141,7 +141,7 @@ $(R)/%/metrics.json: $(R)/%/model/history.jsonl $(R)/config/evaluate.yaml $(CODE
 
 ifneq ($(DATASET),lfw)
 $(DATA_ROOT)/lfw/aligned/manifest.parquet: FORCE
-	@$(MAKE) align DATASET=lfw PHOTOS="$$LFW" LFW= IDENTITIES=1 ARMS=clean SETTING=partial MATRIX=
+	@$(MAKE) align DATASET=lfw PHOTOS="$$LFW" LFW= IDENTITIES=1 ARMS=clean SETTING=partial MATRIX= REFERENCE=
 endif
 
 $(REPORT)/index.html: $(ARMS:%=$(R)/%/metrics.json) $(R)/config/evaluate.yaml $(CODE_report)

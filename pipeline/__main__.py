@@ -65,7 +65,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--surrogate-weights", default="", help="safetensors the surrogate starts from; empty: from scratch")
     sub.add_argument("--show-people", default="no", help="no, or consented: the report may show the real people in the photos")
     sub.add_argument("--lfw", default="", help="folder of LFW with pairs.txt: verification by its protocol; empty: not measured")
-    sub.add_argument("--lfw-reference", default="", help="insightface recogniser (.onnx) measured on LFW beside the models")
+    sub.add_argument(
+        "--reference", default="", help="insightface recogniser (.onnx): does it still know the protected? Measured on LFW, too"
+    )
     sub.add_argument("--matrix", default="", help="trials to configure: core, trainers, full, or names such as jpeg-50 resnet18 share-60")
 
     sub = stage("data", "render, import or link the photos")
@@ -232,8 +234,9 @@ def run_arm_stage(args: argparse.Namespace, runtime: Runtime) -> None:
         from pipeline.evaluation.stage import evaluate_arm
 
         machine.prepare_torch(runtime, args.threads)
-        configs = load(EvaluateConfig, args.run / "config" / "evaluate.yaml"), load(TrainConfig, args.run / "config" / "train.yaml")
-        evaluate_arm(*configs, args.arm, split, aligned, folder, runtime, lfw=args.lfw / "aligned")
+        config = load(EvaluateConfig, args.run / "config" / "evaluate.yaml")
+        training, faces = load(TrainConfig, args.run / "config" / "train.yaml"), load(AlignConfig, args.data / "align.yaml")
+        evaluate_arm(config, training, faces, args.arm, split, aligned, folder, runtime, lfw=args.lfw / "aligned")
 
 
 def keep_time(args: argparse.Namespace, seconds: float) -> None:

@@ -147,7 +147,9 @@ class EvaluateConfig(StageConfig):
     peak_at_most: float = Field(default=0.2, ge=0, le=1)
     others_within: float = Field(default=0.04, ge=0, le=1, description="others may lose at most this against the clean arm")
     lfw: str | None = Field(default=None, description="folder of LFW with pairs.txt: each model's verification by its protocol, too")
-    lfw_reference: str | None = Field(default=None, description="insightface ONNX recogniser measured on LFW beside the models")
+    reference: str | None = Field(
+        default=None, description="insightface ONNX recogniser: measured on LFW, and asked whether it still knows the protected"
+    )
     real_faces: bool = Field(default=False, description="the photos show real people: the report shows none of them unless consented")
     consented: bool = False
     seed: int = Field(default=0, ge=0)

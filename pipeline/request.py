@@ -53,7 +53,7 @@ class Request:
     show_people: str
     matrix: str = ""
     lfw: str = ""
-    lfw_reference: str = ""
+    reference: str = ""
 
 
 def one_of(variable: str, value: str, allowed: tuple[str, ...]) -> str:
@@ -172,7 +172,7 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
                 "seed": seed,
                 "real_faces": not synthetic,
                 "lfw": lfw_asked_for(request.lfw),
-                "lfw_reference": reference_asked_for(request.lfw_reference),
+                "reference": reference_asked_for(request.reference),
                 "consented": one_of("SHOW_PEOPLE", request.show_people, ("no", "consented")) == "consented",
             },
         ),
@@ -252,11 +252,11 @@ def lfw_asked_for(value: str) -> str | None:
 
 
 def reference_asked_for(value: str) -> str | None:
-    """The absolute path of the ONNX recogniser that shows LFW's protocol to be right; none if it was not asked for."""
+    """The absolute path of an ONNX recogniser that was trained elsewhere; none if it was not asked for."""
     if not value:
         return None
     if not value.endswith(".onnx") or not Path(value).is_file():
-        raise RequestError(f"LFW_REFERENCE={value}: not there; allowed is the path of an insightface recogniser (.onnx), or nothing")
+        raise RequestError(f"REFERENCE={value}: not there; allowed is the path of an insightface recogniser (.onnx), or nothing")
     return str(Path(value).absolute())
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipeline.artifacts import read_json, write_array, write_table
-from pipeline.config import EvaluateConfig, NoiseConfig, SplitConfig, TrainConfig, dump
+from pipeline.config import AlignConfig, EvaluateConfig, NoiseConfig, SplitConfig, TrainConfig, dump
 from pipeline.evaluation.stage import evaluate_arm
 from pipeline.evaluation.trials import collect_trials
 from pipeline.noise.arms import ARMS
@@ -157,7 +157,7 @@ def test_a_share_of_the_photos_is_protected_and_larger_shares_hold_smaller_ones(
 def test_an_arm_is_scored_closed_and_open_set(study: Study) -> None:
     for arm in ("clean", "removed"):
         train_arm(TRAIN, arm, study.run, study.aligned, CPU)
-        metrics = evaluate_arm(SCORING, TRAIN, arm, study.split, study.aligned, study.run / arm, CPU)
+        metrics = evaluate_arm(SCORING, TRAIN, AlignConfig(), arm, study.split, study.aligned, study.run / arm, CPU)
         found = metrics["identification"]["own"]
         assert (found["identities"], found["strangers"]) == (PROTECTED, 3)
         assert found["gallery"] == int(study.table().eval("part == 'train' and role == 'protected'").sum())

@@ -9,18 +9,20 @@ import numpy as np
 import torch
 
 from pipeline.artifacts import read_json, read_table, write_json
-from pipeline.config import EvaluateConfig, TrainConfig
+from pipeline.config import AlignConfig, EvaluateConfig, TrainConfig
 from pipeline.errors import StageError
 from pipeline.evaluation.accuracy import group_accuracy
 from pipeline.evaluation.identification import identify
-from pipeline.evaluation.lfw_protocol import embedder_of, verify_lfw
+from pipeline.evaluation.lfw_protocol import Embed, embedder_of, verify_lfw
 from pipeline.evaluation.separability import linear_class_accuracy, linear_separability
+from pipeline.evaluation.utility import found_again, matched
 from pipeline.evaluation.verification import verify
 from pipeline.models.arcface_onnx import ArcFaceOnnx
-from pipeline.models.recognisers import Recogniser, load_trained, make_recogniser
+from pipeline.models.recognisers import load_trained, make_recogniser
 from pipeline.noise.arms import arm_of
 from pipeline.runtime import Runtime
 from pipeline.split import SPLIT_COLUMNS
+from pipeline.training.faces import FaceSet
 from pipeline.training.loop import TestPhotos, predict
 from pipeline.training.stage import read_history, test_photos, training_set
 
@@ -30,6 +32,7 @@ MOST_JUDGED = 2000  # photos that linear models are fitted on
 def evaluate_arm(
     config: EvaluateConfig,
     train_config: TrainConfig,
+    align_config: AlignConfig,
     arm: str,
     split: Path,
     aligned: Path,
@@ -68,21 +71,25 @@ def evaluate_arm(
                 f"{folder / 'model'}: the weights score {metrics[group]['final']:.1%} on {group}, the training's last epoch "
                 f"{last:.1%}; weights and history are not of one run: delete {folder / 'model'} and run again"
             )
-    metrics["identification"] = search_gallery(config, train_config, model, table, test, embedding, arm, aligned, folder.parent, runtime)
+    existing = existing_recognisers(config, train_config, runtime)
+    models = {"own": embedder_of(model, runtime)} | existing
+    metrics["identification"] = search_gallery(config, models, table, test, embedding, arm, aligned, folder.parent)
     metrics["verification"] = verify(embedding, test.faces.label, max_pairs=config.max_pairs, seed=config.seed)
     if config.lfw is not None:
         assert lfw is not None
         pairs = Path(config.lfw) / "pairs.txt"
-        metrics["lfw"] = {"own": verify_lfw(pairs, lfw, embedder_of(model, runtime))}
-        if arm == "clean" and config.lfw_reference is not None:
-            reference = ArcFaceOnnx(Path(config.lfw_reference), workers=runtime.workers)
-            metrics["lfw"][Path(config.lfw_reference).stem] = verify_lfw(pairs, lfw, reference)
+        judged = models if arm == "clean" else {"own": models["own"]}  # those trained elsewhere are the same in every arm
+        metrics["lfw"] = {name: verify_lfw(pairs, lfw, embed) for name, embed in judged.items()}
     metrics["training"] = {key: training[key] for key in ("recipe", "model", "kind", "photos", "seconds", "peak_memory_mib")}
     if arm_of(arm).method != "none":
         measures = read_json(folder / "protected" / "measures.json")
         metrics["separability"] = what_a_linear_model_sees(table, arm, aligned, folder.parent, config.seed)
         metrics["noise"] = read_json(folder / "noise.json")
         metrics["imperceptibility"] = measures["crops"]
+        metrics["utility"] = {
+            "match": matched(existing, aligned, folder / "protected", table),
+            "detector": found_again(align_config, aligned, folder / "protected", runtime),
+        }
         if "photos" in measures:
             metrics["photos"] = measures["photos"]
     write_json(folder / "metrics.json", metrics)
@@ -105,26 +112,9 @@ def what_a_linear_model_sees(table: Any, arm: str, aligned: Path, run: Path, see
     }
 
 
-def search_gallery(
-    config: EvaluateConfig,
-    train_config: TrainConfig,
-    model: Recogniser,
-    table: Any,
-    test: TestPhotos,
-    test_embedding: np.ndarray,
-    arm: str,
-    aligned: Path,
-    run: Path,
-    runtime: Runtime,
-) -> dict[str, Any]:
-    """Open-set identification by the arm's own model and, where weights were given, by the pretrained one, which no noise can reach.
-
-    Enrolled are the protected identities' training photos as this arm publishes them (clean ones in the clean and removed arms); probes
-    are their clean test photos, strangers the clean test photos of everybody else.
-    """
-    gallery = training_set(table, "clean" if arm == "removed" else arm, aligned, run)
-    gallery = gallery.where(np.isin(gallery.label, np.unique(test.faces.label[test.protected])))
-    models: dict[str, tuple[Recogniser, np.ndarray]] = {"own": (model, test_embedding)}
+def existing_recognisers(config: EvaluateConfig, train_config: TrainConfig, runtime: Runtime) -> dict[str, Embed]:
+    """The recognisers at hand that were trained elsewhere, which no noise can reach: the weights that training started from, REFERENCE."""
+    found: dict[str, Embed] = {}
     if train_config.weights is not None:
         pretrained = make_recogniser(
             classes=2,
@@ -134,16 +124,45 @@ def search_gallery(
             seed=0,
             weights=Path(train_config.weights),
         ).to(runtime.torch_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
-        models["pretrained"] = (pretrained, predict(pretrained, test.faces, runtime)[1])
+        found["pretrained"] = embedder_of(pretrained, runtime)
+    if config.reference is not None:
+        found[Path(config.reference).stem] = ArcFaceOnnx(Path(config.reference), workers=runtime.workers)
+    return found
+
+
+def search_gallery(
+    config: EvaluateConfig,
+    models: dict[str, Embed],
+    table: Any,
+    test: TestPhotos,
+    own: np.ndarray,
+    arm: str,
+    aligned: Path,
+    run: Path,
+) -> dict[str, Any]:
+    """Open-set identification by the arm's own model (whose embeddings of the test photos are `own`) and those trained elsewhere.
+
+    Enrolled are the protected identities' training photos as this arm publishes them (clean ones in the clean and removed arms); probes
+    are their clean test photos, strangers the clean test photos of everybody else.
+    """
+    gallery = training_set(table, "clean" if arm == "removed" else arm, aligned, run)
+    gallery = gallery.where(np.isin(gallery.label, np.unique(test.faces.label[test.protected])))
     found = {}
-    for name, (network, embedding) in models.items():
+    for name, embed in models.items():
+        probes = own if name == "own" else embed_faces(embed, test.faces)
         found[name] = identify(
-            predict(network, gallery, runtime)[1],
+            embed_faces(embed, gallery),
             gallery.label,
-            embedding[test.protected],
+            probes[test.protected],
             test.faces.label[test.protected],
-            embedding[~test.protected],
+            probes[~test.protected],
             resamples=config.bootstrap,
             seed=config.seed,
         )
     return found
+
+
+def embed_faces(embed: Embed, faces: FaceSet, *, batch: int = 256) -> np.ndarray:
+    """L2-normalised embeddings, float32 (N, D), of a set of faces, few crops in memory at a time."""
+    starts = range(0, len(faces), batch)
+    return np.concatenate([embed(faces.crops(np.arange(start, min(start + batch, len(faces))))) for start in starts])

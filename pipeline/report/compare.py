@@ -8,8 +8,10 @@ from typing import Any
 from pipeline.artifacts import read_json, write_text
 from pipeline.errors import RequestError
 from pipeline.report import figures
+from pipeline.report.cells import Cell, Table, cell, deviation, head
 from pipeline.report.render import TEMPLATES
-from pipeline.report.views import Cell, Table, accuracy_of, cell, deviation, head, headline_arm, state_of
+from pipeline.report.table import accuracy_of
+from pipeline.report.views import headline_arm, state_of
 from pipeline.report.words import NOT_RECORDED, at, interval, is_number, number, percent
 
 STATES = {

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.artifacts import write_text
-from pipeline.report import figures, views
+from pipeline.report import figures, tables, tables_beyond, views
 from pipeline.report.limits import limits_of
 from pipeline.report.words import at
 
@@ -115,23 +115,25 @@ def content_of(metrics: dict[str, Any]) -> dict[str, Any]:
         "facts": views.facts_of(metrics),
         "protected_names": [str(name) for name in at(metrics, "split", "protected_names") or []],
         "names_shown": views.NAMES_SHOWN,
-        "accuracy": views.accuracy_table(metrics),
+        "accuracy": tables.accuracy_table(metrics),
         "curves": {arm: curve for arm, curve in curves.items() if curve is not None},
         "intervals_figure": figures.accuracy_intervals(arms, chance, key="intervals"),
         "identities_figure": figures.accuracy_per_identity(arms, chance, key="spread"),
-        "identities_table": views.identity_table(metrics),
-        "visibility": views.visibility_table(metrics),
-        "photos": views.photos_table(metrics),
+        "identities_table": tables.identity_table(metrics),
+        "visibility": tables.visibility_table(metrics),
+        "photos": tables.photos_table(metrics),
         "panels_note": str(metrics.get("panels_note") or ""),
-        "noise": views.noise_table(metrics),
-        "verification": views.verification_table(metrics),
+        "noise": tables.noise_table(metrics),
+        "verification": tables_beyond.verification_table(metrics),
         "roc_figure": figures.roc_curves(arms, key="roc"),
-        "lfw": views.lfw_table(metrics),
-        "separability": views.separability_table(metrics),
-        "identification": views.identification_table(metrics),
-        "trainers": views.trial_tables(metrics, "trainers", "Trainer", "by trainer"),
-        "countermeasures": views.trial_tables(metrics, "countermeasures", "Countermeasure", "under countermeasures"),
-        "shares": views.trial_tables(metrics, "shares", "Protected", "by share of their photos that is protected"),
+        "lfw": tables_beyond.lfw_table(metrics),
+        "separability": tables_beyond.separability_table(metrics),
+        "utility": tables.utility_table(metrics),
+        "paired": tables.paired_table(metrics),
+        "identification": tables_beyond.identification_table(metrics),
+        "trainers": tables_beyond.trial_tables(metrics, "trainers", "Trainer", "by trainer"),
+        "countermeasures": tables_beyond.trial_tables(metrics, "countermeasures", "Countermeasure", "under countermeasures"),
+        "shares": tables_beyond.trial_tables(metrics, "shares", "Protected", "by share of their photos that is protected"),
         "checks": views.checks_of(metrics),
         "limits": limits_of(metrics),
         "provenance": views.provenance_of(metrics),

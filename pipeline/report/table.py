@@ -18,7 +18,8 @@ def metrics_frame(metrics: dict[str, Any]) -> pd.DataFrame:
 
     Returns:
         Columns `arm` (empty for the run itself), `group` (protected, others, or what was measured: verification, noise, crops, photos,
-        training, identification:<model>, lfw:<model>, separability:<kind>, trainer:<name>, countermeasure:<name>, share:<name>, check),
+        training, identification:<model>, lfw:<model>, separability:<kind>, utility:<what>, trainer:<name>,
+        countermeasure:<name>, share:<name>, check),
         `metric`, `value` (float; yes and no are 1 and 0; empty where not measured), `lo` and `hi` (95 % interval, by identity), `epoch`
         (rows of one epoch, and the peak's), `identity` (rows of one identity).
     """
@@ -26,6 +27,8 @@ def metrics_frame(metrics: dict[str, Any]) -> pd.DataFrame:
 
     rows = [row for arm, record in metrics.get("arms", {}).items() for row in arm_rows(arm, record)]
     rows = [*run_rows(metrics), *rows, *trial_rows(metrics)]
+    for one in metrics.get("paired") or []:
+        rows.append(row(one["arm"], one["group"], f"paired difference to {one['against']}", one["difference"], span=one["ci95"]))
     rows += [row("", "check", str(one["name"]), one["ok"]) for one in metrics.get("checks", [])]
     frame = pd.DataFrame(rows, columns=COLUMNS)
     frame["identity"] = frame["identity"].map(spreadsheet_safe)
@@ -89,6 +92,9 @@ def arm_rows(arm: str, record: dict[str, Any]) -> list[dict[str, Any]]:
                 found += [row(arm, f"lfw:{model}", f"tar at far {rate}", tar) for rate, tar in value.items()]
             elif is_number(value):
                 found.append(row(arm, f"lfw:{model}", name, value))
+    utility = record.get("utility") or {}
+    for name, one in {"detector": utility.get("detector"), **(utility.get("match") or {})}.items():
+        found += [row(arm, f"utility:{name}", key, value) for key, value in (one or {}).items() if is_number(value)]
     for kind, one in (record.get("separability") or {}).items():
         found += [row(arm, f"separability:{kind}", name, value) for name, value in (one or {}).items() if is_number(value)]
     for group, source in (("noise", "noise"), ("crops", "imperceptibility"), ("photos", "photos"), ("training", "training")):

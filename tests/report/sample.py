@@ -97,6 +97,13 @@ def sample_metrics() -> dict[str, Any]:
             "detection": {"auc": 0.9871, "identities": 50},
             "naming": {"clean": 0.1312, "protected": 0.9931, "chance": 0.0213, "identities": 50, "photos": 800, "side": 32},
         }
+        record["utility"] = {
+            "match": {
+                "w600k_mbf": {"clean": 0.9312, "protected": 0.8123, "far": 0.001, "pairs": 7812, "impostor_pairs": 99321, "photos": 1000},
+                "pretrained": None,
+            },
+            "detector": {"photos": 300, "found": 0.9933, "landmarks_px": 0.41},
+        }
         record["imperceptibility"] = {"linf": 16, "psnr_db": 29.83, "ssim": 0.8217}
         record["photos"] = {
             "linf": 16, "psnr_db": 36.51, "ssim": 0.9614, "recrop_correlation": {"mean": 0.8732, "min": 0.7121}, "count": 1000,
@@ -129,6 +136,13 @@ def sample_metrics() -> dict[str, Any]:
             "seconds": {"data": 161.2, "align": 93.4, "noise-error-min": 431.7, "train-clean": 241.3},
         },
         "arms": {"clean": clean, "error-min": noise, "random": random},
+        "paired": [
+            {
+                "arm": "error-min", "against": "clean", "group": "protected", "difference": -0.8762, "ci95": [-0.921, -0.8311], "p": 0.0005,
+                "identities": 50,
+            },
+            {"arm": "random", "against": "clean", "group": "others", "difference": 0.0012, "ci95": None, "p": None, "identities": 2},
+        ],
         "countermeasures": {
             "early-stopping": {"clean": {"protected": 0.9137, "others": 0.9187}, "error-min": {"protected": 0.1425, "others": 0.52}},
             "jpeg-50": {

@@ -1,0 +1,64 @@
+"""Paired comparison of arms: the same people in both, so a person who is hard to recognise anyway does not blur the difference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+GROUPS = ("protected", "others")
+
+
+def paired_difference(
+    first: dict[str, float], second: dict[str, float], *, resamples: int, seed: int
+) -> tuple[float, list[float] | None, float | None]:
+    """Mean difference of the accuracies that each identity has in two arms.
+
+    Args:
+        first, second: accuracy by identity, fractions; identities that one of them lacks are left out.
+
+    Returns:
+        Mean of first − second over identities; its 95 % bootstrap interval, resampled by identity (None with fewer than 3); and the share
+        of random swaps of the two arms within identities that differ at least as much (two-sided permutation test by sign flips; None
+        with fewer than 3).
+    """
+    names = sorted(first.keys() & second.keys())
+    difference = np.array([first[name] - second[name] for name in names])
+    mean = float(difference.mean())
+    if len(difference) < 3:
+        return round(mean, 4), None, None
+    generator = np.random.default_rng((seed, 0x9A1))
+    drawn = difference[generator.integers(0, len(difference), (resamples, len(difference)))].mean(1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    signs = generator.choice(np.array([-1.0, 1.0]), (resamples, len(difference)))
+    as_far = np.abs((signs * difference).mean(1)) >= abs(mean) - 1e-12
+    # The arms as they are count as one of the swaps, so that no finite number of them proves a chance of 0.
+    return round(mean, 4), [round(float(low), 4), round(float(high), 4)], round(float((as_far.sum() + 1) / (resamples + 1)), 4)
+
+
+def compare_arms(arms: dict[str, Any], *, resamples: int, seed: int) -> list[dict[str, Any]]:
+    """Every arm against `clean` and, where there is one, against `random`, which shows what a pattern does that was not searched for.
+
+    Args:
+        arms: metrics by arm, as in `metrics.json`.
+
+    Returns:
+        Rows {"arm", "against", "group", "difference", "ci95", "p", "identities"}, see `paired_difference`; a group without identities
+        is left out.
+    """
+    rows = []
+    for against in ("clean", "random"):
+        for arm in arms:
+            if against not in arms or arm in (against, "clean"):
+                continue
+            for group in GROUPS:
+                mine, base = arms[arm][group], arms[against][group]
+                if mine is None or base is None:
+                    continue
+                first, second = mine["per_identity"], base["per_identity"]
+                difference, span, chance = paired_difference(first, second, resamples=resamples, seed=seed)
+                rows.append({
+                    "arm": arm, "against": against, "group": group, "difference": difference, "ci95": span, "p": chance,
+                    "identities": len(first.keys() & second.keys()),
+                })  # fmt: skip
+    return rows

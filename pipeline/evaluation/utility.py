@@ -1,0 +1,156 @@
+"""The utility that must stay: does the owner's own software still find and know the face on a protected photo?
+
+A protection that hides the face from a phone's photo search would not be used. The same numbers say what noise against training does not
+do: it does not stop a recogniser that exists already.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from pipeline.artifacts import open_crops, read_table
+from pipeline.config import AlignConfig
+from pipeline.errors import StageError
+from pipeline.evaluation.lfw_protocol import Embed, embed_crops
+from pipeline.faces.geometry import to_crop
+from pipeline.photos.pool import spread
+
+if TYPE_CHECKING:
+    from pipeline.runtime import Runtime
+
+MOST_MATCHED = 1000  # photos embedded, before and after
+MOST_LOOKED_AT = 300  # whole photos in which the face is looked for again
+FALSE_ACCEPTS = 0.001
+OVERLAP = 0.5  # intersection over union with the face that was protected, from which on it is that face
+CHUNK = 10  # photos a detector is given at a time
+
+
+def spread_evenly(count: int, most: int) -> np.ndarray:
+    """At most `most` of `count` positions, evenly apart, int64: of a table in order of identity, photos of all identities."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)) if count else np.empty(0, np.int64)
+
+
+def match_owner(embed: Embed, clean: np.ndarray, protected: np.ndarray, label: np.ndarray) -> dict[str, Any] | None:
+    """How often a photo is matched to another, clean photo of its owner, before and after protection.
+
+    Args:
+        embed: a recogniser's embeddings of crops. clean, protected: uint8 (N, 112, 112, 3), RGB, of the same photos. label: int (N,).
+
+    Returns:
+        {"clean", "protected"}: shares of genuine pairs above the similarity that only `FALSE_ACCEPTS` of the pairs of two clean photos
+        of different people reach; "far", "pairs" (genuine ones), "impostor_pairs", "photos". None where the pairs are too few for that.
+    """
+    before, after = embed_crops(clean, embed, mirror=False), embed_crops(protected, embed, mirror=False)
+    same = label[:, None] == label[None]
+    genuine = np.triu(same, 1)
+    impostor = np.triu(~same, 1)
+    if not genuine.any() or impostor.sum() * FALSE_ACCEPTS < 1:
+        return None
+    among_clean = before @ before.T
+    wrong = np.sort(among_clean[impostor])[::-1]
+    threshold = wrong[int(len(wrong) * FALSE_ACCEPTS)]
+    # Both orders, since a protected photo meets a clean one; its own clean version says nothing about the person.
+    mixed = (after @ before.T)[same & ~np.eye(len(label), dtype=bool)]
+    return {
+        "clean": round(float((among_clean[genuine] > threshold).mean()), 4),
+        "protected": round(float((mixed > threshold).mean()), 4),
+        "far": FALSE_ACCEPTS,
+        "pairs": int(genuine.sum()),
+        "impostor_pairs": int(impostor.sum()),
+        "photos": len(label),
+    }
+
+
+def matched(models: dict[str, Embed], aligned: Path, protected: Path, table: Any) -> dict[str, Any]:
+    """`match_owner` of each recogniser, on at most `MOST_MATCHED` of an arm's protected crops.
+
+    Args:
+        aligned: folder of the clean crops. protected: folder of the arm's `manifest.parquet` and crops. table: the split.
+    """
+    rows = read_table(protected / "manifest.parquet", ["photo", "identity", "shard", "row"]).sort_values("photo")
+    rows = rows.iloc[spread_evenly(len(rows), MOST_MATCHED)]
+    clean = table.set_index("photo").loc[rows["photo"]]
+    after, before = crops_of(protected, rows), crops_of(aligned, clean)
+    label = clean["label"].to_numpy()
+    return {name: match_owner(embed, before, after, label) for name, embed in models.items()}
+
+
+def crops_of(folder: Path, rows: Any) -> np.ndarray:
+    """The crops that `rows` (columns `shard` and `row`) name: uint8 (N, 112, 112, 3), RGB."""
+    shards = {name: open_crops(folder / name) for name in rows["shard"].unique()}
+    return np.stack([shards[shard][row] for shard, row in zip(rows["shard"], rows["row"], strict=True)])
+
+
+def found_again(config: AlignConfig, aligned: Path, protected: Path, runtime: Runtime) -> dict[str, Any] | None:
+    """In how many protected photos the detector still finds the face, and how far its landmarks moved.
+
+    Args:
+        config: what the faces were found with at first. aligned: folder of the clean photos' manifest. protected: folder of the arm's.
+
+    Returns:
+        {"photos", "found" (share), "landmarks_px" (median over photos of the landmarks' mean distance, px of the crop; None where no face
+        was found)}. The photos are those in which the same detector found the face before, so without noise the share is 1. None for
+        an arm without whole photos, or photos that were crops already.
+    """
+    rows = read_table(protected / "manifest.parquet", ["photo"])
+    if "file" not in rows or config.already_aligned:
+        return None
+    before = read_table(aligned / "manifest.parquet", ["photo", "box", "landmarks", "matrix"])
+    rows = rows.sort_values("photo").merge(before[["photo", "box", "landmarks", "matrix"]], on="photo", validate="one_to_one")
+    rows = rows.iloc[spread_evenly(len(rows), MOST_LOOKED_AT)]
+    jobs = [
+        (
+            np.asarray(row.box, np.float64),
+            np.asarray(row.landmarks, np.float64).reshape(5, 2),
+            np.asarray(row.matrix, np.float64).reshape(2, 3),
+            row.file,
+        )
+        for row in rows.itertuples()
+    ]
+    chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
+    one = partial(look_again, photos=protected / "photos", config=config, device=runtime.device)
+    moved = [distance for _, some in spread(one, chunks, workers=runtime.workers) for distance in some]
+    shifts = [distance for distance in moved if distance is not None]
+    return {
+        "photos": len(moved),
+        "found": round(len(shifts) / len(moved), 4),
+        "landmarks_px": round(float(np.median(shifts)), 2) if shifts else None,
+    }
+
+
+def look_again(
+    chunk: list[tuple[np.ndarray, np.ndarray, np.ndarray, str]], *, photos: Path, config: AlignConfig, device: str
+) -> list[float | None]:
+    """For each photo how far the landmarks of its face moved (px of the crop), or None where the face is not found."""
+    from pipeline.faces.align import detector_of
+
+    decoded = []
+    for *_, file in chunk:
+        photo = cv2.imread(str(photos / file), cv2.IMREAD_COLOR)
+        if photo is None:
+            raise StageError(f"{photos / file}: cannot be read any more; delete {photos.parent} and run again")
+        decoded.append(cv2.cvtColor(photo, cv2.COLOR_BGR2RGB))
+    shifts: list[float | None] = []
+    for (box, landmarks, matrix, _), found in zip(chunk, detector_of(config, device).detect(decoded), strict=True):
+        sure = found.where(found.scores >= config.least_score())
+        overlap = overlaps(box, sure.boxes)
+        if not len(sure) or overlap.max() < OVERLAP:
+            shifts.append(None)
+            continue
+        now = sure.landmarks[int(overlap.argmax())].astype(np.float64)
+        shifts.append(float(np.linalg.norm(to_crop(now, matrix) - to_crop(landmarks, matrix), axis=1).mean()))
+    return shifts
+
+
+def overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of one box (4,) with each of (N, 4), x0 y0 x1 y1: float64 (N,)."""
+    others = np.asarray(others, np.float64).reshape(-1, 4)
+    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    common = np.prod((high - low).clip(0), axis=1)
+    areas = np.prod(others[:, 2:] - others[:, :2], axis=1) + np.prod(box[2:] - box[:2])
+    return common / np.maximum(areas - common, 1e-12)

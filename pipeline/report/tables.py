@@ -1,0 +1,163 @@
+"""The report's tables of the study itself: accuracies, the noise, how visible it is, what goes on working."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.report.cells import Cell, Table, cell, deviation, head, noisy, rate_text
+from pipeline.report.table import GROUPS
+from pipeline.report.words import NOT_MEASURED, NOT_RECORDED, at, duration, interval, is_number, level, number, percent, yes_no
+
+IDENTITY_ROWS = 200
+
+
+def accuracy_table(metrics: dict[str, Any]) -> Table:
+    """Protected and others in every arm: last epoch, interval by identity, best epoch."""
+    rows = []
+    for arm, record in metrics["arms"].items():
+        line = [head(arm)]
+        for group in GROUPS:
+            one = record.get(group)
+            if one is None and group in record:
+                line += [Cell("nobody", tone="missing"), Cell("–", tone="missing"), Cell("–", tone="missing")]
+                continue
+            final, span, peak, epoch = (at(one, key) for key in ("final", "ci95", "peak", "peak_epoch"))
+            when = f" (epoch {epoch})" if is_number(peak) and is_number(epoch) else ""
+            line += [
+                cell(final, percent(final) + deviation(one), tone="strong" if is_number(final) else ""),
+                cell(span[0] if interval(span) != NOT_MEASURED else None, interval(span)),
+                cell(peak, percent(peak) + when),
+            ]
+        rows.append(line)
+    chance = metrics.get("chance")
+    seeds = at(metrics, "provenance", "seeds") or []
+    again = f" Means over {len(seeds)} seeds ± standard deviation; intervals are resampled by seed, too." if len(seeds) > 1 else ""
+    foot = [[head("chance level"), *[cell(chance, percent(chance)), Cell(""), Cell("")] * len(GROUPS)]]
+    return Table(
+        "accuracy",
+        "Accuracy on clean test photos",
+        ["Arm", *["Last epoch", "95% interval", "Best epoch"] * len(GROUPS)],
+        rows,
+        "“Protected” are the same people in every arm, so the clean arm is their baseline. Intervals are resampled by identity." + again,
+        [("Protected people", 3), ("Other people", 3)],
+        foot,
+    )
+
+
+def paired_table(metrics: dict[str, Any]) -> Table | None:
+    """Arms compared person by person."""
+    rows = []
+    for one in metrics.get("paired") or []:
+        difference, span, chance = (at(one, key) for key in ("difference", "ci95", "p"))
+        low_to_high = f"{span[0] * 100:+.1f} to {span[1] * 100:+.1f}" if isinstance(span, list) else percent(None)
+        rows.append([
+            head(f"{one['arm']} against {one['against']}"), Cell(str(one["group"]), str(one["group"])),
+            cell(difference, f"{difference * 100:+.1f} points" if is_number(difference) else percent(None)),
+            cell(span[0] if isinstance(span, list) else None, low_to_high),
+            cell(chance, number(chance, 4)), cell(at(one, "identities"), number(at(one, "identities"))),
+        ])  # fmt: skip
+    if not rows:
+        return None
+    note = (
+        "Mean over people of the difference of their own accuracies after the last epoch, in percentage points; the interval is resampled "
+        "by identity. The last column but one: how often chance alone, swapping the two arms person by person, differs as much."
+    )
+    columns = ["Arms", "People", "Difference", "95% interval", "By chance", "Count"]
+    return Table("paired", "Arms compared person by person", columns, rows, note)
+
+
+def identity_table(metrics: dict[str, Any]) -> Table | None:
+    """Accuracy of each protected identity in every arm, at most `IDENTITY_ROWS` of them."""
+    arms = {arm: at(record, "protected", "per_identity") for arm, record in metrics["arms"].items()}
+    arms = {arm: each for arm, each in arms.items() if each}
+    names = list(dict.fromkeys(name for each in arms.values() for name in each))
+    if not names:
+        return None
+    rows = [[head(str(name)), *[cell(at(each, name), percent(at(each, name))) for each in arms.values()]] for name in names]
+    note = f"The first {IDENTITY_ROWS} of {len(names):,}; metrics.csv has all." if len(names) > IDENTITY_ROWS else ""
+    return Table("identities", "Accuracy of each protected person", ["Identity", *arms], rows[:IDENTITY_ROWS], note)
+
+
+def visibility_table(metrics: dict[str, Any]) -> Table | None:
+    """How visible the change is, on the aligned face."""
+    rows = []
+    for arm, record in noisy(metrics).items():
+        seen = record.get("imperceptibility")
+        linf, psnr, ssim, mean = at(seen, "linf"), at(seen, "psnr_db"), at(seen, "ssim"), at(record, "noise", "mean_abs")
+        rows.append([
+            head(arm), cell(linf, level(linf)), cell(mean, NOT_MEASURED if not is_number(mean) else f"{mean:.1f}/255"),
+            cell(psnr, number(psnr, 1, " dB")), cell(ssim, number(ssim, 3)),
+        ])  # fmt: skip
+    if not rows:
+        return None
+    note = "Measured on the saved files, decoded back. The larger PSNR and SSIM, the less visible; SSIM is 1 where nothing changed."
+    return Table("visibility", "Change of the face crops", ["Arm", "Largest change", "Mean change", "PSNR", "SSIM"], rows, note)
+
+
+def photos_table(metrics: dict[str, Any]) -> Table | None:
+    """How visible the change is on whole photos, and how much of the noise is found when they are cropped again."""
+    rows = []
+    for arm, record in noisy(metrics).items():
+        seen = record.get("photos")
+        linf, psnr, ssim, count = (at(seen, key) for key in ("linf", "psnr_db", "ssim", "count"))
+        mean, least = at(seen, "recrop_correlation", "mean"), at(seen, "recrop_correlation", "min")
+        rows.append([
+            head(arm), cell(count, number(count)), cell(linf, level(linf)), cell(psnr, number(psnr, 1, " dB")),
+            cell(ssim, number(ssim, 3)), cell(mean, number(mean, 2)), cell(least, number(least, 2)),
+        ])  # fmt: skip
+    if not rows:
+        return None
+    note = (
+        "A person publishes photos, not crops. The noise is laid back onto the photo; when the face is cropped anew with the same "
+        "alignment, the correlation says how much of the noise is found again: 1 is all of it, 0 nothing."
+    )
+    columns = ["Arm", "Photos", "Largest change", "PSNR", "SSIM", "Mean correlation", "Least correlation"]
+    return Table("photos", "The way back to the photo", columns, rows, note)
+
+
+def utility_table(metrics: dict[str, Any]) -> Table | None:
+    """Whether software that knows faces already still finds and matches the protected ones."""
+    rows = []
+    for arm, record in noisy(metrics).items():
+        utility = record.get("utility") or {}
+        seen = utility.get("detector")
+        found, moved, photos = at(seen, "found"), at(seen, "landmarks_px"), at(seen, "photos")
+        shift = f"; landmarks moved {moved:.1f} px" if is_number(moved) else ""
+        what = f"the detector finds the face in {number(photos)} photos{shift}"
+        if seen:
+            rows.append([head(arm), Cell(what, what), cell(1.0, "100.0%"), cell(found, percent(found))])
+        for name, one in (utility.get("match") or {}).items():
+            if one:
+                before, after, pairs = at(one, "clean"), at(one, "protected"), at(one, "pairs")
+                what = f"{name} matches two photos of a person (TAR at FAR {rate_text(str(at(one, 'far')))}, {number(pairs)} pairs)"
+                rows.append([head(arm), Cell(what, what), cell(before, percent(before)), cell(after, percent(after))])
+    if not rows:
+        return None
+    note = (
+        "What stays high here is good for the person, whose own software goes on working, and says what noise against training does not "
+        "do: it hides nobody from a recogniser that exists already. Matched is a protected photo to other, clean photos of its owner; "
+        "looked at again are photos in which the detector found the face before. Landmarks are in pixels of the 112 px crop."
+    )
+    return Table("utility", "What goes on working", ["Arm", "What", "Clean photos", "Protected photos"], rows, note)
+
+
+def noise_table(metrics: dict[str, Any]) -> Table | None:
+    """How the noise of each arm was found."""
+    rows = []
+    for arm, record in noisy(metrics).items():
+        noise = record.get("noise") or {}
+        rounds, error, epsilon, seconds = (noise.get(key) for key in ("rounds", "error", "epsilon", "seconds"))
+        searched = not ("converged" in noise and noise["converged"] is None)
+        done = yes_no(noise.get("converged")) if searched else "not searched"
+        tone = {"yes": "good", "no": "warn", NOT_MEASURED: "missing"}.get(done, "quiet")
+        method = " · ".join(str(noise[key]) for key in ("method", "rule") if noise.get(key))
+        rows.append([
+            head(arm), Cell(method or NOT_RECORDED, method, "" if method else "missing"), cell(epsilon, level(epsilon)),
+            cell(rounds, number(rounds)), Cell(done, done, tone),
+            cell(error, percent(error)) if searched else Cell("–", tone="quiet"), cell(seconds, duration(seconds)),
+        ])  # fmt: skip
+    if not rows:
+        return None
+    note = "The search stops when the surrogate errs on few enough of the noisy photos, or at its cap of rounds: then it did not converge."
+    columns = ["Arm", "Method", "ε", "Rounds", "Converged", "Surrogate error", "Time"]
+    return Table("noise", "Search for the noise", columns, rows, note)

@@ -1,0 +1,130 @@
+"""The report's tables of what lies beyond naming by one trainer: verification, search, detection of the noise, other trainers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.report.cells import Cell, Table, cell, head, rate_order, rate_text
+from pipeline.report.table import GROUPS, accuracy_of
+from pipeline.report.words import NOT_MEASURED, at, interval, is_number, number, percent
+
+
+def verification_table(metrics: dict[str, Any]) -> Table:
+    """Verification of each arm's model, with whatever false accept rates were measured."""
+    records = {arm: record.get("verification") for arm, record in metrics["arms"].items()}
+    rates = sorted({rate for one in records.values() for rate in at(one, "tar_at_far") or {}}, key=rate_order, reverse=True)
+    rows = []
+    for arm, one in records.items():
+        auc, eer, pairs = at(one, "auc"), at(one, "eer"), at(one, "pairs")
+        tars = [at(one, "tar_at_far", rate) for rate in rates]
+        rows.append([
+            head(arm), cell(auc, number(auc, 4)), cell(eer, percent(eer)), *[cell(tar, percent(tar)) for tar in tars],
+            cell(pairs, number(pairs)),
+        ])  # fmt: skip
+    of = {str(one["of"]) for one in records.values() if isinstance(one, dict) and one.get("of")}
+    note = f"Pairs of {'; '.join(sorted(of))}. " if of else ""
+    note += "AUC is 0.5 for a model that cannot tell people apart and 1 for one that always can."
+    columns = ["Arm", "AUC", "EER", *[f"TAR at FAR {rate_text(rate)}" for rate in rates], "Pairs"]
+    return Table("verification", "Do two photos show the same person?", columns, rows, note)
+
+
+def lfw_table(metrics: dict[str, Any]) -> Table | None:
+    """Verification by LFW's protocol, of each arm's model and of the reference that shows the protocol to be right."""
+    found = {}
+    for arm, record in metrics["arms"].items():
+        for name, one in (record.get("lfw") or {}).items():
+            if one:
+                found[arm if name == "own" else f"reference: {name}"] = one
+    if not found:
+        return None
+    rows = []
+    for name, one in found.items():
+        accuracy, error, auc, eer, pairs = (at(one, key) for key in ("accuracy", "standard_error", "auc", "eer", "pairs"))
+        tars = [at(one, "tar_at_far", rate) for rate in ("0.01", "0.001")]
+        rows.append([
+            head(name), cell(accuracy, f"{percent(accuracy)} ± {percent(error)}"), cell(auc, number(auc, 4)), cell(eer, percent(eer)),
+            *[cell(tar, percent(tar)) for tar in tars], cell(pairs, number(pairs)),
+            cell(at(one, "pairs_left_out"), number(at(one, "pairs_left_out"))),
+        ])  # fmt: skip
+    note = "Ten folds: the threshold is chosen on nine and tested on the tenth; mean ± standard error. Pairs left out had a face not found."
+    columns = ["Recogniser", "Accuracy", "AUC", "EER", "TAR at FAR 1%", "TAR at FAR 0.1%", "Pairs", "Left out"]
+    return Table("lfw", "Labeled Faces in the Wild", columns, rows, note)
+
+
+def identification_table(metrics: dict[str, Any]) -> Table | None:
+    """Open-set identification of the protected people by each arm's model, and by those trained elsewhere where there were any."""
+    found = {
+        (arm, kind): record["identification"][kind]
+        for arm, record in metrics["arms"].items()
+        for kind in record.get("identification") or {}
+        if at(record, "identification", kind)
+    }
+    if not found:
+        return None
+    rates = sorted({rate for one in found.values() for rate in at(one, "tpir_at_fpir") or {}}, key=rate_order)
+    rows = []
+    for (arm, kind), one in found.items():
+        model = "trained on this arm’s photos" if kind == "own" else f"{kind}: trained on none of them"
+        rank1, span = at(one, "rank1"), at(one, "rank1_ci95")
+        tpirs = [at(one, "tpir_at_fpir", rate) for rate in rates]
+        rows.append([
+            head(arm), Cell(model, model), cell(rank1, percent(rank1), heat=rank1 if is_number(rank1) else None),
+            cell(span[0] if interval(span) != NOT_MEASURED else None, interval(span)), *[cell(tpir, percent(tpir)) for tpir in tpirs],
+            cell(at(one, "strangers"), number(at(one, "strangers"))),
+        ])  # fmt: skip
+    note = (
+        "Enrolled is each protected person by the mean embedding of the photos this arm publishes (clean ones in clean and removed); "
+        "searched for are their clean photos, among clean photos of strangers. “Removed” is the best that any protection against "
+        "training could do."
+    )
+    columns = ["Arm", "Recogniser", "Rank 1", "95% interval", *[f"TPIR at FPIR {rate_text(rate)}" for rate in rates], "Strangers"]
+    return Table("identification", "Searching the protected people in a gallery", columns, rows, note)
+
+
+def separability_table(metrics: dict[str, Any]) -> Table | None:
+    """What a linear model sees of each arm's noise."""
+    rows = []
+    for arm, record in metrics["arms"].items():
+        one = record.get("separability")
+        if not one:
+            continue
+        auc, before, after, guess = (
+            at(one, "detection", "auc"), at(one, "naming", "clean"), at(one, "naming", "protected"), at(one, "naming", "chance"),
+        )  # fmt: skip
+        rows.append([
+            head(arm), cell(auc, number(auc, 3), heat=auc if is_number(auc) else None), cell(before, percent(before)),
+            cell(after, percent(after), heat=after if is_number(after) else None), cell(guess, percent(guess)),
+        ])  # fmt: skip
+    if not rows:
+        return None
+    note = (
+        "Detection: can a linear model on frequencies tell protected from clean photos of people it has not seen (AUC; 0.5: it cannot, 1: "
+        "always)? What is detected can be left out of training or cleaned. Naming: how often a linear model on small pictures names the "
+        "person; where noise raises it, the noise alone is the shortcut that a network takes."
+    )
+    columns = ["Arm", "Detection", "Naming, clean", "Naming, with noise", "Chance"]
+    return Table("separability", "What a linear model sees of the noise", columns, rows, note)
+
+
+def trial_tables(metrics: dict[str, Any], section: str, column: str, what: str) -> list[Table]:
+    """Arm × trial of one section of the metrics, for protected and others, the study's own training first; none where nothing was measured.
+
+    Args:
+        section: `countermeasures`, `trainers` or `shares`. column: heading of the trials. what: end of the caption, such as "by trainer".
+    """
+    measured = metrics.get(section) or {}
+    titles = metrics.get("trial_titles") or {}
+    arms = list(dict.fromkeys([*metrics["arms"], *(arm for record in measured.values() for arm in record)]))
+    arms = [arm for arm in arms if any(arm in record for record in measured.values())]
+    own = {arm: {group: accuracy_of(at(record, group)) for group in GROUPS} for arm, record in metrics["arms"].items()}
+    tables = []
+    for group, who in zip(GROUPS, ("protected", "other"), strict=True):
+        rows = []
+        for name, record in [("", own), *measured.items()]:
+            values = [accuracy_of(at(record, arm, group)) for arm in arms]
+            title = str(titles.get(name, name)) if name else "the study’s own training"
+            rows.append([head(title), *[cell(value, percent(value), heat=value if is_number(value) else None) for value in values]])
+        if measured and any(is_number(one.sort) for row in rows[1:] for one in row[1:]):
+            caption = f"Accuracy of {who} people {what}"
+            tables.append(Table(f"{section}-{group}", caption, [column, *arms], rows))
+    return tables

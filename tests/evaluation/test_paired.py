@@ -1,0 +1,40 @@
+"""Arms compared identity by identity."""
+
+from __future__ import annotations
+
+from pipeline.evaluation.paired import compare_arms, paired_difference
+
+
+def test_a_steady_difference_is_seen_though_people_differ_more() -> None:
+    base = {f"id{i}": i / 40 for i in range(40)}
+    other = {name: value + 0.02 + 0.01 * (i % 2) for i, (name, value) in enumerate(base.items())}
+    difference, span, chance = paired_difference(other, base, resamples=999, seed=0)
+    assert difference == 0.025
+    assert span is not None and 0.02 <= span[0] < 0.025 < span[1] <= 0.03
+    assert chance == 0.001, "no random swap of the arms differs as much"
+
+
+def test_no_difference_is_not_one() -> None:
+    base = {f"id{i}": i / 40 for i in range(40)}
+    other = {name: value + (0.1 if i % 2 else -0.1) for i, (name, value) in enumerate(base.items())}
+    difference, span, chance = paired_difference(other, base, resamples=999, seed=0)
+    assert difference == 0
+    assert span is not None and span[0] < 0 < span[1]
+    assert chance == 1
+
+
+def test_two_people_are_too_few_for_an_interval() -> None:
+    assert paired_difference({"a": 1.0, "b": 0.0}, {"a": 0.5, "b": 0.0}, resamples=100, seed=0) == (0.25, None, None)
+
+
+def test_arms_meet_clean_and_random_and_empty_groups_are_left_out() -> None:
+    def arm(value: float) -> dict[str, object]:
+        return {"protected": {"per_identity": {f"id{i}": value for i in range(5)}}, "others": None}
+
+    rows = compare_arms({"clean": arm(0.9), "random": arm(0.8), "error-min": arm(0.1)}, resamples=100, seed=0)
+    found = [(row["arm"], row["against"], row["group"], row["difference"]) for row in rows]
+    assert found == [
+        ("random", "clean", "protected", -0.1),
+        ("error-min", "clean", "protected", -0.8),
+        ("error-min", "random", "protected", -0.7),
+    ]

@@ -1,0 +1,89 @@
+"""What goes on working on protected photos: matching by recognisers that exist, and detection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.artifacts import write_table
+from pipeline.config import AlignConfig
+from pipeline.errors import StageError
+from pipeline.evaluation.utility import found_again, match_owner, overlaps, spread_evenly
+from pipeline.faces.detect import make_detector
+from pipeline.faces.geometry import similarity_transform
+from pipeline.photos.synthetic import render_photo
+from pipeline.runtime import Runtime
+
+CPU = Runtime(device="cpu", workers=1, precision="fp32")
+
+
+def embed(crops: np.ndarray) -> np.ndarray:
+    """A recogniser that knows a crop by its mean colours."""
+    found = crops.astype(np.float32).mean((1, 2)) - 128
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def coloured(identities: int, photos: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    colours = random.integers(0, 256, (identities, 3)).repeat(photos, 0) + random.normal(0, 0.5, (identities * photos, 3))
+    crops = np.broadcast_to(colours.clip(0, 255).astype(np.uint8)[:, None, None], (identities * photos, 112, 112, 3))
+    return crops, np.arange(identities).repeat(photos)
+
+
+def test_a_photo_is_matched_until_its_face_is_another() -> None:
+    crops, label = coloured(30, 4)
+    same = match_owner(embed, crops, crops, label)
+    assert same is not None
+    assert same["clean"] == same["protected"] > 0.5
+    assert (same["pairs"], same["impostor_pairs"], same["photos"]) == (30 * 6, 120 * 119 // 2 - 180, 120)
+    hidden = match_owner(embed, crops, np.roll(crops, 8, axis=0), label)
+    assert hidden is not None
+    assert hidden["clean"] == same["clean"]
+    assert hidden["protected"] < 0.1
+
+
+def test_few_pairs_say_nothing() -> None:
+    crops, label = coloured(5, 2)
+    assert match_owner(embed, crops, crops, label) is None
+    assert match_owner(embed, crops, crops, np.arange(10)) is None
+
+
+def test_photos_are_taken_evenly() -> None:
+    assert spread_evenly(5, 10).tolist() == [0, 1, 2, 3, 4]
+    assert spread_evenly(101, 3).tolist() == [0, 50, 100]
+    assert spread_evenly(0, 3).size == 0
+
+
+def test_overlap_of_boxes() -> None:
+    box = np.array([0.0, 0, 10, 10])
+    assert overlaps(box, np.array([[0.0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30]])).tolist() == [1.0, pytest.approx(1 / 3), 0.0]
+    assert overlaps(box, np.empty((0, 4))).size == 0
+
+
+def test_faces_are_found_again_unless_they_are_gone(tmp_path: Path) -> None:
+    config = AlignConfig(min_face=60)
+    photos = [render_photo(seed=0, identity=0, photo=number, size=250) for number in range(4)]
+    rows = []
+    for number, found in enumerate(make_detector(config, device="cpu").detect(photos)):
+        assert len(found)
+        matrix = similarity_transform(found.landmarks[0])
+        row = {"photo": f"a/{number}.jpg", "box": found.boxes[0].tolist(), "landmarks": found.landmarks[0].ravel().tolist()}
+        rows.append(row | {"matrix": matrix.ravel().tolist(), "file": f"a/{number}.png"})
+    (tmp_path / "protected" / "photos" / "a").mkdir(parents=True)
+    photos[3] = np.full_like(photos[3], 127)
+    for row, photo in zip(rows, photos, strict=True):
+        cv2.imwrite(str(tmp_path / "protected" / "photos" / row["file"]), photo[:, :, ::-1])
+    table = pd.DataFrame(rows)
+    write_table(tmp_path / "aligned" / "manifest.parquet", table.drop(columns="file"))
+    write_table(tmp_path / "protected" / "manifest.parquet", table[["photo", "file"]])
+    found = found_again(config, tmp_path / "aligned", tmp_path / "protected", CPU)
+    assert found == {"photos": 4, "found": 0.75, "landmarks_px": pytest.approx(0, abs=0.05)}
+    (tmp_path / "protected" / "photos" / "a" / "1.png").write_bytes(b"no picture")
+    with pytest.raises(StageError, match=r"1\.png: cannot be read"):
+        found_again(config, tmp_path / "aligned", tmp_path / "protected", CPU)
+    write_table(tmp_path / "protected" / "manifest.parquet", table[["photo"]])
+    assert found_again(config, tmp_path / "aligned", tmp_path / "protected", CPU) is None, "crops only"
