@@ -86,6 +86,7 @@ class NoiseConfig(StageConfig):
     smooth: float = Field(
         default=0.0, ge=0, le=8, description="identity-mean: the gradient is blurred by this sigma (crop px) before its sign"
     )
+    gain: float = Field(default=1.0, ge=1, le=16, description="error-min: the pattern found is multiplied by this, then clipped to epsilon")
     flip: bool = True
     steps: int = Field(default=20, ge=1, description="adversarial arms: passes of projected gradient descent against a trained surrogate")
     search: Literal["all", "protected"] = Field(default="protected", description="whose photos carry noise during the search")

@@ -154,6 +154,15 @@ def test_a_share_of_the_photos_is_protected_and_larger_shares_hold_smaller_ones(
     assert len(training_set(study.table(), "random", study.aligned, study.run, share=0.0)) == len(clean)
 
 
+def test_gain_spends_what_the_search_left_of_epsilon(study: Study) -> None:
+    study.noise("error-min", step=5.0)
+    found, _ = load_noise(study.run / "error-min")
+    study.noise("error-min", step=5.0, gain=4.0)
+    louder, facts = load_noise(study.run / "error-min")
+    assert facts["gain"] == 4
+    assert np.array_equal(louder.delta, np.clip(found.delta.astype(int) * 4, -16, 16))
+
+
 def test_an_arm_is_scored_closed_and_open_set(study: Study) -> None:
     for arm in ("clean", "removed"):
         train_arm(TRAIN, arm, study.run, study.aligned, CPU)

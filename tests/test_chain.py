@@ -131,14 +131,33 @@ def test_metrics_keep_the_contract(project: Project) -> None:
     assert {"clean", "error-min", "random"} <= set(table["arm"].dropna())
 
 
-def test_the_notebook_runs_on_the_report(project: Project) -> None:
-    notebook = json.loads((ROOT / "notebooks" / "finished_run.ipynb").read_text(encoding="utf-8"))
+def run_notebook(name: str, project: Project) -> str:
+    """Run a notebook's cells in the project's copy; returns what they printed."""
+    notebook = json.loads((ROOT / "notebooks" / name).read_text(encoding="utf-8"))
     code = "\n\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
     assert not any(cell.get("outputs") for cell in notebook["cells"])
     done = subprocess.run([sys.executable, "-c", code], cwd=project.folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert project.metrics()["verdict"] in done.stdout
-    assert "of the protected are never recognised" in done.stdout
+    return done.stdout
+
+
+def test_the_notebook_of_a_run_reads_its_report(project: Project) -> None:
+    printed = run_notebook("finished_run.ipynb", project)
+    assert project.metrics()["verdict"] in printed
+    assert "of the protected are never recognised" in printed
+
+
+def test_the_notebook_of_one_identity_walks_through_the_run(project: Project) -> None:
+    printed = run_notebook("one_identity.ipynb", project)
+    assert f"{RUN}: 3 protected" in printed
+    assert re.search(r"largest change [1-9]\d*/255", printed)
+    arms = project.metrics()["arms"]
+    person = re.search(r"here (\S+) with", printed)
+    assert person is not None
+    for arm in ("clean", "error-min"):
+        right = re.search(rf"trained on {arm} photos: (\d+) of (\d+) recognised", printed)
+        assert right is not None
+        assert int(right[1]) / int(right[2]) == pytest.approx(arms[arm]["protected"]["per_identity"][person[1]], abs=1e-4)
 
 
 def test_what_is_published_keeps_epsilon_and_the_rest_of_the_photo(project: Project) -> None:

@@ -49,8 +49,15 @@ def make_noise(
             facts["steps"] = config.steps
         else:
             result = search(config, arm, table, names, split, aligned, output, runtime)
-            found = result.delta
-            facts |= {"rule": config.rule, "rounds": result.rounds, "converged": result.converged, "error": result.error}
+            # A search stops as soon as the surrogate errs little; what it left of epsilon makes the same pattern quicker to learn.
+            found = result.delta * config.gain
+            facts |= {
+                "rule": config.rule,
+                "rounds": result.rounds,
+                "converged": result.converged,
+                "error": result.error,
+                "gain": config.gain,
+            }
             facts["history"] = result.history
         delta = quantise(found, config.epsilon)
     else:
