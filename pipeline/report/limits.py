@@ -95,8 +95,8 @@ ONE_SEED = (
 def limits_of(metrics: dict[str, Any]) -> list[Limit]:
     """The statements that apply to this run, each with what of it the run measured."""
     names = [str(name) for section in ("trainers", "countermeasures", "shares") for name in metrics.get(section) or {}]
-    if any(at(record, "identification", "pretrained") for record in metrics["arms"].values()):
-        names.append("open-set identification by a pretrained network")
+    elsewhere = {kind for record in metrics["arms"].values() for kind in record.get("identification") or {}} - {"own"}
+    names += [f"open-set identification by {kind}" for kind in sorted(elsewhere)]
     tuned = str(at(metrics, "training", "kind") or "").startswith("fine-tuned")
     found = []
     for title, words, text in KNOWN:
