@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,15 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real photos and weights at {folder}")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def denormals_stay() -> Iterator[None]:
+    """No test leaves the process flushing denormals, as a stage run inside it does: hypothesis could not draw its floats any more."""
+    yield
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_flush_denormal(False)
 
 
 @pytest.fixture

@@ -69,7 +69,6 @@ def detector_of(config: AlignConfig, device: str) -> Detector:
         import torch
 
         torch.set_num_threads(1)
-        torch.set_flush_denormal(True)
         _detector[:] = [(config, device, make_detector(config, device=device))]
     return _detector[0][2]
 
