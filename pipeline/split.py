@@ -84,15 +84,14 @@ def split_photos(config: SplitConfig, aligned: Path, output: Path) -> None:
     generator = np.random.default_rng((config.seed, 0x51))
     counts = manifest["identity"].value_counts()
     names = sorted(counts[counts >= config.min_photos].index)
-    protected = choose_protected(names, config, generator)
+    everyone = config.setting == "full" and isinstance(config.identities, int)  # a list of names is who there is, in the full setting
+    protected = [] if everyone else choose_protected(names, config, generator)
     rest = sorted(set(names) - set(protected))
     if config.max_identities is not None:
         room = max(0, config.max_identities - len(protected))
         rest = sorted(generator.choice(rest, min(room, len(rest)), replace=False)) if rest else []
     if config.setting == "full":
-        if isinstance(config.identities, int):
-            protected = sorted(protected + rest)
-        rest = []
+        protected, rest = rest if everyone else protected, []
     if len(protected) + len(rest) < 2:
         raise RequestError(f"IDENTITIES={config.identities}: training a recogniser needs at least 2 identities, {len(protected)} found")
     auxiliary = set(generator.choice(rest, min(config.auxiliary, len(rest)), replace=False)) if rest else set()

@@ -94,4 +94,6 @@ def test_impossible_requests(tmp_path: Path, identities: object, message: str) -
 
 def test_full_setting_protects_everyone(tmp_path: Path) -> None:
     aligned = aligned_folder(tmp_path / "aligned", {f"p{i}": 10 for i in range(5)})
-    assert set(split(tmp_path, aligned, setting="full")["role"]) == {"protected"}
+    table = split(tmp_path, aligned, setting="full", identities=1000)
+    assert set(table["role"]) == {"protected"}
+    assert table["identity"].nunique() > 2

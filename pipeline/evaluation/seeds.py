@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import StageError
+from pipeline.evaluation.orderings import orderings
+from pipeline.evaluation.paired import compare_arms
 from pipeline.evaluation.trials import SECTIONS
 
 RESAMPLES = 2000
@@ -43,6 +45,8 @@ def join_seeds(runs: list[dict[str, Any]], *, name: str) -> dict[str, Any]:
         if record.get("verification"):
             record["verification"]["auc"] = mean([one["verification"]["auc"] for one in every])
             record["verification"]["eer"] = mean([one["verification"]["eer"] for one in every])
+    joined["paired"] = compare_arms(joined["arms"], resamples=RESAMPLES, seed=0)
+    joined["orderings"] = orderings(joined["arms"])
     for section in SECTIONS.values():
         joined[section] = join_section([run.get(section) or {} for run in runs])
     joined["checks"] = [

@@ -14,6 +14,7 @@ import yaml
 from pipeline.artifacts import read_json, read_table, sha256_of
 from pipeline.config import EvaluateConfig, SplitConfig, load
 from pipeline.evaluation.checks import arm_checks, split_checks, verdict
+from pipeline.evaluation.orderings import orderings
 from pipeline.evaluation.paired import compare_arms
 from pipeline.evaluation.trials import collect_trials, early_stopping
 from pipeline.runtime import Runtime, cores
@@ -83,6 +84,7 @@ def summarise_run(arms: list[str], data: Path, run: Path, runtime: Runtime) -> d
         },
         "arms": metrics,
         "paired": compare_arms(metrics, resamples=config.bootstrap, seed=config.seed),
+        "orderings": orderings(metrics),
         **trials,
         "checks": checks,
     }

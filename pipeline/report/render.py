@@ -130,6 +130,7 @@ def content_of(metrics: dict[str, Any]) -> dict[str, Any]:
         "separability": tables_beyond.separability_table(metrics),
         "utility": tables.utility_table(metrics),
         "paired": tables.paired_table(metrics),
+        "orderings": tables.orderings_table(metrics),
         "identification": tables_beyond.identification_table(metrics),
         "trainers": tables_beyond.trial_tables(metrics, "trainers", "Trainer", "by trainer"),
         "countermeasures": tables_beyond.trial_tables(metrics, "countermeasures", "Countermeasure", "under countermeasures"),

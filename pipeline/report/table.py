@@ -19,7 +19,7 @@ def metrics_frame(metrics: dict[str, Any]) -> pd.DataFrame:
     Returns:
         Columns `arm` (empty for the run itself), `group` (protected, others, or what was measured: verification, noise, crops, photos,
         training, identification:<model>, lfw:<model>, separability:<kind>, utility:<what>, trainer:<name>,
-        countermeasure:<name>, share:<name>, check),
+        countermeasure:<name>, share:<name>, ordering, check),
         `metric`, `value` (float; yes and no are 1 and 0; empty where not measured), `lo` and `hi` (95 % interval, by identity), `epoch`
         (rows of one epoch, and the peak's), `identity` (rows of one identity).
     """
@@ -29,6 +29,7 @@ def metrics_frame(metrics: dict[str, Any]) -> pd.DataFrame:
     rows = [*run_rows(metrics), *rows, *trial_rows(metrics)]
     for one in metrics.get("paired") or []:
         rows.append(row(one["arm"], one["group"], f"paired difference to {one['against']}", one["difference"], span=one["ci95"]))
+    rows += [row("", "ordering", str(one["claim"]), one["holds"]) for one in metrics.get("orderings") or []]
     rows += [row("", "check", str(one["name"]), one["ok"]) for one in metrics.get("checks", [])]
     frame = pd.DataFrame(rows, columns=COLUMNS)
     frame["identity"] = frame["identity"].map(spreadsheet_safe)

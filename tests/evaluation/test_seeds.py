@@ -38,6 +38,10 @@ def test_means_deviations_and_identities_of_every_seed() -> None:
     assert joined["provenance"]["seeds"] == [0, 1, 2]
     assert joined["trainers"]["resnet18"]["clean"]["protected"] == 0.7011
     assert len(joined["checks"]) == 9
+    both = {row["group"]: row["identities"] for row in joined["paired"] if (row["arm"], row["against"]) == ("error-min", "clean")}
+    assert both == {"protected": 150, "others": 300}, "people of all seeds are compared"
+    found = {one["claim"]: one["holds"] for one in joined["orderings"]}
+    assert found == {"error-min protects": True, "random peaks far above error-min": True}
     assert "Over 3 seeds (3 holds)" in joined["verdict"] and "6.8% ± 3.0%" in joined["verdict"]
     page = build_page(joined)
     assert "± 3.0" in page

@@ -143,6 +143,10 @@ def sample_metrics() -> dict[str, Any]:
             },
             {"arm": "random", "against": "clean", "group": "others", "difference": 0.0012, "ci95": None, "p": None, "identities": 2},
         ],
+        "orderings": [
+            {"claim": "error-min protects", "published": "16.4%, clean 94.8%", "here": "3.8%, clean 91.4%", "holds": True},
+            {"claim": "random peaks far above error-min", "published": "about 80%", "here": f"{NASTY} 14.0% and 14.3%", "holds": False},
+        ],
         "countermeasures": {
             "early-stopping": {"clean": {"protected": 0.9137, "others": 0.9187}, "error-min": {"protected": 0.1425, "others": 0.52}},
             "jpeg-50": {

@@ -1,0 +1,30 @@
+"""The paper's findings, asked of a run."""
+
+from __future__ import annotations
+
+from pipeline.evaluation.orderings import orderings
+
+
+def arm(final: float, peak: float) -> dict[str, object]:
+    return {"protected": {"final": final, "peak": peak}}
+
+
+def test_only_what_was_run_is_asked() -> None:
+    assert orderings({"clean": arm(0.9, 0.9)}) == []
+    assert orderings({"clean": arm(0.9, 0.9), "error-min": {"protected": None}}) == []
+    found = orderings({"clean": arm(0.9, 0.9), "error-min": arm(0.1, 0.12)})
+    assert [one["claim"] for one in found] == ["error-min protects"]
+    assert found[0]["here"] == "10.0%, clean 90.0%"
+
+
+def test_each_finding_can_hold_and_fail() -> None:
+    paper = {
+        "clean": arm(0.948, 0.95), "error-min": arm(0.164, 0.17), "error-min-samplewise": arm(0.199, 0.25), "random": arm(0.2, 0.8),
+        "random-samplewise": arm(0.9, 0.91), "error-max": arm(0.2, 0.5), "error-max-samplewise": arm(0.88, 0.9),
+    }  # fmt: skip
+    assert [one["holds"] for one in orderings(paper)] == [True] * 6
+    reverse = {
+        "clean": arm(0.9, 0.9), "error-min": arm(0.6, 0.8), "error-min-samplewise": arm(0.8, 0.9), "random": arm(0.7, 0.9),
+        "random-samplewise": arm(0.3, 0.4), "error-max": arm(0.8, 0.9), "error-max-samplewise": arm(0.5, 0.9),
+    }  # fmt: skip
+    assert [one["holds"] for one in orderings(reverse)] == [False] * 6

@@ -1,0 +1,63 @@
+"""`make study PROFILE=paper DATASET=webface` over a small `.rec` that is written here: every path it takes, at a cost that fits a test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.conftest import toy_faces
+from tests.photos.test_recordio import labelled, record, write
+from tests.test_chain import Project
+
+IDENTITIES, PHOTOS = 5, 6
+# Only how long it takes is changed, never how anything is done.
+SHORTER = {"rounds: 100": "rounds: 2", "batches: 30": "batches: 2", "epochs: 50": "epochs: 4", "steps_at: [30, 40]": "steps_at: [2, 3]"}
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("project"))
+    profile = project.folder / "configs" / "paper.yaml"
+    text = profile.read_text(encoding="utf-8")
+    for before, after in SHORTER.items():
+        assert text.count(before) == 1
+        text = text.replace(before, after)
+    profile.write_text(text, encoding="utf-8")
+    return project
+
+
+@pytest.fixture(scope="module")
+def webface(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Aligned crops of 112×112 as InsightFace packs them: a header record, the photos, and a record an identity after them."""
+    faces = toy_faces(identities=IDENTITIES, photos=PHOTOS)
+    count = IDENTITIES * PHOTOS
+    records = [record(labelled([float(count + 1), float(count + 1 + IDENTITIES)], b"", 0))]
+    for key, (crop, label) in enumerate(zip(faces.shards[0], faces.label, strict=True), 1):
+        done, encoded = cv2.imencode(".jpg", np.ascontiguousarray(crop[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 95])
+        assert done
+        records.append(record(labelled([float(label)], encoded.tobytes(), key)))
+    for identity in range(IDENTITIES):
+        first = 1.0 + identity * PHOTOS
+        records.append(record(labelled([first, first + PHOTOS], b"", count + 1 + identity)))
+    return write(tmp_path_factory.mktemp("faces_webface_112x112"), records)
+
+
+def test_the_papers_study_over_a_small_rec(project: Project, webface: Path) -> None:
+    """In the full setting, the paper's other one; the partial one is what all other tests of the chain run."""
+    words = ("PROFILE=paper", "DATASET=webface", f"PHOTOS={webface}", "ARMS=clean error-min", "SETTING=full")
+    done = project.make("study", *words)
+    report = project.folder / done.stdout.strip().splitlines()[-1].removeprefix("report: ")
+    metrics = json.loads(report.with_name("metrics.json").read_text(encoding="utf-8"))
+    assert (metrics["setting"], metrics["classes"], metrics["identities"]) == ("full", IDENTITIES, IDENTITIES)
+    assert metrics["provenance"]["dataset"]["aligned"] == IDENTITIES * PHOTOS
+    for arm in metrics["arms"].values():
+        assert len(arm["protected"]["by_epoch"]) == 4
+        assert arm["others"] is None
+    noise = metrics["arms"]["error-min"]
+    assert noise["noise"]["rounds"] == 2
+    assert 0 < noise["imperceptibility"]["linf"] <= 16
