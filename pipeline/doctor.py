@@ -6,6 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from pipeline.evaluation.lpips import weights_file
 from pipeline.evaluation.summary import PACKAGES, hardware, installed
 from pipeline.runtime import Runtime
 
@@ -25,6 +26,10 @@ def examine(runtime: Runtime) -> str:
         f"disk        {shutil.disk_usage('.').free / 2**30:.0f} GiB free here",
     ]
     lines += [f"{name:<18}{installed(name) or 'MISSING: run `make setup`'}" for name in PACKAGES]
+    alexnet = weights_file()
+    lines.append(
+        f"lpips       {alexnet}" if alexnet.is_file() else f"lpips       not measured: torchvision's AlexNet weights are not at {alexnet}"
+    )
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     lines.append(f"chromium    {chromium or 'missing: only the report test in a browser needs it'}")
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from pipeline.errors import StageError
 from pipeline.evaluation.accuracy import group_accuracy
 from pipeline.evaluation.identification import identify
 from pipeline.evaluation.lfw_protocol import Embed, embedder_of, verify_lfw
+from pipeline.evaluation.lpips import lpips_of
 from pipeline.evaluation.separability import linear_class_accuracy, linear_separability
 from pipeline.evaluation.utility import found_again, matched
 from pipeline.evaluation.verification import verify
@@ -85,7 +86,7 @@ def evaluate_arm(
         measures = read_json(folder / "protected" / "measures.json")
         metrics["separability"] = what_a_linear_model_sees(table, arm, aligned, folder.parent, config.seed)
         metrics["noise"] = read_json(folder / "noise.json")
-        metrics["imperceptibility"] = measures["crops"]
+        metrics["imperceptibility"] = measures["crops"] | {"lpips": lpips_of(aligned, folder / "protected", table, runtime)}
         metrics["utility"] = {
             "match": matched(existing, aligned, folder / "protected", table),
             "detector": found_again(align_config, aligned, folder / "protected", runtime),

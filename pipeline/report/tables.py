@@ -99,15 +99,19 @@ def visibility_table(metrics: dict[str, Any]) -> Table | None:
     rows = []
     for arm, record in noisy(metrics).items():
         seen = record.get("imperceptibility")
-        linf, psnr, ssim, mean = at(seen, "linf"), at(seen, "psnr_db"), at(seen, "ssim"), at(record, "noise", "mean_abs")
+        linf, psnr, ssim, lpips, mean = *(at(seen, key) for key in ("linf", "psnr_db", "ssim", "lpips")), at(record, "noise", "mean_abs")
         rows.append([
             head(arm), cell(linf, level(linf)), cell(mean, NOT_MEASURED if not is_number(mean) else f"{mean:.1f}/255"),
             cell(psnr, number(psnr, 1, " dB")), cell(ssim, number(ssim, 3)),
+            cell(lpips, number(lpips, 3)),
         ])  # fmt: skip
     if not rows:
         return None
-    note = "Measured on the saved files, decoded back. The larger PSNR and SSIM, the less visible; SSIM is 1 where nothing changed."
-    return Table("visibility", "Change of the face crops", ["Arm", "Largest change", "Mean change", "PSNR", "SSIM"], rows, note)
+    note = (
+        "Measured on the saved files, decoded back. The larger PSNR and SSIM, and the smaller LPIPS, the less visible; where nothing "
+        "changed, SSIM is 1 and LPIPS 0. LPIPS is measured where AlexNet’s weights are at hand."
+    )
+    return Table("visibility", "Change of the face crops", ["Arm", "Largest change", "Mean change", "PSNR", "SSIM", "LPIPS"], rows, note)
 
 
 def photos_table(metrics: dict[str, Any]) -> Table | None:

@@ -104,7 +104,7 @@ def sample_metrics() -> dict[str, Any]:
             },
             "detector": {"photos": 300, "found": 0.9933, "landmarks_px": 0.41},
         }
-        record["imperceptibility"] = {"linf": 16, "psnr_db": 29.83, "ssim": 0.8217}
+        record["imperceptibility"] = {"linf": 16, "psnr_db": 29.83, "ssim": 0.8217, "lpips": 0.0713}
         record["photos"] = {
             "linf": 16, "psnr_db": 36.51, "ssim": 0.9614, "recrop_correlation": {"mean": 0.8732, "min": 0.7121}, "count": 1000,
         }  # fmt: skip
