@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
-from torchvision.transforms import v2
+
+if TYPE_CHECKING:
+    from torchvision.transforms import v2
 
 Augment = Callable[[Tensor, Tensor, Generator], tuple[Tensor, Tensor]]
 
@@ -88,11 +91,15 @@ def make_mixing(transform: v2.MixUp | v2.CutMix) -> Augment:
 
 def make_mixup(classes: int) -> Augment:
     """λ x + (1 − λ) x′, λ ~ Beta(1, 1), and the same of the labels (Zhang et al., ICLR 2018, section 2)."""
+    from torchvision.transforms import v2  # heavy: only where it is used
+
     return make_mixing(v2.MixUp(alpha=1.0, num_classes=classes))
 
 
 def make_cutmix(classes: int) -> Augment:
     """A rectangle of x′ pasted into x, area 1 − λ, λ ~ Beta(1, 1), labels mixed by area (Yun et al., ICCV 2019, section 3)."""
+    from torchvision.transforms import v2  # heavy: only where it is used
+
     return make_mixing(v2.CutMix(alpha=1.0, num_classes=classes))
 
 
@@ -101,6 +108,8 @@ def make_strong() -> Augment:
 
     A small affine change stands for SimCLR's random crop: aligned faces stay whole.
     """
+    from torchvision.transforms import v2  # heavy: only where it is used
+
     affine = v2.RandomAffine((-15, 15), translate=(0.1, 0.1), scale=(0.85, 1.15), shear=8, interpolation=v2.InterpolationMode.BILINEAR)
     transform = v2.Compose(
         [
@@ -140,6 +149,8 @@ def make_ueraser_augment() -> Augment:
     As in the authors' code (Qin et al. 2023, *Learning the Unlearnable*), kornia's TrivialAugment replaced by torchvision's, which works
     on uint8.
     """
+    from torchvision.transforms import v2  # heavy: only where it is used
+
     transform = v2.Compose([v2.RandomApply([v2.RandomChannelPermutation()], p=0.5), v2.TrivialAugmentWide()])
 
     def augment(x_BCHW: Tensor, label_B: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:

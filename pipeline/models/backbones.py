@@ -5,10 +5,14 @@ The names are those of `TrainConfig.model`. A trainer may use any network, so no
 
 from __future__ import annotations
 
+import importlib
+import importlib.machinery
+import importlib.util
+import sys
+from typing import Any
+
 import torch.nn.functional as F
-from facenet_pytorch import InceptionResnetV1
 from torch import Tensor, nn
-from torchvision.models import resnet18
 
 WIDTH = 512  # of every embedding
 
@@ -16,7 +20,7 @@ WIDTH = 512  # of every embedding
 def make_backbone(name: str, *, classes: int, dropout: float) -> tuple[nn.Module, nn.Linear]:
     """The backbone called `name` and a linear head of `classes` logits, weights drawn from torch's generator."""
     if name == "inception-resnet-v1":
-        network = InceptionResnetV1(pretrained=None, classify=True, num_classes=classes, dropout_prob=dropout)
+        network = inception_resnet_v1()(pretrained=None, classify=True, num_classes=classes, dropout_prob=dropout)
         head = network.logits
         network.logits = nn.Identity()  # type: ignore[assignment]  # what its last batch norm gives is the embedding
         return network, head
@@ -25,11 +29,28 @@ def make_backbone(name: str, *, classes: int, dropout: float) -> tuple[nn.Module
     return makers[name](dropout=dropout), nn.Linear(WIDTH, classes)
 
 
+def inception_resnet_v1() -> type[Any]:
+    """facenet-pytorch's network class, from its own file.
+
+    Importing the package as a whole imports its detector too, hence torchvision and the compiler behind it: seconds at each stage's start.
+    """
+    name = "facenet_pytorch_networks"
+    if name not in sys.modules:
+        found = importlib.util.find_spec("facenet_pytorch")
+        assert found is not None and found.submodule_search_locations is not None, "facenet-pytorch is not installed"
+        spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = list(found.submodule_search_locations)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+    return importlib.import_module(f"{name}.models.inception_resnet_v1").InceptionResnetV1
+
+
 def embedding_resnet18(*, dropout: float) -> nn.Module:
     """torchvision's ResNet-18 (He et al., CVPR 2016) with the embedding layer of ArcFace's networks in place of its head.
 
     The first convolution has stride 1: crops of 112 px are half as large as the photos the network was drawn for.
     """
+    from torchvision.models import resnet18  # heavy: only where it is used
+
     network = resnet18(weights=None)
     network.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
     network.fc = nn.Sequential(  # type: ignore[assignment]

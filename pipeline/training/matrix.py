@@ -12,7 +12,7 @@ from pipeline.artifacts import read_json
 from pipeline.config import TrainConfig, load
 from pipeline.errors import StageError
 from pipeline.runtime import Runtime, say
-from pipeline.training.trial import trial_key
+from pipeline.training.keys import trial_key
 
 
 def run_matrix(arms: list[str], trials: list[str], data: Path, run: Path, runtime: Runtime, *, jobs: int) -> None:

@@ -17,9 +17,8 @@ from pipeline.errors import StageError
 from pipeline.runtime import Runtime, say
 from pipeline.split import SPLIT_COLUMNS
 from pipeline.training.faces import FaceSet, face_set, lay_over
+from pipeline.training.keys import SURROGATE, training_inputs
 from pipeline.training.loop import TestPhotos, train_recogniser
-
-SURROGATE = "surrogate"  # the folder, beside the arms, of the clean network that adversarial noise is made against
 
 
 def training_set(table: Any, arm: str, aligned: Path, run: Path, *, share: float = 1.0, seed: int = 0) -> FaceSet:
@@ -64,14 +63,6 @@ def photos_protected(table: Any, share: float, seed: int) -> set[str]:
         order = np.random.default_rng((seed, 0x5A, int(label))).permutation(sorted(photos))
         chosen.update(order[: round(share * len(order))])
     return chosen
-
-
-def training_inputs(arm: str, run: Path, split: Path) -> list[Path]:
-    """The files that decide what an arm's training sees."""
-    if arm in ("clean", "removed", SURROGATE):
-        return [split]
-    protected = run / arm / "protected"
-    return [split, protected / "manifest.parquet", *sorted(protected.glob("crops-*.npy"))]
 
 
 def test_photos(table: Any, aligned: Path) -> TestPhotos:

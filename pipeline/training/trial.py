@@ -10,29 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.artifacts import read_json, read_table, sha256_of, sha256_of_files, write_json, write_text
-from pipeline.config import EvaluateConfig, TrainConfig, dump
+from pipeline.artifacts import read_json, read_table, write_json, write_text
+from pipeline.config import EvaluateConfig, TrainConfig
 from pipeline.evaluation.accuracy import group_accuracy
 from pipeline.evaluation.probes import last_layer_refit, linear_probe, linear_svm, nearest_neighbour
 from pipeline.models.recognisers import Recogniser, load_trained, make_recogniser
 from pipeline.runtime import Runtime, say
 from pipeline.split import SPLIT_COLUMNS
 from pipeline.training.faces import FaceSet, face_set
+from pipeline.training.keys import trial_key
 from pipeline.training.loop import TestPhotos, accuracy_by_group, predict, train_recogniser
-from pipeline.training.stage import test_photos, training_inputs, training_set
+from pipeline.training.stage import test_photos, training_set
 from pipeline.training.trials import trial_of
-
-CODE = ("training", "models", "countermeasures")
-
-
-def trial_key(config: TrainConfig, arm: str, run: Path, split: Path) -> str:
-    """What a trial's result belongs to: its config, the arm's inputs and the code that trains."""
-    room = Path(__file__).resolve().parents[1]
-    code = sorted(path for folder in CODE for path in (room / folder).glob("*.py"))
-    inputs = training_inputs(arm, run, split)
-    if config.trainer == "last-layer-refit":
-        inputs.append(run / arm / "model" / "weights.safetensors")
-    return sha256_of((dump(config) + arm + sha256_of_files(inputs) + sha256_of_files([*code, room / "evaluation" / "probes.py"])).encode())
 
 
 def run_trial(config: TrainConfig, scoring: EvaluateConfig, name: str, arm: str, run: Path, aligned: Path, runtime: Runtime) -> None:

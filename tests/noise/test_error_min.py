@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 from pipeline.config import NoiseConfig
 from pipeline.models.recognisers import make_recogniser
-from pipeline.noise.error_min import SearchResult, search_noise, update_noise
+from pipeline.noise.error_min import SearchResult, blurred, search_noise, update_noise
 from pipeline.runtime import Runtime
 from pipeline.training.faces import FaceSet
 from tests.conftest import toy_faces
@@ -212,3 +213,13 @@ def test_killed_search_goes_on_to_the_same_noise(cpu: Runtime, tmp_path: Path, m
         )
         assert rounds[0] == 1
         path.write_bytes(content)
+
+
+def test_blur_is_torchvisions() -> None:
+    """The blur written here, for want of a quick import, is the library's."""
+    from torchvision.transforms.v2.functional import gaussian_blur
+
+    x_KCHW = torch.randn(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    for sigma in (1.5, 3.0):
+        wanted = gaussian_blur(x_KCHW, kernel_size=[2 * math.ceil(3 * sigma) + 1] * 2, sigma=[sigma] * 2)
+        torch.testing.assert_close(blurred(x_KCHW, sigma), wanted)

@@ -1,0 +1,29 @@
+"""What a trained model belongs to: the files its training saw and, for a trial, the code. Without torch, so that asking is quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.artifacts import sha256_of, sha256_of_files
+from pipeline.config import TrainConfig, dump
+
+CODE = ("training", "models", "countermeasures")
+SURROGATE = "surrogate"  # the folder, beside the arms, of the clean network that adversarial noise is made against
+
+
+def training_inputs(arm: str, run: Path, split: Path) -> list[Path]:
+    """The files that decide what an arm's training sees."""
+    if arm in ("clean", "removed", SURROGATE):
+        return [split]
+    protected = run / arm / "protected"
+    return [split, protected / "manifest.parquet", *sorted(protected.glob("crops-*.npy"))]
+
+
+def trial_key(config: TrainConfig, arm: str, run: Path, split: Path) -> str:
+    """What a trial's result belongs to: its config, the arm's inputs and the code that trains."""
+    room = Path(__file__).resolve().parents[1]
+    code = sorted(path for folder in CODE for path in (room / folder).glob("*.py"))
+    inputs = training_inputs(arm, run, split)
+    if config.trainer == "last-layer-refit":
+        inputs.append(run / arm / "model" / "weights.safetensors")
+    return sha256_of((dump(config) + arm + sha256_of_files(inputs) + sha256_of_files([*code, room / "evaluation" / "probes.py"])).encode())
