@@ -1,0 +1,49 @@
+"""One row of `make bench`: what is measured, against what, one pair of runs at a time.
+
+Times differ between machines and moments, so what counts is the ratio of two sides measured one right after the other in one process (or in
+two alike). A module of `benchmarks/` that has a function `rows() -> list[Row]` takes part; it imports what is heavy inside its functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One repeat: `value` and, of the side it is held against, `other`, both in the row's unit; None where there is no other side."""
+
+    value: float
+    other: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row.
+
+    Attributes:
+        name: as in `bench.json`, such as `noise-search`.
+        unit: of the values: `images/s`, `s`, `MiB`, `TFLOP/s`.
+        against: name of the other side, such as `plain-reference`; empty where there is none.
+        text: one sentence for the page: what runs, on what data, on both sides.
+        measure: runs both sides once, one after the other.
+        lower_is_better: seconds and bytes; a rate is better higher.
+        target: the smallest ratio that is asked for; None: none is.
+        gpu: needs a CUDA device.
+    """
+
+    name: str
+    unit: str
+    against: str
+    text: str
+    measure: Callable[[], Pair]
+    lower_is_better: bool = False
+    target: float | None = None
+    gpu: bool = False
+
+    def ratio(self, pair: Pair) -> float | None:
+        """How many times better the value is than the other side: above 1 is faster or smaller. None where there is no other side."""
+        if pair.other is None:
+            return None
+        return pair.other / pair.value if self.lower_is_better else pair.value / pair.other
