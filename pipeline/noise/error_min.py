@@ -36,6 +36,7 @@ from pipeline.runtime import Runtime
 from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.faces import FaceSet
 from pipeline.training.loop import hash_seed
+from pipeline.training.optimiser import make_sgd, step
 
 CHECKPOINT_SECONDS = 60  # at most this much of the search is lost by a kill
 
@@ -95,8 +96,7 @@ def train_surrogate(
     total = torch.zeros((), device=device)
     for number in range(config.batches):
         done = (within - 1) * config.batches + number + 1
-        for group in optimiser.param_groups:
-            group["lr"] = config.lr * min(1.0, done / max(1, config.warmup_batches))
+        rate = config.lr * min(1.0, done / max(1, config.warmup_batches))
         index = random.choice(len(faces), size=min(config.batch, len(faces)), replace=False)
         x_BCHW, label_B = faces.batch(index, device)
         with torch.no_grad():
@@ -108,8 +108,7 @@ def train_surrogate(
         loss = F.cross_entropy(logits, label_B)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(surrogate.parameters(), config.clip)
-        optimiser.step()
+        step(optimiser, lr=rate, clip=config.clip)
         total += loss.detach()
     return float(total) / config.batches
 
@@ -199,9 +198,7 @@ def search_noise(
         if history and history[-1]["surrogate"] > number:
             continue
         surrogate = make_surrogate(number)
-        optimiser = torch.optim.SGD(
-            surrogate.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, foreach=True
-        )
+        optimiser = make_sgd(surrogate.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
         done = sum(record["surrogate"] == number for record in history)
         if state is not None and done:
             surrogate.load_state_dict(state["surrogate"])

@@ -22,6 +22,7 @@ from pipeline.models.recognisers import Recogniser, make_recogniser
 from pipeline.runtime import Runtime
 from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.faces import FaceSet
+from pipeline.training.optimiser import make_sgd, step
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def train_recogniser(
     transform = None
     if measure.fit is not None:
         transform = measure.fit(train.crops, len(train), train.label, classes, config.seed, device=device)
-    optimiser = torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, foreach=True)
+    optimiser = make_sgd(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
     history: list[dict[str, Any]] = []
     state = load_checkpoint(checkpoint, key, device)
     if state is not None:
@@ -138,8 +139,6 @@ def train_recogniser(
         loss_sum, wrong, seen, rate = torch.zeros((), device=device), torch.zeros((), device=device), 0, 0.0
         for number, index in enumerate(batches):
             rate = learning_rate(config, step=epoch * len(batches) + number, steps_per_epoch=len(batches))
-            for group in optimiser.param_groups:
-                group["lr"] = rate
             x_BCHW, label_B = train.batch(index, device)
             if transform is not None:
                 x_BCHW = transform(x_BCHW)  # fitted on photos as they are, so before any is mirrored
@@ -156,8 +155,7 @@ def train_recogniser(
             loss = F.cross_entropy(logits, target_B)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-            optimiser.step()
+            step(optimiser, lr=rate, clip=config.clip)
             loss_sum += loss.detach() * len(index)
             wrong += (logits.detach().argmax(1) != label_B).sum()
             seen += len(index)
