@@ -7,7 +7,7 @@ A memory map would keep a descriptor a file (WebFace aligned in chunks of 200 ph
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.artifacts import whole_file
 from pipeline.errors import StageError
 
 MOST_BUFFERS = 1000  # buffers of one read: the least limit of POSIX systems (IOV_MAX) is 1,024
@@ -25,7 +26,7 @@ class Shard:
     """One `.npy` of crops, uint8 N×H×W×3, RGB: what its header says. Indexing reads from disk."""
 
     path: Path
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]  # N, H, W, 3
     offset: int  # bytes before the first crop
 
     def __len__(self) -> int:
@@ -99,6 +100,18 @@ def open_shard(path: Path) -> Shard:
     return Shard(path, shape, offset)
 
 
+def write_shard(path: Path, shape: tuple[int, ...], parts: Iterable[np.ndarray]) -> Shard:
+    """Write crops that come in parts, uint8 (B, H, W, 3) in order, as one `.npy` of `shape`: whole or not at all."""
+    with whole_file(path) as temporary, open(temporary, "wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        offset = stream.tell()
+        for part in parts:
+            assert part.dtype == np.uint8 and part.shape[1:] == shape[1:]
+            stream.write(np.ascontiguousarray(part).data)
+        assert stream.tell() == offset + int(np.prod(shape)), f"{path}: the parts do not make up {shape}"
+    return Shard(path, shape, offset)
+
+
 @dataclass(frozen=True)
 class CropTable:
     """Where each crop of a table is: crop i is row `row[i]` of `shards[shard[i]]`, a file or an array in memory."""
@@ -109,6 +122,11 @@ class CropTable:
 
     def __len__(self) -> int:
         return len(self.row)
+
+    def part(self, index: np.ndarray) -> CropTable:
+        """The table of the crops at `index` (B,), with no other shards than theirs."""
+        used, shard = np.unique(self.shard[index], return_inverse=True)
+        return CropTable(tuple(self.shards[one] for one in used), shard, self.row[index])
 
     def crops(self, index: np.ndarray) -> np.ndarray:
         """Crops at `index` (B,): uint8, B×H×W×3, RGB."""

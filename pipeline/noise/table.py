@@ -76,3 +76,11 @@ def load_noise(folder: Path) -> tuple[NoiseTable, dict[str, Any]]:
     except (SafetensorError, OSError, KeyError, ValueError, AssertionError) as error:
         raise StageError(f"{path}: damaged ({error}); delete it and run the same command again") from None
     return table, read_json(folder / "noise.json")
+
+
+def load_rows(folder: Path, rows: np.ndarray) -> np.ndarray:
+    """Noise of `rows` (B,) int of a table on disk that `load_noise` found whole: int8 (B, 3, H, W). The rest of the table is not read."""
+    wanted, place = np.unique(rows, return_inverse=True)
+    with safe_open(folder / "noise.safetensors", "numpy") as stored:
+        delta = stored.get_slice("delta")
+        return np.concatenate([delta[row : row + 1] for row in wanted.tolist()])[place]

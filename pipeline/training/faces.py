@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.runtime import cores
-from pipeline.shards import Shard, crop_table, gather
+from pipeline.shards import crop_table, gather
 
 LOAD = 512  # crops read at once while a set is loaded onto a device
 
@@ -23,7 +23,7 @@ LOAD = 512  # crops read at once while a set is loaded onto a device
 class FaceSet:
     """Aligned crops with labels. `shards[shard[i]][row[i]]` is crop i: uint8, 112×112×3, RGB."""
 
-    shards: tuple[np.ndarray | Shard, ...]
+    shards: tuple[Any, ...]  # each a `Shard` on disk, or an array in memory: uint8 (n, 112, 112, 3)
     shard: np.ndarray  # (N,) int
     row: np.ndarray  # (N,) int
     label: np.ndarray  # (N,) int64
