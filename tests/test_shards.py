@@ -98,7 +98,7 @@ def test_damage_is_named(three: tuple[Path, dict[str, np.ndarray]]) -> None:
 def test_only_whole_crops_of_the_right_shape_are_read_into(three: tuple[Path, dict[str, np.ndarray]]) -> None:
     shard: Shard = open_shard(three[0] / "crops-a.npy")
     with pytest.raises(AssertionError):
-        shard.read(np.arange(2), np.empty((2, 5, 6, 3), np.uint8), np.arange(2))
+        gather([shard], np.zeros(2, np.int64), np.arange(2), np.empty((2, 5, 6, 3), np.uint8))
 
 
 def test_written_in_parts_is_what_numpy_writes(tmp_path: Path) -> None:
