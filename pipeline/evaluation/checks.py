@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts import open_crops
 from pipeline.config import EvaluateConfig, SplitConfig
 from pipeline.evaluation.trials import lost_to
-from pipeline.split import near_duplicates, perceptual_hash
+from pipeline.shards import crop_table
+from pipeline.split import hashes_of, near_duplicates
 
 Check = dict[str, Any]
 FEWEST_IDENTITIES = 20  # below this an interval resampled by identity is too rough to rest a claim on
@@ -25,12 +25,11 @@ def split_checks(table: Any, hashes_of_photos: Any, config: SplitConfig, aligned
     """No photo, and no near-duplicate of one, on both sides of the split."""
     digest = table["photo"].map(hashes_of_photos)
     both = set(digest[table["part"] == "train"]) & set(digest[table["part"] == "test"])
-    shards = {name: open_crops(aligned / name) for name in table["shard"].unique()}
+    hashes, part = hashes_of(crop_table(table, aligned)), table["part"].to_numpy()
     straddling = 0
-    for _, photos in table.groupby("identity"):
-        crops = [shards[shard][row] for shard, row in zip(photos["shard"], photos["row"], strict=True)]
-        groups = near_duplicates(np.stack([perceptual_hash(crop) for crop in crops]), config.duplicate_bits)
-        train, test = groups[photos["part"] == "train"], groups[photos["part"] == "test"]
+    for photos in table.groupby("identity").indices.values():
+        groups = near_duplicates(hashes[photos], config.duplicate_bits)
+        train, test = groups[part[photos] == "train"], groups[part[photos] == "test"]
         straddling += int(np.isin(test, train).sum())
     return [
         check("no photo on both sides", not both, f"{len(both)} photos are in training and in test", blocks=True),
