@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipeline.distributed import Ranks, launched
 from pipeline.errors import RequestError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class Runtime:
     device: str  # "cpu", "cuda", "cuda:1"
     workers: int  # processes, or threads where a stage is one process
     precision: str  # "fp32" or "bf16": the dtype of matrix products under autocast
+    ranks: Ranks = Ranks()  # this process among those of the run
 
     def torch_device(self) -> torch.device:
         """The torch device."""
@@ -59,8 +61,11 @@ def cuda_is_usable() -> bool:
     return torch.cuda.is_available()
 
 
-def decide(device: str = "auto", workers: str = "auto", precision: str = "auto") -> Runtime:
-    """Decide where to run. `RequestError` if the device asked for is not there (no silent fallback)."""
+def decide(device: str = "auto", workers: str = "auto", precision: str = "auto", *, ranks: Ranks = Ranks()) -> Runtime:  # noqa: B008
+    """Decide where to run. `RequestError` if the device asked for is not there (no silent fallback).
+
+    With several ranks on GPUs each has its own, number `ranks.local` of this machine.
+    """
     if workers == "auto":
         count = cores()
     elif workers.isdigit() and 1 <= int(workers) <= 1024:
@@ -78,11 +83,19 @@ def decide(device: str = "auto", workers: str = "auto", precision: str = "auto")
             raise RequestError(f"DEVICE={device}: allowed are cuda:0 to cuda:{torch.cuda.device_count() - 1}")
     elif device != "cpu":
         raise RequestError(f"DEVICE={device}: allowed are auto, cpu, cuda, cuda:N")
+    if ranks.size > 1 and device.startswith("cuda"):
+        import torch
+
+        if device != "cuda":
+            raise RequestError(f"DEVICE={device}: each process has a GPU of its own; allowed are auto, cpu and cuda")
+        if ranks.local >= torch.cuda.device_count():
+            raise RequestError(f"NPROC: this machine has {torch.cuda.device_count()} GPU(s), and each process needs one of its own")
+        device = f"cuda:{ranks.local}"
     if precision == "auto":
         precision = "bf16" if device.startswith("cuda") or cpu_has_fast_bf16() else "fp32"
     elif precision not in ("fp32", "bf16"):
         raise RequestError(f"PRECISION={precision}: allowed are auto, fp32, bf16")
-    return Runtime(device=device, workers=count, precision=precision)
+    return Runtime(device=device, workers=count, precision=precision, ranks=ranks)
 
 
 def prepare_torch(runtime: Runtime, threads: int) -> None:
@@ -93,11 +106,16 @@ def prepare_torch(runtime: Runtime, threads: int) -> None:
     torch.set_flush_denormal(True)
     if runtime.device.startswith("cuda"):
         torch.backends.cudnn.benchmark = True
+        # Beside bf16 products TF32 (10 bits of mantissa to bf16's 7) loses nothing; whoever asks for fp32 gets it.
+        tf32 = "tf32" if runtime.precision == "bf16" else "ieee"
+        torch.backends.cuda.matmul.fp32_precision = tf32
+        torch.backends.cudnn.conv.fp32_precision = tf32
 
 
 def say(message: str) -> None:
-    """One line for the person watching, on stderr: results go to stdout."""
-    print(message, file=sys.stderr, flush=True)
+    """One line for the person watching, on stderr: results go to stdout. Of several ranks the first alone speaks."""
+    if launched(os.environ).first:
+        print(message, file=sys.stderr, flush=True)
 
 
 def progress(items: Iterable[Any] | None, *, what: str, unit: str, total: int | None = None) -> Any:
