@@ -52,7 +52,7 @@ def main() -> None:
         return search_noise(config, lambda _: model, faces, faces.label, rows=4, runtime=runtime, report=lambda _: None).delta
 
     def plain() -> np.ndarray:
-        return reference_search(config, surrogate(), faces.shards[0], faces.label, 4)[0].numpy()
+        return reference_search(config, surrogate(), faces.crops(np.arange(len(faces))), faces.label, 4)[0].numpy()
 
     images = config.batches * min(config.batch, len(faces)) + len(faces)
     ratios, fast_rates, agreement = [], [], []

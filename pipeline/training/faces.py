@@ -1,8 +1,10 @@
-"""Crops as a data set: memory-mapped shards, gathered by index; protected crops laid over clean ones."""
+"""Crops as a data set: gathered from shards by index; protected crops laid over clean ones; read ahead, or held on the device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,15 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.artifacts import open_crops
-from pipeline.errors import StageError
+from pipeline.runtime import cores
+from pipeline.shards import Shard, crop_table, gather
+
+LOAD = 512  # crops read at once while a set is loaded onto a device
 
 
 @dataclass(frozen=True)
 class FaceSet:
     """Aligned crops with labels. `shards[shard[i]][row[i]]` is crop i: uint8, 112×112×3, RGB."""
 
-    shards: tuple[np.ndarray, ...]
+    shards: tuple[np.ndarray | Shard, ...]
     shard: np.ndarray  # (N,) int
     row: np.ndarray  # (N,) int
     label: np.ndarray  # (N,) int64
@@ -29,20 +33,28 @@ class FaceSet:
         return len(self.label)
 
     def crops(self, index: np.ndarray) -> np.ndarray:
-        """Crops at `index` (B,): uint8, B×112×112×3, RGB, copied from the mapped shards."""
-        height, width = self.shards[0].shape[1:3]
-        crops = np.empty((len(index), height, width, 3), np.uint8)
-        shard, row = self.shard[index], self.row[index]
-        for one in np.unique(shard):
-            here = np.flatnonzero(shard == one)
-            crops[here] = self.shards[one][row[here]]
+        """Crops at `index` (B,): uint8, B×112×112×3, RGB, read from the shards."""
+        crops = np.empty((len(index), *self.shards[0].shape[1:]), np.uint8)
+        gather(self.shards, self.shard[index], self.row[index], crops)
         return crops if self.process is None else self.process(crops)
+
+    def read(self, index: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+        """What `batch` sends to `device`, still in the computer's memory: uint8 (B, 112, 112, 3), RGB, and int64 (B,).
+
+        For a CUDA device in page-locked memory, from which the copy runs beside the computation.
+        """
+        pinned = device.type == "cuda"
+        x_BHWC = torch.empty((len(index), *self.shards[0].shape[1:]), dtype=torch.uint8, pin_memory=pinned)
+        if self.process is None:
+            gather(self.shards, self.shard[index], self.row[index], x_BHWC.numpy())
+        else:
+            x_BHWC.copy_(torch.from_numpy(self.crops(index)))
+        label_B = torch.from_numpy(self.label[index])
+        return x_BHWC, label_B.pin_memory() if pinned else label_B
 
     def batch(self, index: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
         """Crops and labels at `index` on `device`: float32 in [0, 1], (B, 3, 112, 112) channels_last; int64 (B,)."""
-        x_BHWC = torch.from_numpy(self.crops(index)).to(device, non_blocking=True)
-        x_BCHW = x_BHWC.permute(0, 3, 1, 2).float().div_(255)  # a permuted NHWC array is already channels_last
-        return x_BCHW, torch.from_numpy(self.label[index]).to(device)
+        return sent(*self.read(index, device), device)
 
     def where(self, mask: np.ndarray) -> FaceSet:
         """The part of the set where `mask` (N,) holds; shards are shared."""
@@ -53,21 +65,104 @@ class FaceSet:
         return replace(self, process=process)
 
 
+@dataclass(frozen=True)
+class ResidentFaces:
+    """A whole set on a device, processed already: the same `batch` as the set it was loaded from, without a read or a copy."""
+
+    x_NHWC: Tensor  # uint8 (N, 112, 112, 3), RGB
+    label_N: Tensor  # int64 (N,), on the same device
+    label: np.ndarray  # the same numbers for the CPU
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def batch(self, index: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Crops and labels at `index` on `device`, which is the set's own: as `FaceSet.batch`."""
+        assert device.type == self.x_NHWC.device.type, f"the set is on {self.x_NHWC.device}, not on {device}"
+        index_B = torch.from_numpy(np.asarray(index, np.int64)).to(self.x_NHWC.device)
+        return as_floats(self.x_NHWC[index_B]), self.label_N[index_B]
+
+
+Faces = FaceSet | ResidentFaces
+
+
+def as_floats(x_BHWC: Tensor) -> Tensor:
+    """uint8 (B, H, W, 3) to float32 in [0, 1], (B, 3, H, W), on the same device."""
+    return x_BHWC.permute(0, 3, 1, 2).float().div_(255)  # a permuted NHWC array is already channels_last
+
+
+def sent(x_BHWC: Tensor, label_B: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What `FaceSet.read` gave as a batch on `device`: uint8 travels, a quarter of the bytes; it becomes float there."""
+    return as_floats(x_BHWC.to(device, non_blocking=True)), label_B.to(device, non_blocking=True)
+
+
+def prefetched(
+    faces: Faces, batches: Iterable[np.ndarray], device: torch.device, *, ahead: int | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """`faces.batch(index, device)` for each index of `batches`, in their order, the next ones read while one is used.
+
+    Args:
+        batches: indices (B,) int, taken as they are needed.
+        ahead: batches read at the same time, each in a thread of its own; 0: none, each is read when it is asked for. None: 4 for a CUDA
+            device, 1 on the CPU, 0 there with a single core, where there is nobody to read ahead.
+
+    Raises:
+        StageError: a shard cannot be read; raised when its batch is due.
+    """
+    if ahead is None:
+        ahead = 4 if device.type == "cuda" else min(1, cores() - 1)
+    if isinstance(faces, ResidentFaces) or ahead == 0:
+        for index in batches:
+            yield faces.batch(index, device)
+        return
+    for x_BHWC, label_B in read_ahead(faces, batches, device, ahead):
+        yield sent(x_BHWC, label_B, device)
+
+
+def read_ahead(faces: FaceSet, batches: Iterable[np.ndarray], device: torch.device, ahead: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """`faces.read(index, device)` for each index of `batches` in order, `ahead` of them being read by threads."""
+    readers = ThreadPoolExecutor(ahead, thread_name_prefix="crops")
+    under_way: deque[Future[tuple[Tensor, Tensor]]] = deque()
+    try:
+        for index in batches:
+            under_way.append(readers.submit(faces.read, index, device))
+            if len(under_way) > ahead:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+    finally:  # also where the one who asked has had enough
+        readers.shutdown(wait=True, cancel_futures=True)
+
+
+def resident(faces: FaceSet, device: torch.device, budget_bytes: int | None = None) -> Faces:
+    """The whole set on `device` if its crops take at most `budget_bytes`, else `faces` as it is; both have the same `batch`.
+
+    WebFace's 490,623 crops are 18.5 GB. Held crops are processed once, which gives what processing at each read gives: `process` takes
+    each crop by itself and is deterministic.
+
+    Args:
+        budget_bytes: None: half of what is free on a CUDA device; nothing elsewhere, since reading from the page cache costs little more.
+    """
+    if budget_bytes is None:
+        budget_bytes = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 0
+    shape = (len(faces), *faces.shards[0].shape[1:])
+    if len(faces) == 0 or int(np.prod(shape, dtype=np.int64)) > budget_bytes:
+        return faces
+    x_NHWC = torch.empty(shape, dtype=torch.uint8, device=device)
+    parts = [np.arange(start, min(start + LOAD, len(faces))) for start in range(0, len(faces), LOAD)]
+    for part, (x_BHWC, _) in zip(parts, read_ahead(faces, parts, device, 4 if device.type == "cuda" else 1), strict=True):
+        x_NHWC[part[0] : part[-1] + 1].copy_(x_BHWC, non_blocking=True)
+    return ResidentFaces(x_NHWC, torch.tensor(faces.label, device=device), faces.label)
+
+
 def face_set(table: Any, folder: Path) -> FaceSet:
     """A set from a DataFrame's rows with columns `shard` (file name in `folder`), `row` and `label`.
 
     Raises:
         StageError: a shard is missing or damaged, or is shorter than the table says.
     """
-    names = sorted(table["shard"].unique())
-    shards = tuple(open_crops(folder / name) for name in names)
-    codes = {name: code for code, name in enumerate(names)}
-    shard, row = table["shard"].map(codes).to_numpy(np.int64), table["row"].to_numpy(np.int64)
-    for code, name in enumerate(names):
-        rows = row[shard == code]
-        if rows.min() < 0 or rows.max() >= len(shards[code]):
-            raise StageError(f"{folder / name}: has {len(shards[code])} crops, row {rows.max()} is wanted; delete it and run again")
-    return FaceSet(shards, shard, row, table["label"].to_numpy(np.int64))
+    places = crop_table(table, folder)
+    return FaceSet(places.shards, places.shard, places.row, table["label"].to_numpy(np.int64))
 
 
 def lay_over(clean: FaceSet, clean_photos: np.ndarray, protected: FaceSet, protected_photos: np.ndarray) -> FaceSet:
