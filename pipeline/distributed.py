@@ -96,8 +96,16 @@ class Ranks:
         import torch.distributed as dist
 
         stacked = tensor.new_empty((self.size, *tensor.shape))
-        dist.all_gather_into_tensor(stacked, tensor.contiguous())
+        dist.all_gather_into_tensor(stacked.view(-1), tensor.reshape(-1))
         return stacked
+
+    def rows(self, own: Tensor, count: int) -> Tensor:
+        """The rows of all ranks' shares of `count`, in order, from this rank's `own`: (count, …)."""
+        if self.size == 1:
+            return own
+        whole = own.new_zeros((count, *own.shape[1:]))
+        whole[self.share(count)] = own
+        return self.sum_(whole)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Add up `.grad` over the ranks: one sum for all of them, in a flat buffer that the gradients then lie in.
@@ -116,28 +124,38 @@ class Ranks:
         for grad in grads:
             views.append(torch.as_strided(flat, grad.shape, grad.stride(), start))
             start += grad.numel()
-        torch._foreach_copy_(views, grads)
+        torch._foreach_copy_(views, grads)  # type: ignore[attr-defined]
         self.sum_(flat)
         for parameter, view in zip(having, views, strict=True):
             parameter.grad = view
 
-    def agree(self, value: Any, what: str) -> None:
-        """Check that every rank has the same `value` (anything that compares); `StageError` names `what` where not."""
+    def values(self, value: Any) -> list[Any]:
+        """`value` of every rank, small and picklable."""
         if self.size == 1:
-            return
+            return [value]
         import torch.distributed as dist
 
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
+        return values
+
+    def agree(self, value: Any, what: str) -> None:
+        """Check that every rank has the same `value` (anything that compares); `StageError` names `what` where not."""
+        values = self.values(value)
         if any(other != value for other in values):
-            raise StageError(f"{what}: the processes of this run found different ones ({', '.join(map(str, values))}); they must share files")
+            raise StageError(
+                f"{what}: the processes of this run found different ones ({', '.join(map(str, values))}); they must share files"
+            )
+
+
+ONE_PROCESS = Ranks()
 
 
 def launched(environment: Mapping[str, str]) -> Ranks:
     """The ranks that `torchrun` says there are in `environment`; one process where it did not start this one."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     if any(name not in environment for name in names):
-        return Ranks()
+        return ONE_PROCESS
     try:
         rank, size, local = (int(environment[name]) for name in names)
     except ValueError:
@@ -177,7 +195,7 @@ def joined(ranks: Ranks, device: torch.device, *, meet: str = "env://") -> Itera
     except dist.DistError as error:
         raise StageError(lost) from error
     except RuntimeError as error:
-        if "gloo" in str(error).lower() or "connection" in str(error).lower():  # gloo's errors have no class of their own
+        if any(sign in str(error).lower() for sign in ("connection closed", "connection reset", "timed out")):  # gloo has no class for it
             raise StageError(lost) from error
         raise
     finally:

@@ -8,11 +8,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.distributed import Ranks, launched
+from pipeline.distributed import ONE_PROCESS, Ranks, launched
 from pipeline.errors import RequestError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+
+# torch.compile's modes, and when: auto is its default mode, on a GPU, where a run is long enough to win back the minutes of compiling
+COMPILE = ("auto", "off", "default", "reduce-overhead", "max-autotune-no-cudagraphs")
+WORTH_COMPILING = 5000  # steps
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,8 @@ class Runtime:
     device: str  # "cpu", "cuda", "cuda:1"
     workers: int  # processes, or threads where a stage is one process
     precision: str  # "fp32" or "bf16": the dtype of matrix products under autocast
-    ranks: Ranks = Ranks()  # this process among those of the run
+    ranks: Ranks = ONE_PROCESS  # this process among those of the run
+    compile: str = "auto"  # how torch.compile is used on networks, one of COMPILE
 
     def torch_device(self) -> torch.device:
         """The torch device."""
@@ -35,6 +41,25 @@ class Runtime:
         import torch
 
         return torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.precision == "bf16")
+
+    def compile_mode(self, steps: int) -> str | None:
+        """The mode of torch.compile for a network that will take `steps` steps; None: it runs as it is.
+
+        On a CPU compiling did not pay for training. Over several ranks each batch norm is a sum over processes, which would cut what is
+        compiled into pieces.
+        """
+        if self.compile != "auto":
+            return None if self.compile == "off" else self.compile
+        return "default" if self.device.startswith("cuda") and self.ranks.size == 1 and steps >= WORTH_COMPILING else None
+
+    def tensor(self, array: np.ndarray) -> torch.Tensor:
+        """A NumPy array on the device, sent without waiting for what the device is doing."""
+        import torch
+
+        tensor = torch.from_numpy(array)
+        if self.device.startswith("cuda"):
+            return tensor.pin_memory().to(self.torch_device(), non_blocking=True)
+        return tensor
 
 
 def cores() -> int:
@@ -61,7 +86,9 @@ def cuda_is_usable() -> bool:
     return torch.cuda.is_available()
 
 
-def decide(device: str = "auto", workers: str = "auto", precision: str = "auto", *, ranks: Ranks = Ranks()) -> Runtime:  # noqa: B008
+def decide(
+    device: str = "auto", workers: str = "auto", precision: str = "auto", *, compile: str = "auto", ranks: Ranks = ONE_PROCESS
+) -> Runtime:
     """Decide where to run. `RequestError` if the device asked for is not there (no silent fallback).
 
     With several ranks on GPUs each has its own, number `ranks.local` of this machine.
@@ -95,7 +122,9 @@ def decide(device: str = "auto", workers: str = "auto", precision: str = "auto",
         precision = "bf16" if device.startswith("cuda") or cpu_has_fast_bf16() else "fp32"
     elif precision not in ("fp32", "bf16"):
         raise RequestError(f"PRECISION={precision}: allowed are auto, fp32, bf16")
-    return Runtime(device=device, workers=count, precision=precision, ranks=ranks)
+    if compile not in COMPILE:
+        raise RequestError(f"COMPILE={compile}: allowed are {', '.join(COMPILE)}")
+    return Runtime(device=device, workers=count, precision=precision, ranks=ranks, compile=compile)
 
 
 def prepare_torch(runtime: Runtime, threads: int) -> None:
@@ -109,7 +138,7 @@ def prepare_torch(runtime: Runtime, threads: int) -> None:
         # Beside bf16 products TF32 (10 bits of mantissa to bf16's 7) loses nothing; whoever asks for fp32 gets it.
         tf32 = "tf32" if runtime.precision == "bf16" else "ieee"
         torch.backends.cuda.matmul.fp32_precision = tf32
-        torch.backends.cudnn.conv.fp32_precision = tf32
+        torch.backends.cudnn.conv.fp32_precision = tf32  # type: ignore[attr-defined]
 
 
 def say(message: str) -> None:

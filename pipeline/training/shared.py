@@ -31,7 +31,7 @@ class Spread:
         return self.part
 
     def weights_like(self, tensor: Tensor) -> Tensor:
-        """The weight of each rank's mean in the global batch's, (ranks, 1), of the dtype and on the device of `tensor`; copied there once."""
+        """The weight of each rank's mean in the global batch's, (ranks, 1), in dtype and place like `tensor`; copied there once."""
         assert self.part is not None
         key = (self.part.sizes, tensor.dtype, tensor.device)
         if key not in self.weights:
@@ -63,7 +63,12 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
             return super().forward(input)
         part = self.spread.part
         assert part is not None and len(input) == part.stop - part.start, "say how the batch is spread before the forward pass"
-        assert self.num_batches_tracked is not None and self.running_mean is not None and self.running_var is not None
+        assert (
+            self.momentum is not None
+            and self.num_batches_tracked is not None
+            and self.running_mean is not None
+            and self.running_var is not None
+        )
         output, mean_C, var_C = BatchNormOverRanks.apply(input, self.weight, self.bias, self.eps, self.spread)  # type: ignore[misc]
         with torch.no_grad():
             values = part.count * input[0, 0].numel()
