@@ -20,15 +20,13 @@ Job = Callable[[Runtime, Path], Any]
 
 def run_ranks(job: Job, folder: Path, *, size: int = 2) -> list[Any]:
     """What `job(runtime, folder)` gives in each of `size` processes; `RuntimeError` holds the traceback of the first that failed."""
-    folder.mkdir(parents=True, exist_ok=True)
     context = torch.multiprocessing.get_context("spawn")
     meet = folder / "meet"
-    meet.unlink(missing_ok=True)
     processes = [context.Process(target=one_rank, args=(job, folder, rank, size, meet.as_uri())) for rank in range(size)]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(300)
         if process.is_alive():
             process.kill()
     found = [pickle.loads((folder / f"rank{rank}").read_bytes()) for rank in range(size)]

@@ -23,7 +23,11 @@ from tests.distributed.ranks import run_ranks
 from tests.noise.test_error_min import TinyNet, config_of
 from tests.training.test_loop import train
 
+pytestmark = pytest.mark.slow  # starting two processes takes most of it, so one pair does all the work that does not end it
 SIZES = (6, 5, 1)  # photos of a batch: even, uneven, fewer than ranks
+
+
+Pair = dict[str, list[Any]]  # of each job, what it gave in each process
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
@@ -86,9 +90,9 @@ def step_of_each_size(runtime: Runtime, folder: Path) -> list[list[Tensor]]:
     return found
 
 
-def test_batch_norm_dropout_and_gradients_are_those_of_one_process(cpu: Runtime, tmp_path: Path) -> None:
+def test_batch_norm_dropout_and_gradients_are_those_of_one_process(cpu: Runtime, tmp_path: Path, pair: Pair) -> None:
     wanted = step_of_each_size(cpu, tmp_path)
-    for found in run_ranks(step_of_each_size, tmp_path):
+    for found in pair["step_of_each_size"]:
         for count, mine, others in zip(SIZES, found, wanted, strict=True):
             assert len(mine) == len(others)
             for one, other in zip(mine, others, strict=True):
@@ -111,16 +115,15 @@ def released_search(runtime: Runtime, folder: Path) -> tuple[np.ndarray, list[di
 
 
 @pytest.mark.parametrize("search", [noise_search, released_search])
-def test_noise_is_that_of_one_process(search: Any, cpu: Runtime, tmp_path: Path) -> None:
-    wanted, history = search(cpu, tmp_path / "one")
-    (mine, records), (other, _) = run_ranks(search, tmp_path / "two")
+def test_noise_is_that_of_one_process(search: Any, cpu: Runtime, tmp_path: Path, pair: Pair) -> None:
+    wanted, history = search(cpu, tmp_path)
+    (mine, records), (other, _) = pair[search.__name__]
     assert np.array_equal(mine, other), "the ranks disagree"
     assert np.abs(wanted).max() > 0
     assert (np.sign(mine) == np.sign(wanted)).mean() >= 0.99
     assert np.isclose(mine, wanted, atol=1e-3).mean() >= 0.99
     assert [record["error"] for record in records] == [record["error"] for record in history]
     assert [record["loss"] for record in records] == pytest.approx([record["loss"] for record in history], abs=1e-3)
-    assert [path.name for path in (tmp_path / "two").glob("*.pt")] == []  # too quick for a checkpoint
 
 
 def adversarial(runtime: Runtime, folder: Path) -> np.ndarray:
@@ -135,9 +138,9 @@ def adversarial(runtime: Runtime, folder: Path) -> np.ndarray:
     )
 
 
-def test_adversarial_noise_is_that_of_one_process(cpu: Runtime, tmp_path: Path) -> None:
+def test_adversarial_noise_is_that_of_one_process(cpu: Runtime, tmp_path: Path, pair: Pair) -> None:
     wanted = adversarial(cpu, tmp_path)
-    for found in run_ranks(adversarial, tmp_path):
+    for found in pair["adversarial"]:
         assert np.isclose(found, wanted, atol=1e-3).mean() >= 0.99
 
 
@@ -160,8 +163,10 @@ def training(runtime: Runtime, folder: Path, *, stop: int | None = None, counter
     return history, epochs, labels, embeddings
 
 
-def killed_training(runtime: Runtime, folder: Path) -> tuple[Any, ...]:
-    return training(runtime, folder, stop=2)
+def resumed_training(runtime: Runtime, folder: Path) -> tuple[Any, ...]:
+    """Killed in epoch 2, after the checkpoint of epoch 1, and started again."""
+    assert training(runtime, folder, stop=2) == ()
+    return training(runtime, folder)
 
 
 def mixed_training(runtime: Runtime, folder: Path) -> tuple[Any, ...]:
@@ -172,11 +177,10 @@ def numbers(history: list[dict[str, Any]]) -> list[list[float]]:
     return [[record[name] for name in ("loss", "train_error", "protected", "others", "lr")] for record in history]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("job", [training, mixed_training])
-def test_training_is_that_of_one_process(job: Any, cpu: Runtime, tmp_path: Path) -> None:
-    wanted, _, labels, embeddings = job(cpu, tmp_path / "one")
-    mine, other = run_ranks(job, tmp_path / "two")
+def test_training_is_that_of_one_process(job: Any, cpu: Runtime, tmp_path: Path, pair: Pair) -> None:
+    wanted, _, labels, embeddings = job(cpu, tmp_path)
+    mine, other = pair[job.__name__]
     assert numbers(mine[0]) == numbers(other[0]), "the ranks disagree"
     for one, two in zip(numbers(mine[0]), numbers(wanted), strict=True):
         assert one == pytest.approx(two, abs=2e-3)
@@ -184,13 +188,10 @@ def test_training_is_that_of_one_process(job: Any, cpu: Runtime, tmp_path: Path)
     assert np.allclose(mine[3], embeddings, atol=5e-3)
 
 
-@pytest.mark.slow
-def test_killed_training_goes_on_to_the_same_end(tmp_path: Path) -> None:
-    whole = run_ranks(training, tmp_path / "whole")[0]
-    assert run_ranks(killed_training, tmp_path / "cut") == [(), ()]
-    resumed = run_ranks(training, tmp_path / "cut")
-    assert [epochs for _, epochs, _, _ in resumed] == [[2], [2]]
-    for history, _, labels, embeddings in resumed:
+def test_killed_training_goes_on_to_the_same_end(pair: Pair) -> None:
+    whole = pair["training"][0]
+    assert [epochs for _, epochs, _, _ in pair["resumed_training"]] == [[2], [2]]
+    for history, _, labels, embeddings in pair["resumed_training"]:
         assert numbers(history) == numbers(whole[0])
         assert np.array_equal(labels, whole[2]) and np.array_equal(embeddings, whole[3])
 
@@ -215,5 +216,19 @@ def disagree(runtime: Runtime, folder: Path) -> str:
     return "said"
 
 
-def test_ranks_that_resume_from_different_states_say_so(tmp_path: Path) -> None:
-    assert run_ranks(disagree, tmp_path) == ["said", "said"]
+def test_ranks_that_resume_from_different_states_say_so(pair: Pair) -> None:
+    assert pair["disagree"] == ["said", "said"]
+
+
+JOBS = (step_of_each_size, noise_search, released_search, adversarial, training, mixed_training, resumed_training, disagree)
+
+
+def every_job(runtime: Runtime, folder: Path) -> dict[str, Any]:
+    return {job.__name__: job(runtime, folder / job.__name__) for job in JOBS}
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """What each job gave in each of two processes."""
+    one, two = run_ranks(every_job, tmp_path_factory.mktemp("pair"))
+    return {name: [one[name], two[name]] for name in one}
