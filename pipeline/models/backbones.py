@@ -5,14 +5,10 @@ The names are those of `TrainConfig.model`. A trainer may use any network, so no
 
 from __future__ import annotations
 
-import importlib
-import importlib.machinery
-import importlib.util
-import sys
-from typing import Any
-
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from pipeline.models.inception import inception_resnet_v1
 
 WIDTH = 512  # of every embedding
 
@@ -20,28 +16,13 @@ WIDTH = 512  # of every embedding
 def make_backbone(name: str, *, classes: int, dropout: float) -> tuple[nn.Module, nn.Linear]:
     """The backbone called `name` and a linear head of `classes` logits, weights drawn from torch's generator."""
     if name == "inception-resnet-v1":
-        network = inception_resnet_v1()(pretrained=None, classify=True, num_classes=classes, dropout_prob=dropout)
+        network = inception_resnet_v1(classes=classes, dropout=dropout)
         head = network.logits
         network.logits = nn.Identity()  # type: ignore[assignment]  # what its last batch norm gives is the embedding
         return network, head
     makers = {"resnet18": embedding_resnet18, "mobilefacenet": MobileFaceNet}
     assert name in makers, name
     return makers[name](dropout=dropout), nn.Linear(WIDTH, classes)
-
-
-def inception_resnet_v1() -> type[Any]:
-    """facenet-pytorch's network class, from its own file.
-
-    Importing the package as a whole imports its detector too, hence torchvision and the compiler behind it: seconds at each stage's start.
-    """
-    name = "facenet_pytorch_networks"
-    if name not in sys.modules:
-        found = importlib.util.find_spec("facenet_pytorch")
-        assert found is not None and found.submodule_search_locations is not None, "facenet-pytorch is not installed"
-        spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
-        spec.submodule_search_locations = list(found.submodule_search_locations)
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-    return importlib.import_module(f"{name}.models.inception_resnet_v1").InceptionResnetV1
 
 
 def embedding_resnet18(*, dropout: float) -> nn.Module:

@@ -42,6 +42,7 @@ from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.compiled import for_full_batches
 from pipeline.training.faces import Faces, FaceSet, prefetched, resident
 from pipeline.training.loop import hash_seed
+from pipeline.training.optimiser import make_sgd, step
 from pipeline.training.shared import Spread, spread_over
 
 CHECKPOINT_SECONDS = 60  # at most this much of the search is lost by a kill
@@ -123,7 +124,6 @@ def train_surrogate(
     random = np.random.default_rng((config.seed, round_number, 1))
     torch.manual_seed(hash_seed(config.seed, round_number))  # dropout
     surrogate.model.train()
-    parameters = list(surrogate.model.parameters())
     part = surrogate.spread.over(min(config.batch, len(faces)))
     batches, mirrors = [], []
     for _ in range(config.batches):
@@ -132,6 +132,7 @@ def train_surrogate(
     total = torch.zeros((), device=device)
     for number, (x_BCHW, label_B) in enumerate(prefetched(faces, batches, device)):
         done = (within - 1) * config.batches + number + 1
+        rate = config.lr * min(1.0, done / max(1, config.warmup_batches))
         with torch.no_grad():
             x_BCHW = add_delta(x_BCHW, delta_KCHW, runtime.tensor(row_N[batches[number]]))
             if config.flip:
@@ -141,11 +142,8 @@ def train_surrogate(
         loss = F.cross_entropy(logits, label_B) * part.weight  # all ranks' add up to the mean over the global batch
         surrogate.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        ranks.sum_gradients(parameters)
-        nn.utils.clip_grad_norm_(parameters, config.clip)
-        for group in surrogate.optimiser.param_groups:
-            group["lr"] = config.lr * min(1.0, done / max(1, config.warmup_batches))
-        surrogate.optimiser.step()
+        ranks.sum_gradients(surrogate.model.parameters())
+        step(surrogate.optimiser, lr=rate, clip=config.clip)
         total += loss.detach()
     return float(ranks.sum_(total)) / config.batches
 
@@ -256,9 +254,7 @@ def search_noise(
         if history and history[-1]["surrogate"] > number:
             continue
         model = make_surrogate(number)
-        optimiser = torch.optim.SGD(
-            model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, foreach=True
-        )
+        optimiser = make_sgd(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
         steps = config.rounds * config.batches
         learn = for_full_batches(model, runtime, batch=config.batch, steps=steps)
         ask = for_full_batches(model, runtime, batch=pass_batch(config, device), steps=steps)

@@ -26,6 +26,7 @@ from pipeline.runtime import Runtime
 from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.compiled import for_full_batches
 from pipeline.training.faces import Faces, FaceSet, prefetched, resident
+from pipeline.training.optimiser import make_sgd, step
 from pipeline.training.shared import spread_over
 
 
@@ -134,7 +135,7 @@ def train_recogniser(
     photos, scored = resident(train, device), resident(test.faces, device)
     steps = config.epochs * math.ceil(len(train) / config.batch)
     spread, network = spread_over(model, ranks), for_full_batches(model, runtime, batch=config.batch, steps=steps)
-    optimiser = torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay, foreach=True)
+    optimiser = make_sgd(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
     # What a countermeasure draws for a batch, or mixes in it, concerns all its photos: each rank then takes its part only afterwards.
     whole = measure.augment is not None or measure.harden is not None
     history: list[dict[str, Any]] = []
@@ -177,10 +178,7 @@ def train_recogniser(
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             ranks.sum_gradients(model.parameters())
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            optimiser.step()
+            step(optimiser, lr=rate, clip=config.clip)
             loss_sum += loss.detach() * part.count
             wrong += (logits.detach().argmax(1) != label_B).sum() / part.copies
             seen += part.count

@@ -1,0 +1,133 @@
+"""facenet-pytorch's InceptionResnetV1, computed with less work: same parameters under the same names, same result up to rounding.
+
+What is different from the package's own forward, all of it algebra:
+
+- branches of a block that begin with a 1×1 convolution of the same input are one convolution (and one batch norm) of their weights put
+  together, so the input is read once forwards and its gradient is written once;
+- a 1×1 convolution of few positions is a matrix product of (positions × channels), whose gradients cost far less than the convolution's;
+- taps of a 1×k or k×1 kernel that only ever meet padding, because the map is narrower than the kernel's reach, are left out;
+- `x + scale · y` is one pass.
+
+The package's own classes are found in its own file: importing the package as a whole imports its detector too, hence torchvision and the
+compiler behind it, which is seconds at each stage's start.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FEW = 1024  # positions (photos × height × width) up to which a 1×1 convolution is quicker as a matrix product on a CPU
+
+
+def facenet_networks() -> Any:
+    """facenet-pytorch's module `models.inception_resnet_v1`."""
+    name = "facenet_pytorch_networks"
+    if name not in sys.modules:
+        found = importlib.util.find_spec("facenet_pytorch")
+        assert found is not None and found.submodule_search_locations is not None, "facenet-pytorch is not installed"
+        spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = list(found.submodule_search_locations)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+    return importlib.import_module(f"{name}.models.inception_resnet_v1")
+
+
+def inception_resnet_v1(*, classes: int, dropout: float) -> Any:
+    """The network with a `logits` layer of `classes`, weights drawn from torch's generator as the package draws them."""
+    networks = facenet_networks()
+    network = networks.InceptionResnetV1(pretrained=None, classify=True, num_classes=classes, dropout_prob=dropout)
+    quick = {networks.BasicConv2d: QuickConv, networks.Block35: QuickBlock, networks.Block17: QuickBlock, networks.Block8: QuickBlock}
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) in quick:
+                setattr(parent, name, quick[type(child)](child))
+    return network
+
+
+def pointwise(x_BCHW: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A 1×1 convolution of stride 1, weight (O, C, 1, 1)."""
+    batch, channels, height, width = x_BCHW.shape
+    if x_BCHW.device.type != "cpu" or batch * height * width > FEW:
+        return F.conv2d(x_BCHW, weight, bias)
+    flat = x_BCHW.permute(0, 2, 3, 1).reshape(-1, channels)
+    return F.linear(flat, weight.view(len(weight), channels), bias).view(batch, height, width, len(weight)).permute(0, 3, 1, 2)
+
+
+def convolve(conv: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
+    """What `conv` gives; kernels wider than the map lose the taps that meet nothing but padding."""
+    if conv.kernel_size == (1, 1) and conv.stride == (1, 1):
+        return pointwise(x_BCHW, conv.weight, conv.bias)
+    weight, padding = conv.weight, list(conv.padding)
+    for side in (0, 1):
+        size, reach = x_BCHW.shape[2 + side], conv.padding[side]
+        if conv.stride[side] == 1 and conv.kernel_size[side] == 2 * int(reach) + 1 and int(reach) >= size:
+            spare = int(reach) - size + 1
+            weight = weight.narrow(2 + side, spare, conv.kernel_size[side] - 2 * spare)
+            padding[side] = size - 1
+    if weight is not conv.weight and weight.shape[2:] == (1, 1):
+        return pointwise(x_BCHW, weight, conv.bias)
+    return F.conv2d(x_BCHW, weight, conv.bias, conv.stride, tuple(int(p) for p in padding))
+
+
+class QuickConv(nn.Module):
+    """Convolution, batch norm, ReLU."""
+
+    def __init__(self, made: Any) -> None:
+        super().__init__()
+        self.conv, self.bn = made.conv, made.bn
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return F.relu_(self.bn(convolve(self.conv, x_BCHW)))
+
+
+def together(heads: Sequence[Any], x_BCHW: Tensor) -> tuple[Tensor, ...]:
+    """What each of `heads`, 1×1 convolutions with batch norm and ReLU, gives for the same input."""
+    norms = [head.bn for head in heads]
+    if any(type(norm) is not nn.BatchNorm2d for norm in norms):  # statistics over several processes
+        return tuple(head(x_BCHW) for head in heads)
+    y_BCHW = pointwise(x_BCHW, torch.cat([head.conv.weight for head in heads]))
+    first = norms[0]
+    mean, variance = (torch.cat([getattr(norm, name) for norm in norms]) for name in ("running_mean", "running_var"))
+    gamma, beta = torch.cat([norm.weight for norm in norms]), torch.cat([norm.bias for norm in norms])
+    assert first.momentum is not None
+    y_BCHW = F.batch_norm(y_BCHW, mean, variance, gamma, beta, first.training, first.momentum, first.eps)
+    sizes = [norm.num_features for norm in norms]
+    if first.training:
+        with torch.no_grad():
+            for norm, new_mean, new_variance in zip(norms, mean.split(sizes), variance.split(sizes), strict=True):
+                norm.running_mean.copy_(new_mean)
+                norm.running_var.copy_(new_variance)
+                norm.num_batches_tracked.add_(1)
+    return F.relu_(y_BCHW).split(sizes, dim=1)
+
+
+class QuickBlock(nn.Module):
+    """A residual block: branches that begin with a 1×1 convolution, joined by one, times `scale` on top of the input."""
+
+    def __init__(self, made: Any) -> None:
+        super().__init__()
+        self.scale, self.last = made.scale, getattr(made, "noReLU", False)
+        for name, child in made.named_children():
+            if name != "relu":
+                self.add_module(name, child)
+        self.branches = [name for name in ("branch0", "branch1", "branch2") if hasattr(self, name)]
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        branches: list[Any] = [getattr(self, name) for name in self.branches]
+        heads = [branch[0] if isinstance(branch, nn.Sequential) else branch for branch in branches]
+        found = []
+        for branch, y_BCHW in zip(branches, together(heads, x_BCHW), strict=True):
+            for layer in list(branch)[1:] if isinstance(branch, nn.Sequential) else []:
+                y_BCHW = layer(y_BCHW)
+            found.append(y_BCHW)
+        joined = convolve(self.conv2d, torch.cat(found, 1))  # type: ignore[arg-type]
+        y_BCHW = torch.add(x_BCHW, joined, alpha=self.scale)
+        return y_BCHW if self.last else F.relu_(y_BCHW)
