@@ -29,7 +29,8 @@ def run_ranks(job: Job, folder: Path, *, size: int = 2) -> list[Any]:
         process.join(300)
         if process.is_alive():
             process.kill()
-    found = [pickle.loads((folder / f"rank{rank}").read_bytes()) for rank in range(size)]
+    left = [folder / f"rank{rank}" for rank in range(size)]
+    found = [pickle.loads(path.read_bytes()) if path.exists() else Failed(f"{path.name} left nothing") for path in left]
     failed = [text for text in found if isinstance(text, Failed)]
     if failed:
         raise RuntimeError("\n".join(failed))
