@@ -19,15 +19,13 @@ COPY_MIB, FILE_MIB = 256, 128
 def rows() -> list[Row]:
     """The ceilings."""
     return [
-        Row(
-            "matmul-fp32", "TFLOP/s", "", f"Product of two float32 matrices of {SIDE}², one thread, best of several.", fp32, ceiling=True
-        ),
+        Row("matmul-fp32", "TFLOP/s", "", f"Product of two float32 matrices of {SIDE}², one thread, best of several.", fp32, ceiling=True),
         Row(
             "matmul-bf16",
             "TFLOP/s",
             "matmul-fp32",
-            f"Product of two bfloat16 matrices of {SIDE}², one thread, best of several, against the same in float32. Emulated where the CPU "
-            "has no bf16 in hardware: the ratio is then far below 1.",
+            f"Product of two bfloat16 matrices of {SIDE}², one thread, best of several, against the same in float32. Emulated where the "
+            "CPU has no bf16 in hardware: the ratio is then far below 1.",
             paired(partial(matmul_rate, "bf16", 1), partial(matmul_rate, "fp32", 1)),
             ceiling=True,
         ),
@@ -52,8 +50,8 @@ def rows() -> list[Row]:
             "disk-read",
             "MB/s",
             "page-cache",
-            f"A file of {FILE_MIB} MiB read from start to end after its pages were dropped from the cache (posix_fadvise), against reading it "
-            "again from the cache. A ratio near 1: the system below keeps a cache of its own.",
+            f"A file of {FILE_MIB} MiB read from start to end after its pages were dropped from the cache (posix_fadvise), against reading "
+            "it again from the cache. A ratio near 1: the system below keeps a cache of its own.",
             disk,
             ceiling=True,
         ),

@@ -13,6 +13,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.machine import one_thread
 from benchmarks.row import Pair, Row, paired
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ def rows() -> list[Row]:
             "noise-converged",
             "s",
             "plain-reference",
-            "From nothing to an error below 0.1 on the noisy photos: 4 rendered people × 10 photos, all protected, 8 surrogate batches of 16 a "
-            "round, 75 px input; each pair from another seed, the same on both sides." + against,
+            "From nothing to an error below 0.1 on the noisy photos: 4 rendered people × 10 photos, all protected, 8 surrogate batches of 16 "
+            "a round, 75 px input; each pair from another seed, the same on both sides." + against,
             converged_pair(),
             lower_is_better=True,
             target=6.0,
@@ -56,20 +57,13 @@ def rows() -> list[Row]:
     ]
 
 
-def own_runtime() -> Runtime:
-    """One CPU thread in the machine's own precision, as one arm of `make study` has it."""
-    from pipeline.runtime import decide, prepare_torch
-
-    runtime = decide("cpu", "1")
-    prepare_torch(runtime, 1)
-    return runtime
-
-
 def config_of(**values: Any) -> NoiseConfig:
     """A search without dropout, that never stops by itself unless told to."""
     from pipeline.config import NoiseConfig
 
-    return NoiseConfig.model_validate({"arm": "error-min", "rounds": 1, "batch": 32, "dropout": 0.0, "stop_error": 0.0, "lr": 0.02} | values)
+    return NoiseConfig.model_validate(
+        {"arm": "error-min", "rounds": 1, "batch": 32, "dropout": 0.0, "stop_error": 0.0, "lr": 0.02} | values
+    )
 
 
 def surrogate_of(config: NoiseConfig, faces: FaceSet, runtime: Runtime | None = None) -> torch.nn.Module:
@@ -120,7 +114,7 @@ def search_pair(input_size: int, *, identities: int = SIZE["identities"], photos
     def rate(ours: bool) -> float:
         from benchmarks.crops import block_crops
 
-        runtime, faces = own_runtime(), block_crops(identities=identities, photos=photos)
+        runtime, faces = one_thread(), block_crops(identities=identities, photos=photos)
         config = config_of(batches=batches, input_size=input_size)
         images = batches * min(config.batch, len(faces)) + len(faces)
         seconds = fast(config, faces, runtime, protected=identities) if ours else plain(config, faces, protected=identities)
@@ -134,7 +128,7 @@ def round_seconds(*, identities: int = 150, protected: int = 50, photos: int = 1
     from benchmarks.crops import block_crops
 
     faces = block_crops(identities=identities, photos=photos)
-    return Pair(fast(config_of(batches=batches, input_size=input_size, step=4.0, smooth=3.0), faces, own_runtime(), protected=protected))
+    return Pair(fast(config_of(batches=batches, input_size=input_size, step=4.0, smooth=3.0), faces, one_thread(), protected=protected))
 
 
 def converged_pair(*, stop_error: float = 0.1, **values: Any):
@@ -146,7 +140,7 @@ def converged_pair(*, stop_error: float = 0.1, **values: Any):
     def seconds(ours: bool, turn: int) -> float:
         from benchmarks.crops import face_crops
 
-        runtime, faces = own_runtime(), face_crops(identities=identities, photos=photos)
+        runtime, faces = one_thread(), face_crops(identities=identities, photos=photos)
         config = config_of(stop_error=stop_error, seed=turn, **size)
         return fast(config, faces, runtime, protected=identities) if ours else plain(config, faces, protected=identities)
 

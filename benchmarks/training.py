@@ -1,6 +1,6 @@
 """Training and inference of the recogniser against PyTorch as users write it, and against the machine's matrix product.
 
-    python -m benchmarks train-step train-step-75 train-ceiling inference
+python -m benchmarks train-step train-step-75 train-ceiling inference
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.row import Pair, Row, paired
+from benchmarks.machine import one_thread
+from benchmarks.row import Row, paired
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,8 +51,8 @@ def rows() -> list[Row]:
             "train-ceiling",
             "TFLOP/s",
             f"matmul-{precision}",
-            "Arithmetic of a training step at 112 px (forward and backward, as torch’s FLOP counter counts it) times images a second, against "
-            f"the {precision} matrix product of one thread measured right beside it. The ratio is the share of the ceiling.",
+            "Arithmetic of a training step at 112 px (forward and backward, as torch’s FLOP counter counts it) times images a second, "
+            f"against the {precision} matrix product of one thread measured right beside it. The ratio is the share of the ceiling.",
             ceiling_pair(precision),
             target=0.25,
         ),
@@ -66,20 +67,12 @@ def rows() -> list[Row]:
     ]
 
 
-def one_thread() -> Runtime:
-    """One CPU thread in the machine's own precision, as one arm of `make study` has it."""
-    from pipeline.runtime import decide, prepare_torch
-
-    runtime = decide("cpu", "1")
-    prepare_torch(runtime, 1)
-    return runtime
-
-
 @contextmanager
-def clocked_steps(device: str = "cpu") -> Iterator[list[float]]:
+def clocked_steps(device: str = "cpu", *, wait_at: tuple[int, ...] = ()) -> Iterator[list[float]]:
     """The time after each optimiser step taken meanwhile, by whichever loop: seconds of a monotonic clock.
 
-    On a GPU steps are queued, so the first and every later time waits for the device.
+    Args:
+        wait_at: a GPU is handed its steps ahead of time, so at these steps (1 is the first) the clock waits until it is done.
     """
     import torch
     from torch.optim.optimizer import register_optimizer_step_post_hook
@@ -87,7 +80,7 @@ def clocked_steps(device: str = "cpu") -> Iterator[list[float]]:
     times: list[float] = []
 
     def note(*_: Any) -> None:
-        if device != "cpu":
+        if device != "cpu" and len(times) + 1 in wait_at:
             torch.cuda.synchronize(device)
         times.append(time.perf_counter())
 
