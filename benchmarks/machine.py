@@ -39,9 +39,10 @@ def cpu_model() -> str:
     """Vendor's family and model numbers and the matrix extensions: a hypervisor may hide the name, and ratios depend on the extensions."""
     try:
         with open("/proc/cpuinfo", encoding="ascii", errors="replace") as info:
-            first = dict(map(str.strip, line.split(":", 1)) for line in info.read().split("\n\n")[0].splitlines() if ":" in line)
+            lines = [line.partition(":") for line in info.read().split("\n\n")[0].splitlines()]
     except OSError:
         return "unknown"
+    first = {name.strip(): value.strip() for name, _, value in lines}
     extensions = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in first.get("flags", "").split()]
     return f"family {first.get('cpu family', '?')} model {first.get('model', '?')} {'+'.join(extensions)}".strip()
 

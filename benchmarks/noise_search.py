@@ -48,8 +48,8 @@ def rows() -> list[Row]:
             "noise-converged",
             "s",
             "plain-reference",
-            "From nothing to an error below 0.1 on the noisy photos: 4 rendered people × 10 photos, all protected, 8 surrogate batches of 16 "
-            "a round, 75 px input; each pair from another seed, the same on both sides." + against,
+            "From nothing to an error below 0.1 on the noisy photos: 4 rendered people × 10 photos, all protected, 8 surrogate batches of "
+            "16 a round, 75 px input; each pair from another seed, the same on both sides." + against,
             converged_pair(),
             lower_is_better=True,
             target=6.0,
