@@ -108,7 +108,7 @@ $(INSTALLED): requirements.lock
 	@test -x $(PY) || $(PYTHON3) -c 'import sys; sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}" if sys.version_info < (3, 11) else 0)'
 	@test -x $(PY) || $(PYTHON3) -m venv $(VENV)
 	@$(PY) -m uv --version >/dev/null 2>&1 || $(PY) -m pip install --quiet --disable-pip-version-check uv
-	$(PY) -m uv pip sync --quiet --python $(PY) requirements.lock
+	$(PY) -m uv pip sync --quiet --compile-bytecode --python $(PY) requirements.lock
 	@cp requirements.lock $@
 
 $(CONFIGS) &: FORCE | $(INSTALLED)
@@ -177,9 +177,8 @@ test: $(INSTALLED) ## all tests (at most 15 minutes on 2 cores)
 	$(PY) -m pytest
 lint: $(INSTALLED) ## ruff and pyright
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m pyright
-bench: $(INSTALLED) ## benchmarks: noise search against the plain reference, hardness and speed of the synthetic photos
-	$(PY) -m benchmarks.noise_search
-	$(PY) -m benchmarks.synthetic_hardness
+bench: $(INSTALLED) ## benchmarks: every row as a ratio in pairs of runs, compared with the saved baseline; a page in REPORTS_ROOT/bench
+	$(PY) -m benchmarks --check --output '$(REPORTS_ROOT)/bench'
 clean: ## remove the generated files of this run (photos and crops stay)
 	rm -rf -- '$(R)' '$(REPORT)'
 doctor: $(INSTALLED) ## say what this machine has and what is missing
