@@ -132,6 +132,7 @@ def training_rate(input_size: int, *, classes: int = CLASSES, batch: int = BATCH
 
 def plain_rate(input_size: int, *, classes: int = CLASSES, batch: int = BATCH, steps: int = STEPS) -> float:
     """Images a second of a loop as users write it, on one thread."""
+    import numpy as np
     import torch
     from facenet_pytorch import InceptionResnetV1
     from torch import nn
@@ -140,7 +141,7 @@ def plain_rate(input_size: int, *, classes: int = CLASSES, batch: int = BATCH, s
 
     one_thread()
     faces = block_crops(identities=batch, photos=steps)
-    x, y = plain_input(faces.shards[0], input_size), torch.from_numpy(faces.label)
+    x, y = plain_input(faces.crops(np.arange(len(faces))), input_size), torch.from_numpy(faces.label)
     torch.manual_seed(0)
     model = InceptionResnetV1(classify=True, num_classes=classes, dropout_prob=0.0)
     criterion = nn.CrossEntropyLoss()
