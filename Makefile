@@ -30,6 +30,7 @@ RUNS ?=##                       finished runs to compare, as named in reports/
 SHOW_PEOPLE ?= no##            no, or consented: real faces may stand in the report
 DEVICE ?= auto##               auto, cpu, cuda or cuda:N
 WORKERS ?= auto##              processes for photos and faces, and arms trained at a time
+NPROC ?= 1##                   processes that search noise and train one arm together, through torchrun: a GPU each, or cores
 VENV ?= .venv##                where the packages live
 DATA_ROOT ?= data##            where photos, crops and runs are kept
 REPORTS_ROOT ?= reports##      where reports are written
@@ -37,6 +38,7 @@ REPORTS_ROOT ?= reports##      where reports are written
 PYTHON3 ?= python3
 PY := $(VENV)/bin/python
 PIPELINE := $(PY) -m pipeline
+TOGETHER = $(if $(filter 1,$(NPROC)),$(PIPELINE),$(PY) -m torch.distributed.run --standalone --nproc-per-node $(NPROC) -m pipeline)
 INSTALLED := $(VENV)/installed.lock
 
 # Recipes read these from the environment, so that no quote or space in a path is read as shell.
@@ -49,6 +51,8 @@ export DEVICE WORKERS MATRIX LFW REFERENCE
 NAMED := PROFILE DATASET IDENTITIES SETTING EPSILON
 $(foreach v,$(NAMED),$(if $(filter 1,$(words $($(v)))),,$(error $(v)=$($(v)): allowed is one value without spaces)))
 
+$(if $(shell echo '$(subst ','"'"',$(NPROC))' | grep -xE '[1-9][0-9]*'),,$(error NPROC=$(NPROC): allowed is a whole number from 1))
+
 # Several seeds: `study` and `matrix` run once a seed, and a report joins them.
 SEVERAL := $(filter-out 0 1,$(words $(SEEDS)))
 $(if $(SEVERAL),$(if $(filter-out study matrix help,$(MAKECMDGOALS)),$(error SEEDS=$(SEEDS): several seeds are for study and matrix; give one)))
@@ -58,8 +62,8 @@ $(if $(SEVERAL),$(if $(shell echo '$(subst ','"'"',$(SEEDS))' | grep -E '^[0-9]+
 # Arms side by side, each in a process of its own: on a CPU two processes of one thread beat one of two; a GPU takes one at a time.
 CORES := $(if $(filter auto,$(WORKERS)),$(shell nproc 2>/dev/null || sysctl -n hw.ncpu),$(WORKERS))
 GPU := $(filter cuda%,$(DEVICE))$(if $(filter auto,$(DEVICE)),$(wildcard /dev/nvidia0))
-JOBS := $(if $(GPU),1,$(shell echo '$(CORES)' $(words $(ARMS)) | awk '{n = ($$1 < $$2) ? $$1 : $$2; print ((n >= 1) ? int(n) : 1)}'))
-THREADS := $(shell echo '$(CORES)' $(JOBS) | awk '{n = $$1 / $$2; print ((n >= 1) ? int(n) : 1)}')
+JOBS := $(if $(GPU),1,$(shell echo '$(CORES)' $(words $(ARMS)) '$(NPROC)' | awk '{c = $$1 / $$3; n = (c < $$2) ? c : $$2; print ((n >= 1) ? int(n) : 1)}'))
+THREADS := $(shell echo '$(CORES)' $(JOBS) '$(NPROC)' | awk '{n = $$1 / ($$2 * $$3); print ((n >= 1) ? int(n) : 1)}')
 MAKEFLAGS += --jobs=$(JOBS)
 ON := --device "$$DEVICE" --workers "$$WORKERS"
 
@@ -81,9 +85,9 @@ py = $(sort $(foreach d,$(1),$(wildcard pipeline/$(d)) $(wildcard pipeline/$(d)/
 CODE_data := $(call py,photos photos/synthetic)
 CODE_align := $(call py,faces photos/decode.py)
 CODE_split := pipeline/split.py pipeline/shards.py
-CODE_noise := $(filter-out pipeline/noise/protect.py pipeline/noise/describe.py,$(call py,noise models training/faces.py shards.py))
+CODE_noise := $(filter-out pipeline/noise/protect.py pipeline/noise/describe.py,$(call py,noise models distributed.py shards.py training/faces.py training/optimiser.py training/shared.py training/compiled.py))
 CODE_protect := $(call py,shards.py noise/protect.py noise/table.py faces/restore.py faces/geometry.py evaluation/imperceptibility.py)
-CODE_train := $(call py,shards.py training/checkpoint.py training/faces.py training/loop.py training/stage.py models countermeasures)
+CODE_train := $(call py,distributed.py shards.py training/checkpoint.py training/compiled.py training/faces.py training/loop.py training/optimiser.py training/shared.py training/stage.py models countermeasures)
 CODE_evaluate := $(call py,evaluation/stage.py evaluation/accuracy.py evaluation/verification.py evaluation/identification.py \
 	evaluation/lfw_protocol.py evaluation/separability.py evaluation/utility.py models/arcface_onnx.py)
 CODE_report := $(call py,report evaluation/summary.py evaluation/checks.py evaluation/paired.py evaluation/trials.py) $(wildcard pipeline/report/templates/*)
@@ -104,7 +108,7 @@ $(INSTALLED): requirements.lock
 	@test -x $(PY) || $(PYTHON3) -c 'import sys; sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}" if sys.version_info < (3, 11) else 0)'
 	@test -x $(PY) || $(PYTHON3) -m venv $(VENV)
 	@$(PY) -m uv --version >/dev/null 2>&1 || $(PY) -m pip install --quiet --disable-pip-version-check uv
-	$(PY) -m uv pip sync --quiet --python $(PY) requirements.lock
+	$(PY) -m uv pip sync --quiet --compile-bytecode --python $(PY) requirements.lock
 	@cp requirements.lock $@
 
 $(CONFIGS) &: FORCE | $(INSTALLED)
@@ -120,7 +124,7 @@ $(R)/split.parquet: $(D)/aligned/manifest.parquet $(R)/config/split.yaml $(CODE_
 	$(PIPELINE) split --data '$(D)' --run '$(R)'
 
 $(R)/%/noise.safetensors: $(R)/split.parquet $(R)/config/noise-%.yaml $(CODE_noise)
-	$(PIPELINE) noise --data '$(D)' --run '$(R)' --arm $* $(ON) --threads $(THREADS)
+	$(TOGETHER) noise --data '$(D)' --run '$(R)' --arm $* $(ON) --threads $(THREADS)
 
 $(R)/%/protected/manifest.parquet: $(R)/%/noise.safetensors $(CODE_protect)
 	$(PIPELINE) protect --data '$(D)' --run '$(R)' --arm $* $(ON)
@@ -128,13 +132,13 @@ $(R)/%/protected/manifest.parquet: $(R)/%/noise.safetensors $(CODE_protect)
 $(AGAINST:%=$(R)/%/noise.safetensors): $(R)/surrogate/model/history.jsonl
 
 $(R)/surrogate/model/history.jsonl: $(R)/split.parquet $(R)/config/surrogate.yaml $(CODE_train)
-	$(PIPELINE) train --data '$(D)' --run '$(R)' --arm surrogate $(ON) --threads $(THREADS)
+	$(TOGETHER) train --data '$(D)' --run '$(R)' --arm surrogate $(ON) --threads $(THREADS)
 
 $(R)/clean/model/history.jsonl $(R)/removed/model/history.jsonl: $(R)/%/model/history.jsonl: $(R)/split.parquet $(R)/config/train.yaml $(CODE_train)
-	$(PIPELINE) train --data '$(D)' --run '$(R)' --arm $* $(ON) --threads $(THREADS)
+	$(TOGETHER) train --data '$(D)' --run '$(R)' --arm $* $(ON) --threads $(THREADS)
 
 $(R)/%/model/history.jsonl: $(R)/%/protected/manifest.parquet $(R)/config/train.yaml $(CODE_train)
-	$(PIPELINE) train --data '$(D)' --run '$(R)' --arm $* $(ON) --threads $(THREADS)
+	$(TOGETHER) train --data '$(D)' --run '$(R)' --arm $* $(ON) --threads $(THREADS)
 
 $(R)/%/metrics.json: $(R)/%/model/history.jsonl $(R)/config/evaluate.yaml $(CODE_evaluate) $(if $(LFW),$(DATA_ROOT)/lfw/aligned/manifest.parquet)
 	$(PIPELINE) evaluate --data '$(D)' --run '$(R)' --arm $* --lfw '$(DATA_ROOT)/lfw' $(ON) --threads $(THREADS)
@@ -173,9 +177,8 @@ test: $(INSTALLED) ## all tests (at most 15 minutes on 2 cores)
 	$(PY) -m pytest
 lint: $(INSTALLED) ## ruff and pyright
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m pyright
-bench: $(INSTALLED) ## benchmarks: noise search against the plain reference, hardness and speed of the synthetic photos
-	$(PY) -m benchmarks.noise_search
-	$(PY) -m benchmarks.synthetic_hardness
+bench: $(INSTALLED) ## benchmarks: every row as a ratio in pairs of runs, compared with the saved baseline; a page in REPORTS_ROOT/bench
+	$(PY) -m benchmarks --check --output '$(REPORTS_ROOT)/bench'
 clean: ## remove the generated files of this run (photos and crops stay)
 	rm -rf -- '$(R)' '$(REPORT)'
 doctor: $(INSTALLED) ## say what this machine has and what is missing

@@ -1,85 +1,156 @@
-"""How much faster the noise search is than the same algorithm written plainly from the paper (`tests/noise/reference.py`).
+"""The noise search against the same algorithm written plainly from the paper (`tests/noise/reference.py`).
 
-    python -m benchmarks.noise_search              # 3 paired repeats on 16 photos, about 2 minutes on one core
+    python -m benchmarks noise-search noise-search-75 noise-round noise-converged
 
-Each pair runs one round of both, one after the other in the same process on one thread, from the same weights and with the same random
-draws. The ratio of a pair is what counts: absolute times differ between machines and moments.
+Both sides start from the same weights and draw the same batches. The plain side is the paper's algorithm in fp32: loops over single photos,
+the error measured in a pass of its own after each round. Ours runs as the stage does: the machine's own precision, one thread.
 """
 
 from __future__ import annotations
 
-import argparse
+import itertools
 import time
-from collections.abc import Callable
-from statistics import median
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
+from benchmarks.machine import one_thread
+from benchmarks.row import Pair, Row, paired
 
-from pipeline.config import NoiseConfig
-from pipeline.models.recognisers import make_recogniser
-from pipeline.noise.error_min import search_noise
-from pipeline.runtime import Runtime, prepare_torch
-from pipeline.training.faces import FaceSet
-from tests.noise.reference import reference_search
+if TYPE_CHECKING:
+    import torch
 
+    from pipeline.config import NoiseConfig
+    from pipeline.runtime import Runtime
+    from pipeline.training.faces import FaceSet
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3, help="pairs of runs")
-    parser.add_argument("--photos", type=int, default=16, help="photos of each of 4 identities, all protected")
-    parser.add_argument("--input-size", type=int, default=75, help="surrogate's input, px")
-    options = parser.parse_args()
-    runtime = Runtime(device="cpu", workers=1, precision="fp32")
-    prepare_torch(runtime, 1)
-    faces = noise_crops(identities=4, photos=options.photos)
-    values = {
-        "arm": "error-min",
-        "rounds": 1,
-        "batches": 4,
-        "batch": 32,
-        "dropout": 0.0,
-        "stop_error": 0.0,
-        "input_size": options.input_size,
-    }
-    config = NoiseConfig.model_validate(values)
-
-    def surrogate() -> torch.nn.Module:
-        return make_recogniser(classes=4, input_size=config.input_size, dropout=0.0, normalise=True, seed=0)
-
-    def fast() -> np.ndarray:
-        model = surrogate().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return search_noise(config, lambda _: model, faces, faces.label, rows=4, runtime=runtime, report=lambda _: None).delta
-
-    def plain() -> np.ndarray:
-        return reference_search(config, surrogate(), faces.shards[0], faces.label, 4)[0].numpy()
-
-    images = config.batches * min(config.batch, len(faces)) + len(faces)
-    ratios, fast_rates, agreement = [], [], []
-    for _ in range(options.repeats):
-        (delta, seconds), (wanted, plain_seconds) = timed(fast), timed(plain)
-        ratios.append(plain_seconds / seconds)
-        fast_rates.append(images / seconds)
-        agreement.append(float((np.sign(delta) == np.sign(wanted)).mean()))
-    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-    print(f"noise-search    {median(fast_rates):.1f} images/s, {median(ratios):.2f}× the plain reference ({spread})")
-    print(f"same signs      {min(agreement):.2%} of the noise at least")
+# A tenth of a laptop study's round, in its proportion of surrogate batches to photos that carry noise.
+SIZE: dict[str, Any] = {"identities": 5, "photos": 16, "batches": 3}
+# Small enough for the plain side, hard enough that both need several rounds.
+CONVERGING: dict[str, Any] = {"identities": 4, "photos": 10, "batches": 8, "batch": 16, "rounds": 25, "step": 4.0, "input_size": 75}
 
 
-def noise_crops(*, identities: int, photos: int) -> FaceSet:
-    """Crops of random blocks, as good as faces for timing."""
-    small = np.random.default_rng(0).integers(0, 256, (identities * photos, 14, 14, 3), dtype=np.uint8)
-    crops = small.repeat(8, axis=1).repeat(8, axis=2)
-    count = len(crops)
-    return FaceSet((crops,), np.zeros(count, np.int64), np.arange(count), np.repeat(np.arange(identities), photos))
+def rows() -> list[Row]:
+    """Images a second at two input sizes, seconds a round, seconds to converged."""
+    search = "One round over 5 people × 16 photos, all protected, 3 surrogate batches of 32 (the laptop profile’s proportion), {} px input."
+    against = " Against the paper’s algorithm written plainly: fp32, one photo at a time, the error measured in a pass of its own."
+    return [
+        Row("noise-search", "images/s", "plain-reference", search.format(112) + against, search_pair(112), target=6.0),
+        Row("noise-search-75", "images/s", "plain-reference", search.format(75) + against, search_pair(75), target=6.0),
+        Row(
+            "noise-round",
+            "s",
+            "",
+            "One round as large as the laptop profile’s: 150 people × 16 photos, 50 protected, 30 surrogate batches of 32, 75 px input.",
+            round_seconds,
+            lower_is_better=True,
+        ),
+        Row(
+            "noise-converged",
+            "s",
+            "plain-reference",
+            "From nothing to an error below 0.1 on the noisy photos: 4 rendered people × 10 photos, all protected, 8 surrogate batches of "
+            "16 a round, 75 px input; each pair from another seed, the same on both sides." + against,
+            converged_pair(),
+            lower_is_better=True,
+            target=6.0,
+        ),
+    ]
 
 
-def timed(work: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
-    """What `work` returns, and its seconds."""
+def config_of(**values: Any) -> NoiseConfig:
+    """A search without dropout, that never stops by itself unless told to."""
+    from pipeline.config import NoiseConfig
+
+    return NoiseConfig.model_validate(
+        {"arm": "error-min", "rounds": 1, "batch": 32, "dropout": 0.0, "stop_error": 0.0, "lr": 0.02} | values
+    )
+
+
+def surrogate_of(config: NoiseConfig, faces: FaceSet, runtime: Runtime | None = None) -> torch.nn.Module:
+    """The surrogate of `config.seed`; on the runtime's device in channels_last, or where it is None plain and on the CPU."""
+    import torch
+
+    from pipeline.models.recognisers import make_recogniser
+
+    classes = int(faces.label.max()) + 1
+    made = make_recogniser(
+        classes=classes, input_size=config.input_size, dropout=config.dropout, normalise=config.normalise, seed=config.seed
+    )
+    return made if runtime is None else made.to(runtime.torch_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def fast(config: NoiseConfig, faces: FaceSet, runtime: Runtime, *, protected: int) -> float:
+    """Seconds of our search; `RuntimeError` if it was to converge and did not."""
+    import numpy as np
+
+    from pipeline.noise.error_min import search_noise
+
+    surrogate = surrogate_of(config, faces, runtime)
+    row_N = np.where(faces.label < protected, faces.label, -1)
     started = time.perf_counter()
-    result = work()
-    return result, time.perf_counter() - started
+    found = search_noise(config, lambda _: surrogate, faces, row_N, rows=protected, runtime=runtime, report=lambda _: None)
+    seconds = time.perf_counter() - started
+    if config.stop_error > 0 and not found.converged:
+        raise RuntimeError(f"our search did not converge in {found.rounds} rounds (seed {config.seed}, error {found.error:.2f})")
+    return seconds
 
 
-if __name__ == "__main__":
-    main()
+def plain(config: NoiseConfig, faces: FaceSet, *, protected: int) -> float:
+    """Seconds of the plain reference; `RuntimeError` if it was to converge and did not."""
+    import numpy as np
+
+    from tests.noise.reference import reference_search
+
+    surrogate, photos = surrogate_of(config, faces), faces.crops(np.arange(len(faces)))
+    started = time.perf_counter()
+    _, errors = reference_search(config, surrogate, photos, faces.label, protected, apart=True)
+    seconds = time.perf_counter() - started
+    if config.stop_error > 0 and errors[-1] >= config.stop_error:
+        raise RuntimeError(f"the plain search did not converge in {len(errors)} rounds (seed {config.seed}, error {errors[-1]:.2f})")
+    return seconds
+
+
+def search_pair(input_size: int, *, identities: int = SIZE["identities"], photos: int = SIZE["photos"], batches: int = SIZE["batches"]):
+    """A `measure`: images a second of one round, photos of surrogate batches and photos of the noise pass counted alike."""
+
+    def rate(ours: bool) -> float:
+        from benchmarks.crops import block_crops
+
+        runtime, faces = one_thread(), block_crops(identities=identities, photos=photos)
+        config = config_of(batches=batches, input_size=input_size)
+        images = batches * min(config.batch, len(faces)) + len(faces)
+        seconds = fast(config, faces, runtime, protected=identities) if ours else plain(config, faces, protected=identities)
+        return images / seconds
+
+    return paired(partial(rate, True), partial(rate, False))
+
+
+def round_seconds(*, identities: int = 150, protected: int = 50, photos: int = 16, batches: int = 30, input_size: int = 75) -> Pair:
+    """Seconds of one round of ours."""
+    from benchmarks.crops import block_crops
+
+    faces = block_crops(identities=identities, photos=photos)
+    return Pair(fast(config_of(batches=batches, input_size=input_size, step=4.0, smooth=3.0), faces, one_thread(), protected=protected))
+
+
+def converged_pair(*, stop_error: float = 0.1, **values: Any):
+    """A `measure`: seconds until the error is below `stop_error`, each pair from a seed of its own."""
+    size = CONVERGING | values
+    identities, photos = size.pop("identities"), size.pop("photos")
+    turns = itertools.count()
+
+    def seconds(ours: bool, turn: int) -> float:
+        from benchmarks.crops import face_crops
+
+        runtime, faces = one_thread(), face_crops(identities=identities, photos=photos)
+        config = config_of(stop_error=stop_error, seed=turn, **size)
+        return fast(config, faces, runtime, protected=identities) if ours else plain(config, faces, protected=identities)
+
+    def measure() -> Pair:
+        turn = next(turns)
+        if turn % 2:
+            other = seconds(False, turn)
+            return Pair(seconds(True, turn), other)
+        return Pair(seconds(True, turn), seconds(False, turn))
+
+    return measure

@@ -6,8 +6,15 @@ two alike). A module of `benchmarks/` that has a function `rows() -> list[Row]` 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+
+LIMIT = "limit"  # an `against` that starts so is a number that was asked for, not something that was run
+
+
+class Unavailable(Exception):
+    """Raised by `rows` or `measure` where this machine lacks what is needed (photos, a GPU); the message says what. The row is skipped."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +32,13 @@ class Row:
     Attributes:
         name: as in `bench.json`, such as `noise-search`.
         unit: of the values: `images/s`, `s`, `MiB`, `TFLOP/s`.
-        against: name of the other side, such as `plain-reference`; empty where there is none.
+        against: name of the other side, such as `plain-reference`; empty where there is none; `limit-…` where it is a fixed number.
         text: one sentence for the page: what runs, on what data, on both sides.
         measure: runs both sides once, one after the other.
         lower_is_better: seconds and bytes; a rate is better higher.
         target: the smallest ratio that is asked for; None: none is.
         gpu: needs a CUDA device.
+        ceiling: a limit of the machine that other rows are seen against, not something this project does.
     """
 
     name: str
@@ -41,9 +49,33 @@ class Row:
     lower_is_better: bool = False
     target: float | None = None
     gpu: bool = False
+    ceiling: bool = False
 
     def ratio(self, pair: Pair) -> float | None:
         """How many times better the value is than the other side: above 1 is faster or smaller. None where there is no other side."""
         if pair.other is None:
             return None
         return pair.other / pair.value if self.lower_is_better else pair.value / pair.other
+
+
+def paired(ours: Callable[[], float], other: Callable[[], float], *, warm: bool = True) -> Callable[[], Pair]:
+    """A `measure` that runs both sides one right after the other, and the other one first every second time.
+
+    What drifts (clock, temperature, neighbours) then speaks for each side as often as against it.
+
+    Args:
+        warm: before the first pair, run both sides once unmeasured: first calls pay for caches that later ones find filled.
+    """
+    turns = itertools.count()
+
+    def measure() -> Pair:
+        turn = next(turns)
+        if turn == 0 and warm:
+            ours()
+            other()
+        if turn % 2:
+            against = other()
+            return Pair(ours(), against)
+        return Pair(ours(), other())
+
+    return measure

@@ -6,15 +6,19 @@ Exit codes: 0 done; 2 the request is wrong and nothing was written; 1 anything e
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.distributed import launched
 from pipeline.errors import RequestError, StageError
 
 if TYPE_CHECKING:
     from pipeline.runtime import Runtime
+
+IN_SEVERAL_PROCESSES = ("noise", "train")  # the stages that torchrun may start
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,8 +42,9 @@ def parser() -> argparse.ArgumentParser:
                 "--threads",
                 type=int,
                 default=1,
-                help="CPU threads of the one process; two arms in two processes of one thread each beat two threads",
+                help="CPU threads of a process; two arms in two processes of one thread each beat two threads",
             )
+            sub.add_argument("--compile", default="auto", help="auto, off or a mode of torch.compile; auto: on a GPU where it pays")
 
     def where(sub: argparse.ArgumentParser, *, run: bool = True, arm: bool = False) -> None:
         sub.add_argument("--data", type=Path, required=True, help="folder of the data set, data/<dataset>")
@@ -127,6 +132,9 @@ def run_stage(args: argparse.Namespace) -> None:
     """Call the stage asked for. Imports are here, so that `--help` is quick."""
     from pipeline import runtime as machine
 
+    ranks = launched(os.environ)
+    if ranks.size > 1 and args.stage not in IN_SEVERAL_PROCESSES:
+        raise RequestError(f"torchrun: {args.stage} runs in one process; allowed are {' and '.join(IN_SEVERAL_PROCESSES)}")
     if args.stage == "configure":
         from pipeline.request import Request, write_snapshots
 
@@ -168,7 +176,7 @@ def run_stage(args: argparse.Namespace) -> None:
 
         print(f"{read_json(args.output / 'metrics.json')['verdict']}\nreport: {args.output / 'index.html'}")
         return
-    runtime = machine.decide(args.device, args.workers, args.precision)
+    runtime = machine.decide(args.device, args.workers, args.precision, compile=getattr(args, "compile", "auto"), ranks=ranks)
     if args.stage == "doctor":
         from pipeline.doctor import examine
 
@@ -200,7 +208,17 @@ def run_stage(args: argparse.Namespace) -> None:
 
 
 def run_arm_stage(args: argparse.Namespace, runtime: Runtime) -> None:
-    """The stages that work on one arm."""
+    """The stages that work on one arm, in the processes that there are."""
+    if runtime.ranks.size == 1:
+        return run_arm_stage_here(args, runtime)
+    from pipeline.distributed import joined
+
+    with joined(runtime.ranks, runtime.torch_device()):
+        return run_arm_stage_here(args, runtime)
+
+
+def run_arm_stage_here(args: argparse.Namespace, runtime: Runtime) -> None:
+    """The stages that work on one arm, in this process."""
     from pipeline import runtime as machine
     from pipeline.config import AlignConfig, EvaluateConfig, NoiseConfig, TrainConfig, load
 
@@ -256,7 +274,8 @@ def main(words: list[str] | None = None) -> int:
     started = time.perf_counter()
     try:
         run_stage(args)
-        keep_time(args, time.perf_counter() - started)
+        if launched(os.environ).first:
+            keep_time(args, time.perf_counter() - started)
     except RequestError as error:
         print(f"{args.stage}: {error}", file=sys.stderr)
         return 2

@@ -12,11 +12,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import StageError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 HASHED_AT_ONCE = 2**20  # bytes: shards of crops are large
 
@@ -105,12 +106,16 @@ def present(path: Path, columns: list[str]) -> list[str]:
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write one `.npy` array, whole or not at all."""
+    import numpy as np  # here and below: what only reads or writes JSON starts without it
+
     with whole_file(path) as temporary, open(temporary, "wb") as stream:
         np.save(stream, array)
 
 
 def open_crops(path: Path) -> np.ndarray:
     """Memory-map a shard of crops: uint8, N×H×W×3, RGB. `StageError` if it is not one."""
+    import numpy as np
+
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:

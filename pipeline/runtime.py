@@ -8,10 +8,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipeline.distributed import ONE_PROCESS, Ranks, launched
 from pipeline.errors import RequestError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+
+# torch.compile's modes, and when: auto is its default mode, on a GPU, where a run is long enough to win back the minutes of compiling
+COMPILE = ("auto", "off", "default", "reduce-overhead", "max-autotune-no-cudagraphs")
+WORTH_COMPILING = 5000  # steps
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,8 @@ class Runtime:
     device: str  # "cpu", "cuda", "cuda:1"
     workers: int  # processes, or threads where a stage is one process
     precision: str  # "fp32" or "bf16": the dtype of matrix products under autocast
+    ranks: Ranks = ONE_PROCESS  # this process among those of the run
+    compile: str = "auto"  # how torch.compile is used on networks, one of COMPILE
 
     def torch_device(self) -> torch.device:
         """The torch device."""
@@ -33,6 +41,25 @@ class Runtime:
         import torch
 
         return torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.precision == "bf16")
+
+    def compile_mode(self, steps: int) -> str | None:
+        """The mode of torch.compile for a network that will take `steps` steps; None: it runs as it is.
+
+        On a CPU compiling did not pay for training. Over several ranks each batch norm is a sum over processes, which would cut what is
+        compiled into pieces.
+        """
+        if self.compile != "auto":
+            return None if self.compile == "off" else self.compile
+        return "default" if self.device.startswith("cuda") and self.ranks.size == 1 and steps >= WORTH_COMPILING else None
+
+    def tensor(self, array: np.ndarray) -> torch.Tensor:
+        """A NumPy array on the device, sent without waiting for what the device is doing."""
+        import torch
+
+        tensor = torch.from_numpy(array)
+        if self.device.startswith("cuda"):
+            return tensor.pin_memory().to(self.torch_device(), non_blocking=True)
+        return tensor
 
 
 def cores() -> int:
@@ -59,8 +86,13 @@ def cuda_is_usable() -> bool:
     return torch.cuda.is_available()
 
 
-def decide(device: str = "auto", workers: str = "auto", precision: str = "auto") -> Runtime:
-    """Decide where to run. `RequestError` if the device asked for is not there (no silent fallback)."""
+def decide(
+    device: str = "auto", workers: str = "auto", precision: str = "auto", *, compile: str = "auto", ranks: Ranks = ONE_PROCESS
+) -> Runtime:
+    """Decide where to run. `RequestError` if the device asked for is not there (no silent fallback).
+
+    With several ranks on GPUs each has its own, number `ranks.local` of this machine.
+    """
     if workers == "auto":
         count = cores()
     elif workers.isdigit() and 1 <= int(workers) <= 1024:
@@ -78,11 +110,21 @@ def decide(device: str = "auto", workers: str = "auto", precision: str = "auto")
             raise RequestError(f"DEVICE={device}: allowed are cuda:0 to cuda:{torch.cuda.device_count() - 1}")
     elif device != "cpu":
         raise RequestError(f"DEVICE={device}: allowed are auto, cpu, cuda, cuda:N")
+    if ranks.size > 1 and device.startswith("cuda"):
+        import torch
+
+        if device != "cuda":
+            raise RequestError(f"DEVICE={device}: each process has a GPU of its own; allowed are auto, cpu and cuda")
+        if ranks.local >= torch.cuda.device_count():
+            raise RequestError(f"NPROC: this machine has {torch.cuda.device_count()} GPU(s), and each process needs one of its own")
+        device = f"cuda:{ranks.local}"
     if precision == "auto":
         precision = "bf16" if device.startswith("cuda") or cpu_has_fast_bf16() else "fp32"
     elif precision not in ("fp32", "bf16"):
         raise RequestError(f"PRECISION={precision}: allowed are auto, fp32, bf16")
-    return Runtime(device=device, workers=count, precision=precision)
+    if compile not in COMPILE:
+        raise RequestError(f"COMPILE={compile}: allowed are {', '.join(COMPILE)}")
+    return Runtime(device=device, workers=count, precision=precision, ranks=ranks, compile=compile)
 
 
 def prepare_torch(runtime: Runtime, threads: int) -> None:
@@ -93,11 +135,16 @@ def prepare_torch(runtime: Runtime, threads: int) -> None:
     torch.set_flush_denormal(True)
     if runtime.device.startswith("cuda"):
         torch.backends.cudnn.benchmark = True
+        # Beside bf16 products TF32 (10 bits of mantissa to bf16's 7) loses nothing; whoever asks for fp32 gets it.
+        tf32 = "tf32" if runtime.precision == "bf16" else "ieee"
+        torch.backends.cuda.matmul.fp32_precision = tf32
+        torch.backends.cudnn.conv.fp32_precision = tf32  # type: ignore[attr-defined]
 
 
 def say(message: str) -> None:
-    """One line for the person watching, on stderr: results go to stdout."""
-    print(message, file=sys.stderr, flush=True)
+    """One line for the person watching, on stderr: results go to stdout. Of several ranks the first alone speaks."""
+    if launched(os.environ).first:
+        print(message, file=sys.stderr, flush=True)
 
 
 def progress(items: Iterable[Any] | None, *, what: str, unit: str, total: int | None = None) -> Any:

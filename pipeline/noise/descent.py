@@ -1,6 +1,7 @@
 """Projected gradient descent of noise against a fixed, trained network: one driver for the adversarial arms.
 
-The network never changes here; that is what sets these arms apart from error-minimizing noise.
+The network never changes here; that is what sets these arms apart from error-minimizing noise. In several processes each goes through a
+share of the photos, and their directions are added up.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.runtime import Runtime
-from pipeline.training.faces import FaceSet
+from pipeline.training.faces import FaceSet, prefetched, resident
 
 # (x_BCHW float in [0, 1], label_B int64) → the loss of each photo (B,), differentiable in x; the network is in eval mode.
 Objective = Callable[[Tensor, Tensor], Tensor]
@@ -42,21 +43,22 @@ def descend(
     Returns:
         float32 (rows, 3, H, W) in 1/255, within ±epsilon.
     """
-    device = runtime.torch_device()
+    device, ranks = runtime.torch_device(), runtime.ranks
     height, width = faces.shards[0].shape[1:3]
+    photos = resident(faces, device)
     generator = torch.Generator().manual_seed(seed)
     step = 2.5 * epsilon / steps
     # A random start: at a photo that the network is certain of the gradient is almost nothing.
     delta_KCHW = (torch.rand((rows, 3, height, width), generator=generator) * 2 - 1).mul_(epsilon).to(device)
     # Photos of one row side by side: a pass then needs the gradients of few rows at a time, however many photos there are.
     order = np.argsort(row_N, kind="stable")
+    here = ranks.share(len(order))
+    parts = [order[start : min(start + batch, here.stop)] for start in range(here.start, here.stop, batch)]
     for number in range(1, steps + 1):
         sum_KCHW = torch.zeros_like(delta_KCHW)
         total = torch.zeros((), device=device)
-        for start in range(0, len(order), batch):
-            index = order[start : start + batch]
-            x_BCHW, label_B = faces.batch(index, device)
-            row_B = torch.from_numpy(row_N[index]).to(device)
+        for index, (x_BCHW, label_B) in zip(parts, prefetched(photos, parts, device), strict=True):
+            row_B = runtime.tensor(row_N[index])
             noise_BCHW = delta_KCHW[row_B].requires_grad_(True)
             with runtime.autocast():
                 loss_B = objective((x_BCHW + noise_BCHW / 255).clamp(0, 1), label_B)
@@ -64,6 +66,6 @@ def descend(
             length = gradient.flatten(1).norm(dim=1).clamp_min(1e-30)
             sum_KCHW.index_add_(0, row_B, gradient / length[:, None, None, None])
             total += loss_B.detach().float().sum()
-        delta_KCHW.sub_(step * sum_KCHW.sign()).clamp_(-epsilon, epsilon)
-        report(number, float(total) / len(order))
+        delta_KCHW.sub_(step * ranks.sum_(sum_KCHW).sign()).clamp_(-epsilon, epsilon)
+        report(number, float(ranks.sum_(total)) / len(order))
     return delta_KCHW.cpu().numpy()

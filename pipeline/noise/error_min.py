@@ -2,7 +2,8 @@
 
 Two minimisations in the same direction, in turn: M batches of SGD on a surrogate (noise fixed), then one pass over the protected photos
 that moves each identity's delta down the surrogate's loss (surrogate fixed, eval mode). The same forward pass gives the gradient, the
-error and so the convergence test.
+error and so the convergence test. No photo of a pass can be spared: every delta moves by a whole step in every pass, and even one that
+lies at ±ε everywhere stays there only where the gradient's sign does, which nobody knows without computing it.
 
 Two update rules, by name:
 
@@ -15,13 +16,16 @@ Two update rules, by name:
 
 With `surrogates` > 1 the search starts again from new weights and keeps the noise: what a new network must find easy is what the next
 trainer's network, whose weights nobody knows, will find easy too.
+
+In several processes each takes its part of every surrogate batch, and its share of the photos of a noise pass; directions are added up.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,14 +35,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.artifacts import sha256_of
 from pipeline.config import NoiseConfig
 from pipeline.runtime import Runtime
 from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
-from pipeline.training.faces import FaceSet
+from pipeline.training.compiled import for_full_batches
+from pipeline.training.faces import Faces, FaceSet, prefetched, resident
 from pipeline.training.loop import hash_seed
 from pipeline.training.optimiser import make_sgd, step
+from pipeline.training.shared import Spread, spread_over
 
 CHECKPOINT_SECONDS = 60  # at most this much of the search is lost by a kill
+CUDA_PASS_BATCH = 256  # photos at a time in a noise pass on a GPU, where each one's gradient is its own whatever the batch
 
 
 @dataclass(frozen=True)
@@ -76,11 +84,34 @@ def blurred(x_KCHW: Tensor, sigma: float) -> Tensor:
     return planes[:, 0].reshape(x_KCHW.shape)
 
 
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """`model` in eval mode and its weights without gradients, so that none is computed and nothing is kept for it; afterwards as before."""
+    training = model.training
+    having = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.eval().requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in having:
+            parameter.requires_grad_(True)
+        model.train(training)
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """A surrogate while it learns: `forward` is the model's own or a compiled one; `spread` says how a batch lies over the ranks."""
+
+    model: nn.Module
+    forward: Callable[..., Tensor]
+    optimiser: torch.optim.SGD
+    spread: Spread
+
+
 def train_surrogate(
     config: NoiseConfig,
-    surrogate: nn.Module,
-    optimiser: torch.optim.SGD,
-    faces: FaceSet,
+    surrogate: Surrogate,
+    faces: Faces,
     delta_KCHW: Tensor,
     row_N: np.ndarray,
     runtime: Runtime,
@@ -89,74 +120,97 @@ def train_surrogate(
     within: int,
 ) -> float:
     """M batches of SGD on the surrogate with the noise fixed, in round `within` of this surrogate. Returns the mean loss."""
-    device = runtime.torch_device()
+    device, ranks = runtime.torch_device(), runtime.ranks
     random = np.random.default_rng((config.seed, round_number, 1))
     torch.manual_seed(hash_seed(config.seed, round_number))  # dropout
-    surrogate.train()
+    surrogate.model.train()
+    part = surrogate.spread.over(min(config.batch, len(faces)))
+    batches, mirrors = [], []
+    for _ in range(config.batches):
+        batches.append(random.choice(len(faces), size=part.count, replace=False)[part.here])
+        mirrors.append((random.random(part.count) < 0.5)[part.here] if config.flip else None)
     total = torch.zeros((), device=device)
-    for number in range(config.batches):
+    for number, (x_BCHW, label_B) in enumerate(prefetched(faces, batches, device)):
         done = (within - 1) * config.batches + number + 1
         rate = config.lr * min(1.0, done / max(1, config.warmup_batches))
-        index = random.choice(len(faces), size=min(config.batch, len(faces)), replace=False)
-        x_BCHW, label_B = faces.batch(index, device)
         with torch.no_grad():
-            x_BCHW = add_delta(x_BCHW, delta_KCHW, torch.from_numpy(row_N[index]).to(device))
+            x_BCHW = add_delta(x_BCHW, delta_KCHW, runtime.tensor(row_N[batches[number]]))
             if config.flip:
-                x_BCHW = mirrored(x_BCHW, torch.from_numpy(random.random(len(index)) < 0.5).to(device))
+                x_BCHW = mirrored(x_BCHW, runtime.tensor(mirrors[number]))
         with runtime.autocast():
-            logits = surrogate(x_BCHW)
-        loss = F.cross_entropy(logits, label_B)
-        optimiser.zero_grad(set_to_none=True)
+            logits = surrogate.forward(x_BCHW)
+        loss = F.cross_entropy(logits, label_B) * part.weight  # all ranks' add up to the mean over the global batch
+        surrogate.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        step(optimiser, lr=rate, clip=config.clip)
+        ranks.sum_gradients(surrogate.model.parameters())
+        step(surrogate.optimiser, lr=rate, clip=config.clip)
         total += loss.detach()
-    return float(total) / config.batches
+    return float(ranks.sum_(total)) / config.batches
 
 
 def update_noise(
     config: NoiseConfig,
     surrogate: nn.Module,
-    faces: FaceSet,
+    faces: Faces,
     delta_KCHW: Tensor,
     row_N: np.ndarray,
     runtime: Runtime,
     *,
     pass_number: int,
+    forward: Callable[..., Tensor] | None = None,
 ) -> float:
-    """One pass over the photos that carry noise: steps `delta_KCHW` in place, returns the surrogate's error on them before the step."""
-    device = runtime.torch_device()
+    """One pass over the photos that carry noise: steps `delta_KCHW` in place, returns the surrogate's error on them before the step.
+
+    `forward` computes the surrogate's logits where it is not `surrogate` itself that does.
+    """
+    device, ranks = runtime.torch_device(), runtime.ranks
     random = np.random.default_rng((config.seed, pass_number, 2))
-    surrogate.eval()
-    carrying = np.flatnonzero(row_N >= 0)
-    order = random.permutation(carrying)
-    sum_KCHW = torch.zeros_like(delta_KCHW)
+    order = random.permutation(np.flatnonzero(row_N >= 0))
+    mirror_N = random.random(len(order)) < 0.5 if config.flip else None
+    if config.rule == "identity-mean":  # every photo by itself: each rank goes through a share of them, in batches of any size
+        here, batch = ranks.share(len(order)), pass_batch(config, device)
+        parts = [slice(start, min(start + batch, here.stop)) for start in range(here.start, here.stop, batch)]
+    else:  # batch after batch: each rank takes a share of every batch, which may be none
+        sizes = [(start, ranks.share(min(config.batch, len(order) - start))) for start in range(0, len(order), config.batch)]
+        parts = [slice(start + share.start, start + share.stop) for start, share in sizes]
+    sum_KCHW = torch.zeros_like(delta_KCHW) if config.rule == "identity-mean" else None
     wrong = torch.zeros((), device=device)
-    for start in range(0, len(order), config.batch):
-        index = order[start : start + config.batch]
-        x_BCHW, label_B = faces.batch(index, device)
-        row_B = torch.from_numpy(row_N[index]).to(device)
-        noise_BCHW = delta_KCHW[row_B].requires_grad_(True)
-        noisy = (x_BCHW + noise_BCHW / 255).clamp(0, 1)
-        if config.flip:
-            noisy = mirrored(noisy, torch.from_numpy(random.random(len(index)) < 0.5).to(device))
-        with runtime.autocast():
-            logits = surrogate(noisy)
-        loss = F.cross_entropy(logits, label_B, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, noise_BCHW)
-        wrong += (logits.detach().argmax(1) != label_B).sum()
-        if config.rule == "identity-mean":
-            length = gradient.flatten(1).norm(dim=1).clamp_min(1e-30)
-            sum_KCHW.index_add_(0, row_B, gradient / length[:, None, None, None])
-        else:
-            stepped = (noise_BCHW.detach() - config.step * gradient.sign()).clamp(-config.epsilon, config.epsilon)
-            seen, place = torch.unique(row_B, return_inverse=True)
-            mean = torch.zeros_like(delta_KCHW[seen]).index_add_(0, place, stepped)
-            delta_KCHW[seen] = mean / torch.bincount(place)[:, None, None, None]
-    if config.rule == "identity-mean":
+    with frozen(surrogate):
+        for number, (x_BCHW, label_B) in enumerate(prefetched(faces, [order[part] for part in parts], device)):
+            part = parts[number]
+            row_B = runtime.tensor(row_N[order[part]])
+            noise_BCHW = delta_KCHW[row_B].requires_grad_(True)
+            gradient = noise_BCHW.detach()
+            if part.start < part.stop:
+                noisy = (x_BCHW + noise_BCHW / 255).clamp(0, 1)
+                if mirror_N is not None:
+                    noisy = mirrored(noisy, runtime.tensor(mirror_N[part]))
+                with runtime.autocast():
+                    logits = (forward or surrogate)(noisy)
+                loss = F.cross_entropy(logits, label_B, reduction="sum")
+                (gradient,) = torch.autograd.grad(loss, noise_BCHW)
+                wrong += (logits.detach().argmax(1) != label_B).sum()
+            if sum_KCHW is not None:
+                length = gradient.flatten(1).norm(dim=1).clamp_min(1e-30)
+                sum_KCHW.index_add_(0, row_B, gradient / length[:, None, None, None])
+            else:
+                stepped = (noise_BCHW.detach() - config.step * gradient.sign()).clamp(-config.epsilon, config.epsilon)
+                everyones = order[number * config.batch : (number + 1) * config.batch]
+                seen, photos = np.unique(row_N[everyones], return_counts=True)
+                place_B = runtime.tensor(np.searchsorted(seen, row_N[order[part]]))
+                mean = ranks.sum_(torch.zeros_like(delta_KCHW[: len(seen)]).index_add_(0, place_B, stepped))
+                delta_KCHW[runtime.tensor(seen)] = mean / runtime.tensor(photos)[:, None, None, None]
+    if sum_KCHW is not None:
+        ranks.sum_(sum_KCHW)
         if config.smooth:
             sum_KCHW = blurred(sum_KCHW, config.smooth)
         delta_KCHW.sub_(config.step * sum_KCHW.sign()).clamp_(-config.epsilon, config.epsilon)
-    return float(wrong) / len(order)
+    return float(ranks.sum_(wrong)) / len(order)
+
+
+def pass_batch(config: NoiseConfig, device: torch.device) -> int:
+    """Photos at a time in a pass where each photo's gradient is its own."""
+    return max(config.batch, CUDA_PASS_BATCH) if device.type == "cuda" else config.batch
 
 
 def search_noise(
@@ -177,8 +231,8 @@ def search_noise(
         make_surrogate: surrogate 0, 1, … on the runtime's device: logits of float crops in [0, 1], NCHW; trained in place.
         faces: training photos of the protected and auxiliary identities, labelled for the surrogate.
         row_N: the row of the noise table each photo carries, −1 for clean ones: int64 (N,). A row is an identity, or one photo.
-        report: called with each round's record: round (over all surrogates), surrogate, loss (on noisy batches), error (on the photos
-            carrying noise), mean_abs (of delta, 1/255).
+        report: called by every rank with each round's record: round (over all surrogates), surrogate, loss (on noisy batches), error (on
+            the photos carrying noise), mean_abs (of delta, 1/255).
         checkpoint, key: where the state is kept and what it belongs to; None: not kept.
 
     Returns:
@@ -193,27 +247,31 @@ def search_noise(
     if state is not None:
         delta_KCHW, history, seconds_before = state["delta"], state["history"], state["seconds"]
 
+    runtime.ranks.agree(f"{sha256_of(key.encode())[:8]} after round {len(history)}", str(checkpoint))
+    photos = resident(faces, device)
     started = saved = time.perf_counter()
     for number in range(config.surrogates):
         if history and history[-1]["surrogate"] > number:
             continue
-        surrogate = make_surrogate(number)
-        optimiser = make_sgd(surrogate.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+        model = make_surrogate(number)
+        optimiser = make_sgd(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+        steps = config.rounds * config.batches
+        learn = for_full_batches(model, runtime, batch=config.batch, steps=steps)
+        ask = for_full_batches(model, runtime, batch=pass_batch(config, device), steps=steps)
+        surrogate = Surrogate(model, learn, optimiser, spread_over(model, runtime.ranks))
         done = sum(record["surrogate"] == number for record in history)
         if state is not None and done:
-            surrogate.load_state_dict(state["surrogate"])
+            model.load_state_dict(state["surrogate"])
             optimiser.load_state_dict(state["optimiser"])
             if ended(config, history[-1], done):
                 continue
         for within in range(done + 1, config.rounds + 1):
             round_number = len(history) + 1
-            loss = train_surrogate(
-                config, surrogate, optimiser, faces, delta_KCHW, row_N, runtime, round_number=round_number, within=within
-            )
+            loss = train_surrogate(config, surrogate, photos, delta_KCHW, row_N, runtime, round_number=round_number, within=within)
             error = 1.0
             for visit in range(config.visits):
                 pass_number = (round_number - 1) * config.visits + visit
-                error = update_noise(config, surrogate, faces, delta_KCHW, row_N, runtime, pass_number=pass_number)
+                error = update_noise(config, model, photos, delta_KCHW, row_N, runtime, pass_number=pass_number, forward=ask)
             record = {
                 "round": round_number,
                 "surrogate": number,
@@ -223,9 +281,9 @@ def search_noise(
             }
             history.append(record)
             report(record)
-            if checkpoint is not None and time.perf_counter() - saved > CHECKPOINT_SECONDS:
+            if checkpoint is not None and runtime.ranks.first and time.perf_counter() - saved > CHECKPOINT_SECONDS:
                 content: dict[str, Any] = {
-                    "surrogate": surrogate.state_dict(),
+                    "surrogate": model.state_dict(),
                     "optimiser": optimiser.state_dict(),
                     "delta": delta_KCHW,
                     "history": history,

@@ -63,6 +63,8 @@ def make_noise(
     else:
         draw = {"random": random_noise, "lsp": linearly_separable_patches, "backdoor": trigger_patches}[arm.method]
         delta = draw(rows=len(names), epsilon=config.epsilon, seed=config.seed)
+    if not runtime.ranks.first:
+        return
     facts["seconds"] = round(time.perf_counter() - started, 1)
     facts["mean_abs"] = round(float(np.mean([np.abs(one.astype(np.int16)).mean() for one in delta])), 3)
     save_noise(output, NoiseTable(delta, names, config.epsilon, arm.per), facts)

@@ -1,6 +1,7 @@
 """One training loop for every arm and trial: same initial weights, same order of batches, clean test photos scored apart.
 
-Randomness comes only from (seed, epoch), so a run that was killed and resumed at an epoch gives the same numbers as one that was not.
+Randomness comes only from (seed, epoch), so a run that was killed and resumed at an epoch gives the same numbers as one that was not, and
+every process of a run in several (`pipeline/distributed.py`) draws the same global batches, of which it takes its part.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from pipeline.artifacts import sha256_of
 from pipeline.config import TrainConfig
 from pipeline.countermeasures.catalogue import countermeasure_of
+from pipeline.models.backbones import WIDTH
 from pipeline.models.recognisers import Recogniser, make_recogniser
 from pipeline.runtime import Runtime
 from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
-from pipeline.training.faces import FaceSet
+from pipeline.training.compiled import for_full_batches
+from pipeline.training.faces import Faces, FaceSet, prefetched, resident
 from pipeline.training.optimiser import make_sgd, step
+from pipeline.training.shared import spread_over
 
 
 @dataclass(frozen=True)
@@ -60,18 +65,24 @@ def batches_of_epoch(count: int, batch: int, *, seed: int, epoch: int) -> list[n
 
 
 @torch.no_grad()
-def predict(model: Recogniser, faces: FaceSet, runtime: Runtime, *, batch: int = 64) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted labels (N,) int64 and L2-normalised embeddings (N, 512) float32 of clean crops, in eval mode."""
-    device = runtime.torch_device()
+def predict(model: Recogniser, faces: Faces, runtime: Runtime, *, batch: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted labels (N,) int64 and L2-normalised embeddings (N, 512) float32 of clean crops, in eval mode.
+
+    Each rank asks the model for a share of the photos; all get the whole answer.
+    """
+    device, ranks = runtime.torch_device(), runtime.ranks
     model.eval()
-    labels, embeddings = [], []
-    for start in range(0, len(faces), batch):
-        x_BCHW, _ = faces.batch(np.arange(start, min(start + batch, len(faces))), device)
+    here = ranks.share(len(faces))
+    parts = [np.arange(start, min(start + batch, here.stop)) for start in range(here.start, here.stop, batch)]
+    labels = [torch.empty(0, dtype=torch.int64, device=device)]
+    embeddings = [torch.empty((0, WIDTH), device=device)]
+    for x_BCHW, _ in prefetched(faces, parts, device):
         with runtime.autocast():
             embedding, logits = model.embed_and_classify(x_BCHW)
-        labels.append(logits.argmax(1).cpu().numpy())
-        embeddings.append(embedding.cpu().numpy())
-    return np.concatenate(labels), np.concatenate(embeddings)
+        labels.append(logits.argmax(1))
+        embeddings.append(embedding)
+    label_N, embedding_ND = (ranks.rows(torch.cat(found), len(faces)) for found in (labels, embeddings))
+    return label_N.cpu().numpy(), embedding_ND.cpu().numpy()
 
 
 def accuracy_by_group(predicted: np.ndarray, test: TestPhotos) -> dict[str, float | None]:
@@ -99,12 +110,12 @@ def train_recogniser(
         test: clean photos, never protected.
         checkpoint: where the state is kept after each epoch; removed by the caller once the results are written.
         key: what the checkpoint belongs to (config and inputs).
-        report: called with each epoch's record.
+        report: called with each epoch's record, by every rank.
 
     Returns:
         The model, and a record an epoch: epoch, loss, train_error, lr, protected, others (accuracies, None where not scored), seconds.
     """
-    device = runtime.torch_device()
+    device, ranks = runtime.torch_device(), runtime.ranks
     weights = None if config.weights is None else Path(config.weights)
     model = make_recogniser(
         classes=classes,
@@ -121,13 +132,19 @@ def train_recogniser(
     transform = None
     if measure.fit is not None:
         transform = measure.fit(train.crops, len(train), train.label, classes, config.seed, device=device)
+    photos, scored = resident(train, device), resident(test.faces, device)
+    steps = config.epochs * math.ceil(len(train) / config.batch)
+    spread, network = spread_over(model, ranks), for_full_batches(model, runtime, batch=config.batch, steps=steps)
     optimiser = make_sgd(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    # What a countermeasure draws for a batch, or mixes in it, concerns all its photos: each rank then takes its part only afterwards.
+    whole = measure.augment is not None or measure.harden is not None
     history: list[dict[str, Any]] = []
     state = load_checkpoint(checkpoint, key, device)
     if state is not None:
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         history = state["history"]
+    ranks.agree(f"{sha256_of(key.encode())[:8]} after epoch {len(history)}", str(checkpoint))
 
     for epoch in range(len(history), config.epochs):
         started = time.perf_counter()
@@ -135,15 +152,18 @@ def train_recogniser(
         flips = np.random.default_rng((config.seed, epoch, 1))
         draws = torch.Generator().manual_seed(hash_seed(config.seed, epoch, 2))
         batches = batches_of_epoch(len(train), config.batch, seed=config.seed, epoch=epoch)
+        mirrors = [flips.random(len(index)) < 0.5 for index in batches] if config.flip else None
+        parts = [ranks.part(len(index)) for index in batches]
+        mine = [index if whole else index[part.here] for index, part in zip(batches, parts, strict=True)]
         model.train()
         loss_sum, wrong, seen, rate = torch.zeros((), device=device), torch.zeros((), device=device), 0, 0.0
-        for number, index in enumerate(batches):
+        for number, (x_BCHW, label_B) in enumerate(prefetched(photos, mine, device)):
             rate = learning_rate(config, step=epoch * len(batches) + number, steps_per_epoch=len(batches))
-            x_BCHW, label_B = train.batch(index, device)
+            part = spread.over(len(batches[number]))
             if transform is not None:
                 x_BCHW = transform(x_BCHW)  # fitted on photos as they are, so before any is mirrored
-            if config.flip:
-                mirror = torch.from_numpy(flips.random(len(index)) < 0.5).to(device)
+            if mirrors is not None:
+                mirror = runtime.tensor(mirrors[number] if whole else mirrors[number][part.here])
                 x_BCHW = torch.where(mirror[:, None, None, None], x_BCHW.flip(3), x_BCHW)
             target_B = label_B
             if measure.augment is not None:
@@ -151,29 +171,33 @@ def train_recogniser(
             with runtime.autocast():
                 if measure.harden is not None:
                     x_BCHW = measure.harden(model, x_BCHW, label_B, draws)
-                logits = model(x_BCHW, label_B if target_B.ndim == 1 else None)  # no margin for a mixed photo
-            loss = F.cross_entropy(logits, target_B)
+                if whole:
+                    x_BCHW, label_B, target_B = x_BCHW[part.here], label_B[part.here], target_B[part.here]
+                logits = network(x_BCHW, label_B if target_B.ndim == 1 else None)  # no margin for a mixed photo
+            loss = F.cross_entropy(logits, target_B) * part.weight  # all ranks' add up to the mean over the global batch
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
+            ranks.sum_gradients(model.parameters())
             step(optimiser, lr=rate, clip=config.clip)
-            loss_sum += loss.detach() * len(index)
-            wrong += (logits.detach().argmax(1) != label_B).sum()
-            seen += len(index)
+            loss_sum += loss.detach() * part.count
+            wrong += (logits.detach().argmax(1) != label_B).sum() / part.copies
+            seen += part.count
+        loss_sum, wrong = ranks.sum_(torch.stack((loss_sum, wrong))).tolist()
         last = epoch + 1 == config.epochs
         scores: dict[str, float | None] = {"protected": None, "others": None}
         if last or (epoch + 1) % config.score_every == 0:
-            scores = accuracy_by_group(predict(model, test.faces, runtime)[0], test)
+            scores = accuracy_by_group(predict(model, scored, runtime)[0], test)
         record = {
             "epoch": epoch + 1,
-            "loss": round(float(loss_sum) / seen, 5),
-            "train_error": round(float(wrong) / seen, 5),
+            "loss": round(loss_sum / seen, 5),
+            "train_error": round(wrong / seen, 5),
             "lr": rate,
             **scores,
             "seconds": round(time.perf_counter() - started, 1),
         }
         history.append(record)
         report(record)
-        if not last:
+        if not last and ranks.first:
             save_checkpoint(checkpoint, key, {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "history": history})
     return model, history
 

@@ -102,6 +102,8 @@ def train_arm(config: TrainConfig, arm: str, run: Path, aligned: Path, runtime: 
 
     checkpoint = output / "checkpoint.pt"
     model, history = train_recogniser(config, train, test, classes=classes, runtime=runtime, checkpoint=checkpoint, key=key, report=report)
+    if not runtime.ranks.first:
+        return
     with whole_file(output / "weights.safetensors") as temporary:
         save_file(model.tensors(), temporary)
     facts = {

@@ -22,13 +22,27 @@ def noisy_photo(photo: np.ndarray, delta: Tensor | None, mirror: bool) -> Tensor
     return torch.flip(x, dims=[3]) if mirror else x
 
 
+@torch.no_grad()
+def error_on(photos: np.ndarray, labels: np.ndarray, delta: list[Tensor], surrogate: nn.Module) -> float:
+    """The surrogate's error on the photos that carry noise, in eval mode, one photo at a time."""
+    surrogate.eval()
+    noisy = [i for i in range(len(photos)) if labels[i] < len(delta)]
+    wrong = sum(int(surrogate(noisy_photo(photos[i], delta[labels[i]], False)).argmax() != labels[i]) for i in noisy)
+    return wrong / len(noisy)
+
+
 def reference_search(
-    config: NoiseConfig, surrogate: nn.Module, photos: np.ndarray, labels: np.ndarray, protected: int
+    config: NoiseConfig, surrogate: nn.Module, photos: np.ndarray, labels: np.ndarray, protected: int, *, apart: bool = False
 ) -> tuple[Tensor, list[float]]:
-    """Noise of identities 0 … protected−1 after `config.rounds` rounds, and the error of each round.
+    """Noise of identities 0 … protected−1 when the error falls below `config.stop_error`, or after `config.rounds` rounds.
 
     Args:
         photos: uint8 (N, H, W, 3). labels: (N,).
+        apart: measure the error in a pass of its own after each round, as the paper's algorithm does; False: on the forward passes of the
+            noise step, which see the noise before it moves.
+
+    Returns:
+        float (protected, 3, H, W) in 1/255, and the error of each round.
     """
     delta = [torch.zeros(3, *photos.shape[1:3]) for _ in range(protected)]
     optimiser = torch.optim.SGD(surrogate.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
@@ -69,5 +83,7 @@ def reference_search(
             direction[labels[i]] += noise.grad / noise.grad.norm()
         for k in range(protected):
             delta[k] = torch.clamp(delta[k] - config.step * torch.sign(direction[k]), -config.epsilon, config.epsilon)
-        errors.append(wrong / len(visited))
+        errors.append(error_on(photos, labels, delta, surrogate) if apart else wrong / len(visited))
+        if errors[-1] < config.stop_error and number >= config.min_rounds:
+            break
     return torch.stack(delta), errors

@@ -1,0 +1,142 @@
+"""Photos as they are made and written: rendering people who do not exist, and putting the noise on a photo that is published.
+
+python -m benchmarks render write-photo png-encode
+"""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+from typing import TYPE_CHECKING
+
+from benchmarks.row import Pair, Row, paired
+
+if TYPE_CHECKING:
+    import numpy as np
+
+EPSILON = 16
+
+
+def rows() -> list[Row]:
+    """Rendering, writing of protected photos, and the PNG encoder alone."""
+    return [
+        Row("render", "photos/s", "", "Synthetic photos of 250 px rendered and encoded as JPEG, one process.", render),
+        Row(
+            "write-photo",
+            "photos/s",
+            "plain-autograd",
+            "Noise put through the inverse of the alignment on photos of 250 px and encoded as PNG, one process, against the same least-"
+            "squares problem solved over the whole photo with grid_sample and autograd, as many steps, the same encoder.",
+            paired(lambda: write_rate(ours=True), lambda: write_rate(ours=False)),
+        ),
+        Row(
+            "png-encode",
+            "photos/s",
+            "",
+            "The PNG encoder alone on the same protected photos: what writing them costs at least.",
+            lambda: Pair(encode_rate()),
+            ceiling=True,
+        ),
+    ]
+
+
+def render(count: int = 40) -> Pair:
+    """Photos a second of the renderer, 10 identities in turn."""
+    from pipeline.photos.synthetic import encode_photo
+
+    started = time.perf_counter()
+    for number in range(count):
+        encode_photo(seed=0, identity=number % 10, photo=number // 10)
+    return Pair(count / (time.perf_counter() - started))
+
+
+@cache
+def samples(count: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Rendered photos with what belongs to them: uint8 (250, 250, 3) RGB, 2×3 photo → crop, int8 (3, 112, 112) in 1/255."""
+    import numpy as np
+
+    from pipeline.faces.geometry import similarity_transform
+    from pipeline.photos.synthetic import photo_landmarks, render_photo
+
+    random = np.random.default_rng(0)
+    found = []
+    for identity in range(count):
+        matrix = similarity_transform(photo_landmarks(seed=0, identity=identity, photo=0))
+        delta = random.choice(np.array([-EPSILON, EPSILON], np.int8), (3, 28, 28)).repeat(4, axis=1).repeat(4, axis=2)
+        found.append((render_photo(seed=0, identity=identity, photo=0), matrix, delta))
+    return found
+
+
+def encode(photo: np.ndarray) -> bytes:
+    """A photo as PNG, as the protect stage writes it."""
+    import cv2
+
+    done, encoded = cv2.imencode(".png", cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 3])
+    assert done
+    return encoded.tobytes()
+
+
+def write_rate(*, ours: bool, count: int = 12) -> float:
+    """Photos a second, protected and encoded, on one thread."""
+    import cv2
+
+    from benchmarks.machine import one_thread
+    from pipeline.faces.restore import protect_photo
+
+    protect = protect_photo if ours else plain_protect
+    jobs = samples(count)
+    one_thread()
+    cv2.setNumThreads(1)
+    started = time.perf_counter()
+    for photo, matrix, delta in jobs:
+        encode(protect(photo, matrix, delta, EPSILON))
+    return count / (time.perf_counter() - started)
+
+
+def encode_rate(count: int = 12) -> float:
+    """Photos a second of the PNG encoder on one thread."""
+    import cv2
+
+    from pipeline.faces.restore import protect_photo
+
+    protected = [protect_photo(photo, matrix, delta, EPSILON) for photo, matrix, delta in samples(count)]
+    cv2.setNumThreads(1)
+    started = time.perf_counter()
+    for photo in protected:
+        encode(photo)
+    return count / (time.perf_counter() - started)
+
+
+def plain_protect(photo: np.ndarray, matrix: np.ndarray, delta: np.ndarray, epsilon: int) -> np.ndarray:
+    """`pipeline.faces.restore.protect_photo` as one writes it first: projected gradient steps on the whole photo by autograd.
+
+    For faces that are not much larger than the crop (no oversampling), which the samples are.
+    """
+    import numpy as np
+    import torch
+    import torch.nn.functional as F
+
+    from pipeline.faces.geometry import CROP_SIZE, inverse, oversampling, to_crop
+    from pipeline.faces.restore import STEPS
+
+    assert oversampling(matrix) == 1
+    height, width = photo.shape[:2]
+    v, u = np.mgrid[:CROP_SIZE, :CROP_SIZE]
+    place = to_crop(np.stack([u.ravel(), v.ravel()], 1), inverse(matrix)).reshape(CROP_SIZE, CROP_SIZE, 2)
+    grid = torch.from_numpy(place / (np.array([width, height]) - 1) * 2 - 1).float()[None]
+    pixels = torch.from_numpy(photo).permute(2, 0, 1)[None].float()
+    wanted = torch.from_numpy(delta).float()[None]
+    low, high = torch.clamp(-pixels, min=-epsilon), torch.clamp(255 - pixels, max=epsilon)
+    change = torch.zeros_like(pixels, requires_grad=True)
+
+    def cut(x: torch.Tensor) -> torch.Tensor:
+        return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+
+    (weight,) = torch.autograd.grad(cut(change).sum(), change)
+    step = 1 / max(float(weight.max()), 1e-6)
+    for _ in range(STEPS):
+        (gradient,) = torch.autograd.grad(((cut(change) - wanted) ** 2).sum() / 2, change)
+        with torch.no_grad():
+            change = torch.clamp(change - step * gradient, low, high).requires_grad_(True)
+    done = (pixels + change.detach().round()).to(torch.uint8)
+    return done[0].permute(1, 2, 0).contiguous().numpy()

@@ -1,0 +1,76 @@
+"""The page: complete, escaped, closed to the network, readable without its script."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from benchmarks.baseline import Verdict
+from benchmarks.page import build_page
+from benchmarks.results import summarise
+from benchmarks.row import Pair
+from tests.benchmarks.fakes import empty_results, fake_row
+from tests.report.sample import NASTY
+from tests.report.test_render import Outline, words_of
+
+VERDICTS = [Verdict("noise-search", "slower", "6.10 → 3.00, noise ±0.10"), Verdict("train-step", "same", "3.10 → 3.00, noise ±0.20")]
+
+
+def sample() -> dict[str, Any]:
+    results = empty_results()
+    results["rows"] = [
+        summarise(fake_row("noise-search", [], target=6.0), [Pair(61.23, 10.0), Pair(60, 10.0), Pair(64, 10.0)]),
+        summarise(fake_row("train-step", [], target=3.0), [Pair(20, 10.0), Pair(21, 10.0), Pair(22, 10.0)]),
+        summarise(fake_row("render", [], against="", unit="photos/s"), [Pair(52.2)]),
+        summarise(fake_row("matmul-fp32", [], against="", unit="TFLOP/s", ceiling=True), [Pair(0.0872)]),
+    ]
+    results["skipped"], results["failed"] = {"train-gpu": "needs a CUDA device"}, {"detect": "RuntimeError: no photos"}
+    return results
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return build_page(sample(), VERDICTS, "a kind of machine")
+
+
+def test_every_number_is_there(page: str) -> None:
+    words = words_of(page)
+    for text in (
+        "1 of 2 targets met; missed: train-step.", "6.12×", "6.00 to 6.40", "61.2 images/s", "60 to 64", "2.10×", "52.2 photos/s",
+        "0.0872 TFLOP/s", "needs a CUDA device", "RuntimeError: no photos", "6.10 → 3.00", "slower", "a kind of machine", "c0ffee",
+        "what render runs", "make bench", "torch 2.15.0", "8.0 GiB",
+    ):  # fmt: skip
+        assert text in words, text
+
+
+def test_structure_and_no_request(page: str) -> None:
+    outline = Outline(page)
+    tags = [tag for tag, _ in outline.tags]
+    assert tags.count("table") == tags.count("caption") == 4 and tags.count("svg") == 1 and tags.count("script") == 1
+    assert all(attrs.get("scope") for tag, attrs in outline.tags if tag == "th")
+    links = [value for _, attrs in outline.tags for name, value in attrs.items() if name in ("src", "href", "data", "action", "srcset")]
+    assert all(link and link.startswith("#") for link in links)
+    assert not re.search(r"@import|url\((?!#)|https?:", page)
+    assert "default-src 'none'" in page
+    ids = [attrs["id"] for _, attrs in outline.tags if attrs.get("id")]
+    assert len(ids) == len(set(ids))
+
+
+def test_names_are_escaped(page: str) -> None:
+    assert "Fast &lt;b&gt;CPU&lt;/b&gt;" in page
+    hostile = sample()
+    hostile["rows"][0] |= {"name": NASTY, "text": NASTY, "against": NASTY, "unit": NASTY}
+    hostile |= {"skipped": {NASTY: NASTY}, "failed": {NASTY: NASTY}, "commit": NASTY}
+    text = build_page(hostile, [Verdict(NASTY, "slower", NASTY)], NASTY)
+    assert NASTY not in text and text.count("<script") == 1
+
+
+def test_page_of_nothing() -> None:
+    words = words_of(build_page(empty_results(), [], "a kind of machine"))
+    assert "No row with a target was measured." in words
+
+
+def test_same_input_same_bytes(page: str) -> None:
+    assert build_page(sample(), VERDICTS, "a kind of machine") == page

@@ -1,0 +1,113 @@
+"""The rows themselves with tiny parameters: each really runs both sides; on the CPU, the ones for a GPU too. No time is asserted."""
+
+from __future__ import annotations
+
+import math
+from statistics import fmean
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import ceilings, gpu, noise_search, photos, start, training
+from benchmarks.crops import block_crops, face_crops
+from benchmarks.row import Pair
+from pipeline.faces.restore import protect_photo, recropped_noise
+from pipeline.runtime import Runtime
+
+
+def is_measured(pair: Pair, *, alone: bool = False) -> bool:
+    values = [pair.value] if alone else [pair.value, pair.other]
+    return all(value is not None and math.isfinite(value) and value > 0 for value in values)
+
+
+def test_ceilings() -> None:
+    assert ceilings.matmul_rate("fp32", 1, side=64, seconds=0) > 0
+    assert ceilings.matmul_rate("bf16", 1, side=64, seconds=0) > 0
+    assert is_measured(ceilings.copy(mib=1), alone=True)
+    assert is_measured(ceilings.disk(mib=1))
+
+
+def test_crops_are_labelled() -> None:
+    for faces in (block_crops(identities=3, photos=2), face_crops(identities=3, photos=2)):
+        assert faces.shards[0].shape == (6, 112, 112, 3) and faces.shards[0].dtype == np.uint8
+        assert faces.label.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_plain_protection_solves_the_same_problem() -> None:
+    """Otherwise its speed would mean nothing."""
+    for photo, matrix, delta in photos.samples(2):
+        ours, plain = protect_photo(photo, matrix, delta, photos.EPSILON), photos.plain_protect(photo, matrix, delta, photos.EPSILON)
+        assert np.abs(plain.astype(int) - photo).max() == photos.EPSILON
+        assert np.abs(plain.astype(int) - ours).mean() < 0.1
+        found = [recropped_noise(photo, one, matrix).ravel() for one in (ours, plain)]
+        miss = [fmean(np.abs(one - delta.ravel().astype(int))) for one in found]
+        assert abs(miss[0] - miss[1]) < 0.2, miss
+
+
+def test_photos() -> None:
+    assert is_measured(photos.render(count=1), alone=True)
+    assert photos.write_rate(ours=True, count=1) > 0 and photos.write_rate(ours=False, count=1) > 0 and photos.encode_rate(count=1) > 0
+
+
+def test_start() -> None:
+    assert is_measured(start.cli_start())
+    assert start.seconds_of("-c", "pass", starts=1) > 0
+    with pytest.raises(RuntimeError, match="no such thing"):
+        start.seconds_of("-c", "raise SystemExit('no such thing')", starts=1)
+
+
+@pytest.mark.slow
+def test_stage_gets_ready() -> None:
+    assert start.seconds_of("-c", start.READY, starts=1) > 0
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """What keeps `--help` quick, as a fact that does not depend on the machine's mood."""
+    probe = (
+        "import sys; from pipeline.__main__ import parser; parser().format_help(); "
+        "heavy = sorted({'numpy', 'torch', 'pandas', 'pydantic', 'yaml', 'cv2', 'tqdm'} & set(sys.modules)); "
+        "raise SystemExit(f'imported: {heavy}' if heavy else 0)"
+    )
+    start.seconds_of("-c", probe, starts=1)
+
+
+@pytest.mark.slow
+def test_noise_rows() -> None:
+    assert is_measured(noise_search.search_pair(75, identities=2, photos=2, batches=1)())
+    easy = noise_search.converged_pair(stop_error=1.0, identities=2, photos=2, batches=1, batch=4)
+    assert is_measured(easy())
+    with pytest.raises(RuntimeError, match="did not converge"):
+        noise_search.converged_pair(stop_error=1e-6, identities=3, photos=2, batches=1, batch=2, rounds=1)()
+
+
+def test_loops_are_clocked_by_their_optimiser() -> None:
+    layer = torch.nn.Linear(1, 1)
+    optimiser = torch.optim.SGD(layer.parameters(), lr=0.1)
+    with training.clocked_steps() as times:
+        for _ in range(3):
+            layer(torch.ones(1, 1)).sum().backward()
+            optimiser.step()
+    optimiser.step()
+    assert len(times) == 3 and times == sorted(times)
+    assert training.rate_of([1.0, 2.0, 4.0], 32) == pytest.approx(64 / 3)
+    with pytest.raises(RuntimeError, match="1 optimiser steps were seen"):
+        training.rate_of([1.0], 32)
+
+
+@pytest.mark.slow
+def test_training_rows() -> None:
+    size = {"classes": 4, "batch": 4, "steps": 2}
+    assert training.training_rate(75, **size) > 0 and training.plain_rate(75, **size) > 0
+    assert training.inference_rate(count=8, input_size=75) > 0 and training.plain_inference_rate(count=8, input_size=75, batch=4) > 0
+    # The network's arithmetic by hand: 1.19 GFLOP forward at 112 px, and about twice that backward.
+    assert 3.4e9 < training.step_flops(112) < 3.7e9
+
+
+@pytest.mark.slow
+def test_gpu_rows_run_on_the_cpu(cpu: Runtime) -> None:
+    size = {"classes": 4, "batch": 4, "steps": 3, "untimed": 1, "input_size": 75}
+    assert is_measured(gpu.train_pair(cpu, **size))
+    assert is_measured(gpu.study_pair(cpu, **size, scored=8))
+    quick = {"rounds": 1, "batches": 1, "batch": 4, "input_size": 75, "stop_error": 1.0}
+    assert is_measured(gpu.noise_pair(cpu, identities=2, photos=2, **quick))

@@ -1,0 +1,234 @@
+"""Two processes give what one gives: batch norm, gradients, noise, training, resumed or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import TrainConfig
+from pipeline.distributed import Ranks, launched
+from pipeline.errors import RequestError, StageError
+from pipeline.noise.descent import descend
+from pipeline.noise.error_min import search_noise
+from pipeline.runtime import Runtime
+from pipeline.training.loop import predict
+from pipeline.training.shared import spread_over
+from tests.conftest import toy_faces
+from tests.distributed.ranks import run_ranks
+from tests.noise.test_error_min import TinyNet, config_of
+from tests.training.test_loop import train
+
+pytestmark = pytest.mark.slow  # starting two processes takes most of it, so one pair does all the work that does not end it
+SIZES = (6, 5, 1)  # photos of a batch: even, uneven, fewer than ranks
+
+
+Pair = dict[str, list[Any]]  # of each job, what it gave in each process
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 32])
+def test_parts_cover_a_batch_once(size: int, count: int) -> None:
+    everyone = [Ranks(rank, size).share(count) for rank in range(size)]
+    assert np.concatenate([np.arange(count)[share] for share in everyone]).tolist() == list(range(count))
+    if count:
+        parts = [Ranks(rank, size).part(count) for rank in range(size)]
+        assert sum(part.weight for part in parts) == pytest.approx(1)
+        assert all(part.stop > part.start and part.sizes[rank] == part.stop - part.start for rank, part in enumerate(parts))
+        # Each photo is in as many parts as it has copies.
+        times = np.bincount(np.concatenate([np.arange(count)[part.here] for part in parts]), minlength=count)
+        assert (times == parts[0].copies).all()
+
+
+def test_torchrun_says_who_this_process_is() -> None:
+    assert launched({}) == Ranks()
+    assert launched({"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "OTHER": ""}) == Ranks(1, 4, 1)
+    for wrong in ("4", "-1", "one"):
+        with pytest.raises(RequestError, match="RANK"):
+            launched({"RANK": wrong, "WORLD_SIZE": "4", "LOCAL_RANK": "0"})
+
+
+class SmallNet(nn.Module):
+    """Convolution, both batch norms, dropout and a head: what a batch's photos have in common goes through all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.conv, self.norm = nn.Conv2d(3, 8, 3, stride=2, bias=False), nn.BatchNorm2d(8)
+            self.drop, self.last, self.norm1, self.head = nn.Dropout(0.4), nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)
+            nn.init.uniform_(self.norm.weight, 0.5, 1.5)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        y_BC = torch.relu(self.norm(self.conv(x_BCHW))).mean((2, 3))
+        return self.head(self.norm1(self.last(self.drop(y_BC))) + y_BC)
+
+
+def step_of_each_size(runtime: Runtime, folder: Path) -> list[list[Tensor]]:
+    """Loss, gradients of photos and weights, and batch norm's running statistics, of a batch of each size, in one process or several."""
+    found = []
+    for count in SIZES:
+        model = SmallNet().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.norm1.train()
+        part = spread_over(model, runtime.ranks).over(count)
+        x_BCHW = torch.rand((count, 3, 9, 9), generator=torch.Generator().manual_seed(1)).to(memory_format=torch.channels_last)
+        label_B = torch.arange(count) % 3
+        if count == 1:  # two alike, since batch norm of 512 single numbers needs more than one photo
+            model.norm1.eval()
+        x_BCHW.requires_grad_(True)
+        torch.manual_seed(3)  # dropout
+        loss = nn.functional.cross_entropy(model(x_BCHW[part.here]), label_B[part.here]) * part.weight
+        loss.backward()
+        runtime.ranks.sum_gradients(model.parameters())
+        assert x_BCHW.grad is not None
+        total = [runtime.ranks.sum_(tensor.detach().clone()) for tensor in (loss, x_BCHW.grad)]
+        found.append([*total, *(p.grad.clone() for p in model.parameters() if p.grad is not None), *model.buffers()])
+    return found
+
+
+def test_batch_norm_dropout_and_gradients_are_those_of_one_process(cpu: Runtime, tmp_path: Path, pair: Pair) -> None:
+    wanted = step_of_each_size(cpu, tmp_path)
+    for found in pair["step_of_each_size"]:
+        for count, mine, others in zip(SIZES, found, wanted, strict=True):
+            assert len(mine) == len(others)
+            for one, other in zip(mine, others, strict=True):
+                torch.testing.assert_close(one, other, msg=lambda text, count=count: f"batch of {count}: {text}")
+
+
+def noise_search(runtime: Runtime, folder: Path, **values: Any) -> tuple[np.ndarray, list[dict[str, float]]]:
+    """A search on toy faces; batches of 7 do not divide by two, and their last has one photo."""
+    faces = toy_faces(identities=3, photos=5)
+    config = config_of(rounds=2, batches=3, batch=7, stop_error=0.0, smooth=0.0, **values)
+    rows = np.where(faces.label < 2, faces.label, -1)
+    found = search_noise(
+        config, lambda _: TinyNet(3), faces, rows, rows=2, runtime=runtime, report=lambda _: None, checkpoint=folder / "c.pt", key="k"
+    )
+    return found.delta, found.history
+
+
+def released_search(runtime: Runtime, folder: Path) -> tuple[np.ndarray, list[dict[str, float]]]:
+    return noise_search(runtime, folder, rule="released")
+
+
+@pytest.mark.parametrize("search", [noise_search, released_search])
+def test_noise_is_that_of_one_process(search: Any, cpu: Runtime, tmp_path: Path, pair: Pair) -> None:
+    wanted, history = search(cpu, tmp_path)
+    (mine, records), (other, _) = pair[search.__name__]
+    assert np.array_equal(mine, other), "the ranks disagree"
+    assert np.abs(wanted).max() > 0
+    assert (np.sign(mine) == np.sign(wanted)).mean() >= 0.99
+    assert np.isclose(mine, wanted, atol=1e-3).mean() >= 0.99
+    assert [record["error"] for record in records] == [record["error"] for record in history]
+    assert [record["loss"] for record in records] == pytest.approx([record["loss"] for record in history], abs=1e-3)
+
+
+def adversarial(runtime: Runtime, folder: Path) -> np.ndarray:
+    model = TinyNet(3).eval()
+
+    def objective(x_BCHW: Tensor, label_B: Tensor) -> Tensor:
+        return -nn.functional.cross_entropy(model(x_BCHW), label_B, reduction="none")
+
+    faces = toy_faces(identities=3, photos=3)
+    return descend(
+        objective, faces, faces.label, rows=3, epsilon=16, steps=3, batch=4, runtime=runtime, seed=0, report=lambda _, loss: None
+    )
+
+
+def test_adversarial_noise_is_that_of_one_process(cpu: Runtime, tmp_path: Path, pair: Pair) -> None:
+    wanted = adversarial(cpu, tmp_path)
+    for found in pair["adversarial"]:
+        assert np.isclose(found, wanted, atol=1e-3).mean() >= 0.99
+
+
+def training(runtime: Runtime, folder: Path, *, stop: int | None = None, countermeasure: str = "none") -> tuple[Any, ...]:
+    """Two epochs of a small MobileFaceNet; `stop`: killed after this epoch's report."""
+    faces = toy_faces(identities=3, photos=6)
+    config = TrainConfig(epochs=2, batch=5, lr=0.01, dropout=0.2, model="mobilefacenet", input_size=75, countermeasure=countermeasure)
+    epochs: list[int] = []
+
+    def report(record: dict[str, Any]) -> None:
+        epochs.append(record["epoch"])
+        if record["epoch"] == stop:
+            raise KeyboardInterrupt
+
+    try:
+        model, history = train(config, faces, runtime, folder, report)
+    except KeyboardInterrupt:
+        return ()
+    labels, embeddings = predict(model, faces, runtime, batch=4)
+    return history, epochs, labels, embeddings
+
+
+def resumed_training(runtime: Runtime, folder: Path) -> tuple[Any, ...]:
+    """Killed in epoch 2, after the checkpoint of epoch 1, and started again."""
+    assert training(runtime, folder, stop=2) == ()
+    return training(runtime, folder)
+
+
+def mixed_training(runtime: Runtime, folder: Path) -> tuple[Any, ...]:
+    return training(runtime, folder, countermeasure="mixup")
+
+
+def numbers(history: list[dict[str, Any]]) -> list[list[float]]:
+    return [[record[name] for name in ("loss", "train_error", "protected", "others", "lr")] for record in history]
+
+
+@pytest.mark.parametrize("job", [training, mixed_training])
+def test_training_is_that_of_one_process(job: Any, cpu: Runtime, tmp_path: Path, pair: Pair) -> None:
+    wanted, _, labels, embeddings = job(cpu, tmp_path)
+    mine, other = pair[job.__name__]
+    assert numbers(mine[0]) == numbers(other[0]), "the ranks disagree"
+    for one, two in zip(numbers(mine[0]), numbers(wanted), strict=True):
+        assert one == pytest.approx(two, abs=2e-3)
+    assert np.array_equal(mine[2], labels)
+    assert np.allclose(mine[3], embeddings, atol=5e-3)
+
+
+def test_killed_training_goes_on_to_the_same_end(pair: Pair) -> None:
+    whole = pair["training"][0]
+    assert [epochs for _, epochs, _, _ in pair["resumed_training"]] == [[2], [2]]
+    for history, _, labels, embeddings in pair["resumed_training"]:
+        assert numbers(history) == numbers(whole[0])
+        assert np.array_equal(labels, whole[2]) and np.array_equal(embeddings, whole[3])
+
+
+def one_fails(runtime: Runtime, folder: Path) -> None:
+    if runtime.ranks.rank == 1:
+        raise ValueError("the disk of rank 1 is full")
+    runtime.ranks.sum_(torch.zeros(3))
+
+
+def test_an_error_on_one_rank_ends_all(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError) as raised:
+        run_ranks(one_fails, tmp_path)
+    assert "the disk of rank 1 is full" in str(raised.value)
+    assert "another one ended" in str(raised.value)
+
+
+def disagree(runtime: Runtime, folder: Path) -> str:
+    runtime.ranks.agree("same", "noise")
+    with pytest.raises(StageError, match=r"checkpoint: .*0, 1"):
+        runtime.ranks.agree(runtime.ranks.rank, "checkpoint")
+    return "said"
+
+
+def test_ranks_that_resume_from_different_states_say_so(pair: Pair) -> None:
+    assert pair["disagree"] == ["said", "said"]
+
+
+JOBS = (step_of_each_size, noise_search, released_search, adversarial, training, mixed_training, resumed_training, disagree)
+
+
+def every_job(runtime: Runtime, folder: Path) -> dict[str, Any]:
+    return {job.__name__: job(runtime, folder / job.__name__) for job in JOBS}
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """What each job gave in each of two processes."""
+    one, two = run_ranks(every_job, tmp_path_factory.mktemp("pair"))
+    return {name: [one[name], two[name]] for name in one}
