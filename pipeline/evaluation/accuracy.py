@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+FEWEST_IDENTITIES = 20  # below this an interval resampled by identity is too rough: none is given
+
 
 def interval_by_identity(right: np.ndarray, label: np.ndarray, *, resamples: int, seed: int) -> list[float] | None:
     """95 % bootstrap interval of the accuracy, resampling identities, not photos.
@@ -16,12 +18,12 @@ def interval_by_identity(right: np.ndarray, label: np.ndarray, *, resamples: int
         right: (N,) bool, whether each photo was recognised; label: (N,) int, its identity.
 
     Returns:
-        [low, high], or None with fewer than 3 identities. Where all identities score alike the interval is that point.
+        [low, high], or None with fewer than `FEWEST_IDENTITIES`. Where all identities score alike the interval is that point.
     """
     from scipy.stats import bootstrap
 
     identities = np.unique(label)
-    if len(identities) < 3:
+    if len(identities) < FEWEST_IDENTITIES:
         return None
     hits = np.array([right[label == one].sum() for one in identities], float)
     photos = np.array([(label == one).sum() for one in identities], float)
