@@ -196,6 +196,7 @@ def load_profile(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise RequestError(f"PROFILE={path.stem}: {path} is not valid YAML ({error})") from None
     allowed = {
+        "about",
         "data",
         "align",
         "align_synthetic",
