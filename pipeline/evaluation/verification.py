@@ -155,14 +155,14 @@ def verify_people(
     """
     found = None
     if len(np.unique(held_out_label)) >= FEWEST_IDENTITIES:
-        found = verify(held_out, held_out_label, of="people it was never trained on", max_pairs=max_pairs, seed=seed)
+        found = verify(held_out, held_out_label, of="people never trained on", max_pairs=max_pairs, seed=seed)
     if found is None:
-        found = verify(embedding, label, of="all people, photos it was not trained on", max_pairs=max_pairs, seed=seed)
+        found = verify(embedding, label, of="all people", max_pairs=max_pairs, seed=seed)
     if found is None:
         return None
     groups: dict[str, Any] = {}
     for name, mask in (("protected", protected), ("others", ~protected)):
-        of = f"{'protected' if name == 'protected' else 'other'} people, photos it was not trained on"
+        of = "protected people" if name == "protected" else "other people"
         one = verify(embedding[mask], label[mask], of=of, max_pairs=max_pairs, seed=seed) if mask.sum() > 1 else None
         groups[name] = None if one is None else {key: value for key, value in one.items() if key != "roc"}
     return found | {"groups": groups}

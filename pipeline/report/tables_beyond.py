@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from pipeline.report.cells import Cell, Table, cell, head, invalid, rate_order, rate_text
@@ -29,6 +30,7 @@ def verification_table(metrics: dict[str, Any]) -> Table:
             cell(pairs, number(pairs)),
         ])  # fmt: skip
     note = (
+        "All photos are clean ones that no model was trained on. "
         "AUC is 0.5 for a model that cannot tell people apart and 1 for one that always can; its interval is resampled by identity. A rate "
         "that would rest on less than one pair of two people is not measured."
     )
@@ -114,10 +116,14 @@ def separability_table(metrics: dict[str, Any]) -> Table | None:
     return Table("separability", "What a linear model sees of the noise", columns, rows, note)
 
 
-TRIAL_NOTE = (
-    "Accuracy on clean test photos after the last epoch, of early stopping after the protected people’s best one. The stronger the colour, "
-    "the more is named; a trial says something only where the clean arm learned."
-)
+TRIAL_NOTES = {
+    "countermeasures": (
+        "Accuracy on clean test photos after the last epoch; with early stopping after the protected people’s best epoch. The "
+        "stronger the colour, the more is named. A countermeasure says something only where the clean arm still learned."
+    ),
+    "trainers": "Accuracy on clean test photos after the last epoch. A trainer says something only where the clean arm learned.",
+    "shares": "The rest of their photos leaked clean. Accuracy on clean test photos after the last epoch.",
+}
 
 
 def trial_tables(metrics: dict[str, Any], section: str, column: str, what: str) -> list[Table]:
@@ -141,5 +147,7 @@ def trial_tables(metrics: dict[str, Any], section: str, column: str, what: str) 
             rows.append([head(title), *[cell(value, percent(value), heat=value if is_number(value) else None) for value in values]])
         if measured and any(is_number(one.sort) for row in rows[1:] for one in row[1:]):
             caption = f"Accuracy of {who} people {what}"
-            tables.append(Table(f"{section}-{group}", caption, [column, *marked], rows, TRIAL_NOTE))
+            tables.append(Table(f"{section}-{group}", caption, [column, *marked], rows))
+    if tables:
+        tables[-1] = replace(tables[-1], note=TRIAL_NOTES[section])
     return tables

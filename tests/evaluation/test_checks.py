@@ -80,7 +80,7 @@ def test_verification_and_search_meet_people_nothing_was_trained_on(root: Path) 
     strangers = people_held_out(table, root / "data" / "aligned", seed=0)
     assert strangers is not None and len(strangers) == 2 * STRANGERS
     record = summary(root)["arms"]["clean"]
-    assert (record["verification"]["identities"], record["verification"]["of"]) == (STRANGERS, "people it was never trained on")
+    assert (record["verification"]["identities"], record["verification"]["of"]) == (STRANGERS, "people never trained on")
     others = int(((table["part"] == "test") & (table["role"] != "protected")).sum())
     assert record["identification"]["own"]["strangers"] == others + 2 * STRANGERS
 

@@ -84,7 +84,7 @@ def test_people_never_trained_on_come_first_and_groups_are_apart() -> None:
     held_out = people(25, 0.5)
     found = verify_people(embedding, label, protected, held_out, np.repeat(np.arange(25), 4), max_pairs=10000, seed=0)
     assert found is not None
-    assert (found["identities"], found["of"]) == (25, "people it was never trained on")
+    assert (found["identities"], found["of"]) == (25, "people never trained on")
     assert found["groups"]["protected"]["auc"] < 0.6 and found["groups"]["others"]["auc"] > 0.99
     assert "roc" in found and "roc" not in found["groups"]["others"]
     few = verify_people(embedding, label, protected, held_out[:76], np.repeat(np.arange(19), 4), max_pairs=10000, seed=0)

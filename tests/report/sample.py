@@ -46,16 +46,16 @@ def arm(curve: list[float | None], others: list[float | None], *, names: list[st
         ),
         "verification": {
             "auc": 0.9712, "auc_ci95": [0.9611, 0.9813], "eer": 0.0834, "tar_at_far": {"0.01": 0.7345, "0.001": 0.4123}, "pairs": 20123,
-            "identities": 25, "of": "people it was never trained on",
+            "identities": 25, "of": "people never trained on",
             "roc": {"far": [0.0001, 0.001, 0.01, 0.1, 1.0], "tar": [0.2011, 0.4123, 0.7345, 0.9312, 1.0]},
             "groups": {
                 "protected": {
                     "auc": 0.8234, "auc_ci95": [0.8012, 0.8456], "eer": 0.2511, "tar_at_far": {"0.01": 0.3321, "0.001": None},
-                    "pairs": 19900, "identities": 50, "of": "protected people, photos it was not trained on",
+                    "pairs": 19900, "identities": 50, "of": "protected people",
                 },
                 "others": {
                     "auc": 0.9831, "auc_ci95": [0.9754, 0.9901], "eer": 0.0612, "tar_at_far": {"0.01": 0.8112, "0.001": 0.5017},
-                    "pairs": 79800, "identities": 100, "of": "other people, photos it was not trained on",
+                    "pairs": 79800, "identities": 100, "of": "other people",
                 },
             },
         },

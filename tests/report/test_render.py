@@ -188,7 +188,7 @@ def test_five_answers_need_no_reading_on(page: str, tmp_path: Path):
     for question, answer in (
         ("Who was protected?", "50 people of the 150"), ("Against what?", "InceptionResnetV1, trained from scratch"),
         ("How sure is it?", "95% interval 0.0–7.6% over 50 people"), ("How visible is it?", "No colour value changes by more than 16/255"),
-        ("When does it fail?", "Lost to: JPEG, quality 50"), ("", "visible on a close look: PSNR 29.8 dB"), ("", "-87.6 points"),
+        ("When does it fail?", "Lost to: JPEG, quality 50"), ("", "visible on a close look: PSNR 29.8 dB"), ("", "−87.6 points"),
         ("", "Also tried: a trainer who stops at the best epoch and 3 other trainers"), ("", "all 3 passed"),
         ("", "only 60% of each person’s photos protected (55.2%)"), ("", "Not tried here: "),
     ):  # fmt: skip
