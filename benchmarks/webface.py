@@ -319,7 +319,7 @@ def evaluate(place: Path, device: str) -> Work:
         history = [{"epoch": 1, "protected": 0.5}]
         group_accuracy(history, "protected", right, test.faces.label, names, resamples=2000, seed=0)
         own = drawn(test.faces.label, 2)
-        verify(own, test.faces.label, max_pairs=200_000, seed=0)
+        verify(own, test.faces.label, of="test photos", max_pairs=200_000, seed=0)
         found = identify(drawn(gallery.label, 3), gallery.label, own, test.faces.label, own[:0], resamples=2000, seed=0)
         assert found is not None
         return {"rank1": found["rank1"]}

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+FEWEST_IDENTITIES = 20  # below this an interval resampled by identity is too rough: none is given
 RESAMPLED = 2**21  # identities drawn at a time: 2,000 resamples of WebFace's 10,575 would be 21 million
 
 
@@ -24,12 +25,12 @@ def interval_by_identity(right: np.ndarray, label: np.ndarray, *, resamples: int
         right: (N,) bool, whether each photo was recognised; label: (N,) int, its identity.
 
     Returns:
-        [low, high], or None with fewer than 3 identities. Where all identities score alike the interval is that point.
+        [low, high], or None with fewer than `FEWEST_IDENTITIES`. Where all identities score alike the interval is that point.
     """
     from scipy.stats import bootstrap
 
     _, hits, photos = counts_by_identity(right, label)
-    if len(photos) < 3:
+    if len(photos) < FEWEST_IDENTITIES:
         return None
     if (hits / photos).std() == 0:
         return [float(hits[0] / photos[0])] * 2

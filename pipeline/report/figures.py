@@ -322,7 +322,7 @@ def roc_curves(arms: dict[str, Any], *, key: str) -> Markup | None:
         axes.minorticks_off()
         ticks = [10.0**power for power in range(-6, 1) if 10.0**power >= low]
         axes.set_xticks(ticks, [f"{tick * 100:g}%" for tick in ticks])
-        axes.set_xlabel("false accept rate", fontsize=11)
+        axes.set_xlabel("false accept rate; upwards the true accept rate", fontsize=11)
         words = []
         for place, (arm, one) in enumerate(curves.items()):
             points = [(far, tar) for far, tar in zip(one["far"], one["tar"], strict=True) if far > 0]

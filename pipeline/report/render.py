@@ -13,6 +13,7 @@ import numpy as np
 
 from pipeline.artifacts import write_text
 from pipeline.report import figures, tables, tables_beyond, views
+from pipeline.report.answers import answers_of
 from pipeline.report.limits import limits_of
 from pipeline.report.words import at
 
@@ -81,8 +82,7 @@ def build_page(metrics: dict[str, Any], pictures: list[Picture] | None = None, *
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    script, digest = script_of()
     by_arm: dict[str, list[Picture]] = defaultdict(list)
     for picture in pictures or []:
         by_arm[picture.arm].append(picture)
@@ -95,6 +95,12 @@ def build_page(metrics: dict[str, Any], pictures: list[Picture] | None = None, *
         script=Markup(script),
         script_digest=digest,
     )
+
+
+def script_of() -> tuple[str, str]:
+    """The page's script, and its SHA-256 as the page's security policy wants it."""
+    script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
+    return script, base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def content_of(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -110,7 +116,9 @@ def content_of(metrics: dict[str, Any]) -> dict[str, Any]:
         "identities": metrics.get("identities"),
         "verdict": str(metrics.get("verdict") or "No verdict was recorded."),
         "state": views.state_of(metrics),
+        "lost_to": metrics.get("lost_to") or [],
         "headline": views.headline_arm(metrics),
+        "answers": answers_of(metrics),
         "key_numbers": views.key_numbers(metrics),
         "facts": views.facts_of(metrics),
         "protected_names": [str(name) for name in at(metrics, "split", "protected_names") or []],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.report.cells import Cell, Table, cell, deviation, head, noisy, rate_text
+from pipeline.report.cells import Cell, Table, cell, deviation, head, invalid, noisy, rate_text
 from pipeline.report.table import GROUPS
 from pipeline.report.words import NOT_MEASURED, NOT_RECORDED, at, duration, interval, is_number, level, number, percent, yes_no
 
@@ -13,11 +13,15 @@ IDENTITY_ROWS = 200
 
 def accuracy_table(metrics: dict[str, Any]) -> Table:
     """Protected and others in every arm: last epoch, interval by identity, best epoch."""
-    rows = []
+    rows, why = [], []
     for arm, record in metrics["arms"].items():
         line = [head(arm)]
+        why += [f"{arm} is invalid: {reason}." for reason in invalid(record)]
         for group in GROUPS:
             one = record.get(group)
+            if invalid(record) and one is not None:
+                line += [Cell("invalid", tone="warn"), Cell("–", tone="missing"), Cell("–", tone="missing")]
+                continue
             if one is None and group in record:
                 line += [Cell("nobody", tone="missing"), Cell("–", tone="missing"), Cell("–", tone="missing")]
                 continue
@@ -38,7 +42,8 @@ def accuracy_table(metrics: dict[str, Any]) -> Table:
         "Accuracy on clean test photos",
         ["Arm", *["Last epoch", "95% interval", "Best epoch"] * len(GROUPS)],
         rows,
-        "“Protected” are the same people in every arm, so the clean arm is their baseline. Intervals are resampled by identity." + again,
+        "“Protected” are the same people in every arm, so the clean arm is their baseline. Intervals are resampled by identity."
+        + "".join(f" {reason}" for reason in [again.strip(), *why] if reason),
         [("Protected people", 3), ("Other people", 3)],
         foot,
     )
