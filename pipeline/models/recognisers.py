@@ -138,15 +138,14 @@ def load_trained(weights: Path, *, classes: int, input_size: int, normalise: boo
     return made
 
 
-def for_inference(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy of a recogniser in eval mode that is quicker to ask: batch norms folded into convolutions, weights of `dtype`, none trainable.
+def for_inference(model: nn.Module, *, bf16: bool) -> nn.Module:
+    """A copy of a recogniser in eval mode that is quicker to ask: batch norms folded into convolutions, none trainable.
 
-    Gradients of the input go through as before. A network that nothing is known about is returned itself, in eval mode. Call it under the
-    runtime's autocast, as `model`.
+    Gradients of the input go through as before. A network that nothing is known about is returned itself, in eval mode. With
+    `bf16` the weights are rounded once instead of in each call; it is then called under autocast, as `model`.
     """
     if not isinstance(model, Recogniser) or not any(isinstance(module, QuickBlock) for module in model.network.modules()):
         return model.eval()
     made = copy.deepcopy(model).eval().requires_grad_(False)
     fold(made.network)
-    made.network.to(dtype)
-    return made
+    return made.to(torch.bfloat16) if bf16 else made

@@ -69,7 +69,7 @@ def test_folded_copy_answers_the_same(size: int) -> None:
         for _ in range(3):
             model(photos)  # so that the batch norms remember something
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    copy = for_inference(model, torch.float32)
+    copy = for_inference(model, bf16=False)
     model.eval()
     assert not copy.training and not any(parameter.requires_grad for parameter in copy.parameters())
     assert not any(isinstance(module, torch.nn.BatchNorm2d | torch.nn.BatchNorm1d) for module in copy.modules())
@@ -83,11 +83,11 @@ def test_folded_copy_answers_the_same(size: int) -> None:
     assert (found[0][1] - found[1][1]).norm() < 1e-3 * found[0][1].norm()
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert next(copy.parameters()).data_ptr() not in {parameter.data_ptr() for parameter in model.parameters()}
-    in_bf16 = for_inference(model, torch.bfloat16)
+    in_bf16 = for_inference(model, bf16=True)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         assert (in_bf16(photos) - found[0][0]).abs().max() < 0.05 * found[0][0].abs().max() + 0.02
 
 
 def test_a_network_that_cannot_be_folded_is_asked_itself() -> None:
     model = make_recogniser(classes=3, input_size=112, dropout=0.0, normalise=True, seed=0, model="mobilefacenet")
-    assert for_inference(model.train(), torch.float32) is model and not model.training
+    assert for_inference(model.train(), bf16=False) is model and not model.training
