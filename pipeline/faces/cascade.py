@@ -139,12 +139,10 @@ class Cascade:
         self, network: CropNet, images: IntegralImages, boxes: Boxes, side: int, batch: int, threshold: float
     ) -> tuple[Boxes, np.ndarray]:
         """The boxes that the network takes for faces, with its odds, and all its outputs for them."""
-        import torch
-
         sizes = np.array(images.sizes, np.int64).reshape(-1, 2)[boxes.photo]
         whole = np.clip(np.trunc(boxes.place), -(2**30), 2**30).astype(np.int64)  # wide of the mark is wide enough
         cut = np.hstack([np.maximum(whole[:, :2], 1) - 1, np.minimum(whole[:, 2:], sizes[:, ::-1])])
-        inside = (cut[:, 2:] > cut[:, :2]).all(1)
+        inside = np.asarray((cut[:, 2:] > cut[:, :2]).all(1))
         boxes, cut = boxes.where(inside), cut[inside]
         parts = [np.empty((0, len(network.heads[1])), np.float32)]
         for start in range(0, len(boxes), batch):

@@ -6,11 +6,9 @@ import cv2
 import numpy as np
 
 from pipeline.faces.describe import describe_hog, whiten
-from pipeline.faces.detect import Detections, detections
+from pipeline.faces.detect import LEAST_SHARE, WORK_SIDE, Detections, detections
 
 BATCH_PIXELS = {"cpu": 1_000_000, "cuda": 16_000_000}  # looked at together, whatever their sizes
-WORK_SIDE = 1024  # larger photos are shrunk to this for detection
-LEAST_SHARE = 1 / 16  # a face smaller than this share of the photo's longer side is not looked for: big photos stay quick
 NOTHING = detections(np.empty((0, 4)), np.empty(0), np.empty((0, 5, 2)))
 
 
