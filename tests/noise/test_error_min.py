@@ -75,7 +75,7 @@ def test_matches_the_reference(cpu: Runtime, dtype: torch.dtype, rounds: int, bo
     config = config_of(rounds=rounds, batches=2, batch=6)
     torch.set_default_dtype(dtype)
     try:
-        wanted, errors = reference_search(config, surrogate_of(3), faces.shards[0], faces.label, 2)
+        wanted, errors = reference_search(config, surrogate_of(3), faces.crops(np.arange(len(faces))), faces.label, 2)
         found = search(config, faces, cpu, protected=2, make=lambda _: surrogate_of(3))
     finally:
         torch.set_default_dtype(torch.float32)

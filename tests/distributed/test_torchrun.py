@@ -1,0 +1,103 @@
+"""`torchrun` starts the stages: the files are those of one process, and a stage that cannot share its work says so."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.artifacts import write_array, write_table
+from pipeline.config import NoiseConfig, StageConfig, TrainConfig, dump
+from pipeline.noise.table import load_noise
+from tests.conftest import toy_faces
+
+ROOT = Path(__file__).resolve().parents[2]
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pipeline")
+ONE = (sys.executable, "-m", "pipeline")
+pytestmark = pytest.mark.slow
+
+
+def run_folder(folder: Path) -> Path:
+    """Aligned toy crops with their split, 4 protected people and 2 others, and snapshots of a small search and a small training."""
+    faces = toy_faces(identities=6, photos=6)
+    write_array(folder / "aligned" / "crops-0.npy", np.asarray(faces.shards[0]))
+    identity = [f"person {label}" for label in faces.label]
+    photo = [f"{name}/{number % 6}.png" for number, name in enumerate(identity)]
+    role = np.where(faces.label < 4, "protected", "other")
+    part = np.where(faces.row % 6 == 0, "test", "train")
+    table = pd.DataFrame(
+        {"photo": photo, "identity": identity, "label": faces.label, "role": role, "part": part, "shard": "crops-0.npy", "row": faces.row}
+    )
+    write_table(folder / "split.parquet", table)
+    snapshot(folder, "noise-error-min", NoiseConfig(arm="error-min", rounds=1, batches=2, batch=8, input_size=75, dropout=0.3))
+    snapshot(folder, "train", TrainConfig(epochs=2, batch=8, lr=0.005, model="mobilefacenet", input_size=75))
+    return folder
+
+
+def snapshot(folder: Path, name: str, config: StageConfig) -> None:
+    (folder / "config").mkdir(exist_ok=True)
+    (folder / "config" / f"{name}.yaml").write_text(dump(config), encoding="utf-8")
+
+
+def words(stage: str, folder: Path, arm: str) -> list[str]:
+    return [stage, "--data", str(folder), "--run", str(folder), "--arm", arm, "--device", "cpu", "--precision", "fp32"]
+
+
+def run(start: tuple[str, ...], *stage: str, code: int = 0) -> str:
+    """What the command said on stderr; it must end with `code`."""
+    done = subprocess.run([*start, *stage], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == code, done.stderr
+    return done.stderr
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "clean" / "model" / "history.jsonl").read_text().splitlines()]
+
+
+def test_noise_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
+    one, two = run_folder(tmp_path / "one"), run_folder(tmp_path / "two")
+    run(ONE, *words("noise", one, "error-min"))
+    said = run(TORCHRUN, *words("noise", two, "error-min"))
+    assert said.count("round 1 of at most 1") == 1, "each process says progress"
+    (wanted, facts), (found, others) = load_noise(one / "error-min"), load_noise(two / "error-min")
+    assert np.abs(wanted.delta).max() > 0
+    assert (np.sign(found.delta) == np.sign(wanted.delta)).mean() >= 0.99
+    assert others["error"] == facts["error"]
+    assert others["history"][0]["loss"] == pytest.approx(facts["history"][0]["loss"], abs=1e-3)
+
+
+def test_a_killed_training_goes_on_in_two_processes(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path)
+    snapshot(folder, "train", TrainConfig(epochs=6, batch=8, lr=0.005, model="mobilefacenet", input_size=75))
+    started = subprocess.Popen([*TORCHRUN, *words("train", folder, "clean")], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert started.stderr is not None
+    for line in started.stderr:
+        if "epoch 2 of" in line:
+            started.send_signal(signal.SIGTERM)
+            break
+    started.communicate(timeout=120)
+    model = folder / "clean" / "model"
+    assert sorted(path.name for path in model.iterdir()) == ["checkpoint.pt"]
+    said = run(TORCHRUN, *words("train", folder, "clean"))
+    resumed = [line for line in said.splitlines() if "epoch" in line and "loss" in line]
+    assert len(resumed) < 6 and "epoch 1 of" not in said and "epoch 6 of" in said
+    assert len(history(folder)) == 6
+    assert sorted(path.name for path in model.iterdir()) == ["history.jsonl", "train.json", "weights.safetensors"]
+
+
+def test_a_stage_that_cannot_share_its_work_says_so(tmp_path: Path) -> None:
+    environment = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+    done = subprocess.run(
+        [*ONE, "split", "--data", str(tmp_path), "--run", str(tmp_path)],
+        cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "split runs in one process" in done.stderr and "Traceback" not in done.stderr
