@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import importlib
+import math
 import pkgutil
 import time
 from collections.abc import Callable, Iterable
@@ -89,7 +90,7 @@ def measure_rows(
                 continue
             started = time.perf_counter()
             try:
-                pair = row.measure()
+                pair = checked(row.measure())
             except Unavailable as reason:
                 results["skipped"][row.name] = str(reason)
                 out.add(row.name)
@@ -108,6 +109,13 @@ def measure_rows(
                 say(f"{turn} of {repeats}  {sentence(record, last=pair)}  ({time.perf_counter() - started:.0f} s)")
             results["seconds"] = round(results["seconds"] + time.perf_counter() - started, 1)
             save(results)
+
+
+def checked(pair: Pair) -> Pair:
+    """The same pair; `ValueError` where a side is not a finite number above 0, of which no ratio could be taken."""
+    if not all(math.isfinite(value) and value > 0 for value in (pair.value, pair.other if pair.other is not None else 1.0)):
+        raise ValueError(f"measured {pair.value} and {pair.other}: numbers above 0 are needed")
+    return pair
 
 
 def summarise(row: Row, pairs: list[Pair]) -> dict[str, Any]:
