@@ -43,7 +43,7 @@ def rows() -> list[Row]:
             "stage-start",
             "s",
             "import-torch",
-            "A new process until a training or noise stage is ready to read its first file and has an optimiser, against one that only imports torch.",
+            "A new process until a training or noise stage can read its first file and has an optimiser, against one that imports torch.",
             paired(lambda: seconds_of("-c", READY, starts=1), lambda: seconds_of("-c", "import torch", starts=1)),
             lower_is_better=True,
         ),
