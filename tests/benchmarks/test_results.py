@@ -133,7 +133,7 @@ def test_rows_are_found_in_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (package / "first.py").write_text(head + one.format("x"))
     (package / "plain.py").write_text("SIDE = 1\n")
     (package / "needy.py").write_text(head + "def rows():\n    raise Unavailable('no photos')\n")
-    (package / "study_time.py").write_text("raise AssertionError('an experiment is not imported')\n")
+    (package / "experiment.py").write_text("raise AssertionError('a module without rows is not imported')\n")
     monkeypatch.syspath_prepend(tmp_path)
     import somebench  # type: ignore[import-not-found]
 
