@@ -87,7 +87,8 @@ def how_sure(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> list[
 def how_visible(record: dict[str, Any]) -> list[str]:
     """The change in numbers and in a word."""
     seen, whole = record.get("imperceptibility") or {}, record.get("photos") or {}
-    psnr, ssim = seen.get("psnr_db"), seen.get("ssim")
+    psnr: Any = seen.get("psnr_db")
+    ssim: Any = seen.get("ssim")
     found = [f"No colour value changes by more than {level(seen.get('linf'))}."]
     if is_number(psnr):
         word = "hard to see" if psnr >= EASY_TO_MISS else "visible on a close look"

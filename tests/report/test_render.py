@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.noise.arms import ARMS
 from pipeline.report.render import Panel, amplified_change, build_page, render_report
 from pipeline.report.words import duration, interval, level, number, percent
 from tests.report.sample import NASTY, sample_metrics, sample_panels
@@ -197,6 +198,7 @@ def test_five_answers_need_no_reading_on(page: str, tmp_path: Path):
     invalid["checks"][0]["ok"] = False
     words = words_of(page_of(invalid, [], tmp_path).split("<nav")[0])
     assert "Nothing is claimed. Validity checks: 2 of 3 passed; not: clean arm learned." in words
+    assert "invalid, nothing is claimed from it" in (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "3.8%" not in words and "Lost to" not in words, "no number of an invalid result before the tables"
 
 
@@ -207,6 +209,13 @@ def test_an_invalid_arm_is_marked_where_its_numbers_would_stand(tmp_path: Path):
     body = table.split("</table>")[0]
     assert body.count("invalid") == 2 and percent(metrics["arms"]["random"]["protected"]["final"]) not in words_of(body)
     assert "random is invalid: noise converged: did not converge in 9 rounds." in words_of(table)
+    assert "random (invalid)" in words_of(table)
+    assert not re.search(r"random: (protected|\d+ of)", table), "nor in the figures' words"
+
+
+def test_every_arm_is_explained(page: str):
+    words = words_of(page)
+    assert all(ARMS[arm].text in words for arm in sample_metrics()["arms"])
 
 
 def test_limits_follow_what_was_measured(page: str, tmp_path: Path):
