@@ -194,6 +194,8 @@ def test_five_answers_need_no_reading_on(page: str, tmp_path: Path):
         ("", "only 60% of each person’s photos protected (55.2%)"), ("", "Not tried here: "),
     ):  # fmt: skip
         assert question in words and answer in words, (question, answer)
+    failing = page_of(sample_metrics() | {"verdict_state": "fails", "lost_to": []}, [], tmp_path)
+    assert "Lost to: the study’s own training." in failing
     invalid: dict[str, Any] = sample_metrics() | {"verdict_state": "invalid", "verdict": "No claim: clean arm learned failed."}
     invalid["checks"][0]["ok"] = False
     words = words_of(page_of(invalid, [], tmp_path).split("<nav")[0])
