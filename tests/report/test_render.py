@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from pipeline.noise.arms import ARMS
+from pipeline.report.figures import roc_curves
 from pipeline.report.render import Panel, amplified_change, build_page, render_report
 from pipeline.report.words import duration, interval, level, number, percent
 from tests.report.sample import NASTY, sample_metrics, sample_panels
@@ -218,6 +219,15 @@ def test_an_invalid_arm_is_marked_where_its_numbers_would_stand(tmp_path: Path):
 def test_every_arm_is_explained(page: str):
     words = words_of(page)
     assert all(ARMS[arm].text in words for arm in sample_metrics()["arms"])
+
+
+def test_many_roc_curves_stay_legible():
+    arms = {arm: sample_metrics()["arms"]["random"] for arm in ARMS}
+    drawn = roc_curves(arms, key="roc")
+    assert drawn is not None
+    legend = [text for text in re.findall(r"<text[^>]*>([^<]*)</text>", drawn) if text in {*ARMS, "other arms"}]
+    assert set(legend) == {"clean", "random", "error-min", "other arms"}
+    assert all(f"{arm}: AUC 0.9712" in drawn for arm in ARMS), "all are read aloud"
 
 
 def test_limits_follow_what_was_measured(page: str, tmp_path: Path):
