@@ -145,6 +145,7 @@ def test_the_notebook_of_a_run_reads_its_report(project: Project) -> None:
     printed = run_notebook("finished_run.ipynb", project)
     assert project.metrics()["verdict"] in printed
     assert "of the protected are never recognised" in printed
+    assert "check failed: enough identities for intervals (3 protected" in printed
 
 
 def test_the_notebook_of_one_identity_walks_through_the_run(project: Project) -> None:

@@ -71,41 +71,38 @@ def how_sure(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> list[
     ]
     for one in metrics.get("paired") or []:
         if (one.get("arm"), one.get("against"), one.get("group")) == (arm, "clean", "protected") and is_number(one.get("p")):
-            found.append(
-                f"Person by person {one['difference'] * 100:+.1f}".replace("-", "−")
-                + f" points against no protection (chance alone does so much in "
-                f"{one['p'] * 100:.2g}% of cases at most)."
-            )
+            points = f"{one['difference'] * 100:+.1f}".replace("-", "−")
+            alone = f"chance alone does so much in {one['p'] * 100:.2g}% of cases at most"
+            found.append(f"Person by person {points} points against no protection ({alone}).")
     seeds = at(metrics, "provenance", "seeds") or []
-    spread = f", standard deviation {percent(mine['sd'])}" if is_number(mine.get("sd")) else ""
-    found.append(
-        f"{plural(len(seeds), 'seed', 'seeds')}{spread}: " + ("no spread between runs is known." if len(seeds) < 2 else "see the table.")
-    )
+    spread = f"standard deviation {percent(mine['sd'])}" if is_number(mine.get("sd")) else "how much runs differ is not known"
+    found.append(f"{plural(len(seeds), 'seed', 'seeds')}: {spread}.")
     return [*found, *verdict]
 
 
 def how_visible(record: dict[str, Any]) -> list[str]:
     """The change in numbers and in a word."""
     seen, whole = record.get("imperceptibility") or {}, record.get("photos") or {}
-    psnr, ssim = seen.get("psnr_db"), seen.get("ssim")
+    psnr: Any = seen.get("psnr_db")
+    ssim: Any = seen.get("ssim")
     found = [f"No colour value changes by more than {level(seen.get('linf'))}."]
     if is_number(psnr):
         word = "hard to see" if (psnr or 0) >= EASY_TO_MISS else "visible on a close look"
         found.append(f"On the face {word}: PSNR {number(psnr, 1, ' dB')}, SSIM {number(ssim, 3)}.")
     if is_number(whole.get("psnr_db")):
-        found.append(
-            f"On the whole photo PSNR {number(whole['psnr_db'], 1, ' dB')}, SSIM {number(whole.get('ssim'), 3)}; outside the face nothing."
-        )
+        on_photo = f"PSNR {number(whole['psnr_db'], 1, ' dB')}, SSIM {number(whole.get('ssim'), 3)}"
+        found.append(f"On the whole photo {on_photo}; outside the face nothing changes.")
     return found
 
 
 def when_it_fails(metrics: dict[str, Any], record: dict[str, Any]) -> list[str]:
     """What it lost to in this run, what no noise against training prevents, and what was not tried."""
     found = []
-    if state_of(metrics) != "invalid":
-        lost = metrics.get("lost_to") or []
-        names = ", ".join(f"{one['title']} ({percent(one['accuracy'])})" for one in lost)
-        found.append(f"Lost to: {names}." if lost else "Lost to nothing that was tried here.")
+    state = state_of(metrics)
+    if state != "invalid":
+        names = ["the study’s own training"] if state == "fails" else []
+        names += [f"{one['title']} ({percent(one['accuracy'])})" for one in metrics.get("lost_to") or []]
+        found.append(f"Lost to: {', '.join(names)}." if names else "Lost to nothing that was tried here.")
     for name, one in (record.get("identification") or {}).items():
         if name != "own" and at(one, "rank1") is not None:
             found.append(f"It hides nobody from a recogniser that exists already: {name} finds {percent(one['rank1'])} of searches.")

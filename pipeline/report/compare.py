@@ -15,7 +15,7 @@ from pipeline.report.views import headline_arm, state_of
 from pipeline.report.words import NOT_RECORDED, at, interval, is_number, number, percent
 
 STATES = {
-    "partly": ("protected, not against every trainer", "warn"),
+    "partly": ("protected, with losses", "warn"),
     "holds": ("protected", "good"),
     "fails": ("not protected", "bad"),
     "invalid": ("no claim", "warn"),

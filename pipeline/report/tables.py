@@ -33,13 +33,16 @@ def accuracy_table(metrics: dict[str, Any]) -> Table:
                 cell(peak, percent(peak) + when),
             ]
         rows.append(line)
+    caption = "Accuracy on clean test photos"
+    if metrics.get("verdict_state") == "invalid":
+        caption += ": invalid, nothing is claimed from it"
     chance = metrics.get("chance")
     seeds = at(metrics, "provenance", "seeds") or []
     again = f" Means over {len(seeds)} seeds ± standard deviation; intervals are resampled by seed, too." if len(seeds) > 1 else ""
     foot = [[head("chance level"), *[cell(chance, percent(chance)), Cell(""), Cell("")] * len(GROUPS)]]
     return Table(
         "accuracy",
-        "Accuracy on clean test photos",
+        caption,
         ["Arm", *["Last epoch", "95% interval", "Best epoch"] * len(GROUPS)],
         rows,
         "“Protected” are the same people in every arm, so the clean arm is their baseline. Intervals are resampled by identity."
@@ -72,7 +75,7 @@ def paired_table(metrics: dict[str, Any]) -> Table | None:
 
 
 def orderings_table(metrics: dict[str, Any]) -> Table | None:
-    """The paper's findings about kinds of noise, and whether they hold in this run."""
+    """Published findings about kinds of noise, and whether they hold in this run."""
     rows = []
     for one in metrics.get("orderings") or []:
         holds = bool(one["holds"])
@@ -81,10 +84,11 @@ def orderings_table(metrics: dict[str, Any]) -> Table | None:
     if not rows:
         return None
     note = (
-        "Accuracy of protected people. Found by Huang et al. (ICLR 2021) on CIFAR-10 with a ResNet-18. “Protects”: at most half of the "
-        "clean accuracy is left. “Protects little”: at least four fifths. “Far above”: by 20 points."
+        "Accuracy of protected people. Found by Huang et al. (ICLR 2021) on CIFAR-10 with a ResNet-18, verification on faces; backdoors by "
+        "Gu et al. (2017). “Protects”: at most half of the clean accuracy is left. “Protects little”, “does not protect”: at least four "
+        "fifths. “Far above”: by 20 points. “Does not fall”: by 0.02 at most; “falls towards a guess”: at least half way."
     )
-    return Table("orderings", "Does what the paper found hold here?", ["Finding", "The paper", "Here", "Holds"], rows, note)
+    return Table("orderings", "Does what was published hold here?", ["Finding", "Published", "Here", "Holds"], rows, note)
 
 
 def identity_table(metrics: dict[str, Any]) -> Table | None:

@@ -40,11 +40,16 @@ def run_matrix(arms: list[str], trials: list[str], data: Path, run: Path, runtim
 
 
 def pairs_of(arms: list[str], trials: list[str]) -> list[tuple[str, str]]:
-    """The (arm, trial) pairs that can say something: who is trained without the protected names none of them, whatever else is done.
+    """The (arm, trial) pairs that can say something.
 
-    But a last layer refitted on clean photos may find that a network which never saw them knows them as well as one that did.
+    Who is trained without the protected names none of them, whatever else is done; but a last layer refitted on clean photos may find that
+    a network which never saw them knows them as well as one that did. And of the clean arm no share is protected.
     """
-    return [(arm, trial) for trial in trials for arm in arms if arm != "removed" or trial == "last-layer-refit"]
+
+    def says_nothing(arm: str, trial: str) -> bool:
+        return (arm == "removed" and trial != "last-layer-refit") or (arm == "clean" and trial.startswith("share-"))
+
+    return [(arm, trial) for trial in trials for arm in arms if not says_nothing(arm, trial)]
 
 
 def is_current(arm: str, trial: str, run: Path) -> bool:

@@ -23,13 +23,15 @@ def test_each_finding_can_hold_and_fail() -> None:
     paper = {
         "clean": arm(0.948, 0.95), "error-min": arm(0.164, 0.17), "error-min-samplewise": arm(0.199, 0.25), "random": arm(0.2, 0.8),
         "random-samplewise": arm(0.9, 0.91), "error-max": arm(0.2, 0.5), "error-max-samplewise": arm(0.88, 0.9),
+        "backdoor": arm(0.9, 0.9),
     }  # fmt: skip
-    assert [one["holds"] for one in orderings(paper)] == [True] * 6
+    assert [one["holds"] for one in orderings(paper)] == [True] * 7
     reverse = {
         "clean": arm(0.9, 0.9), "error-min": arm(0.6, 0.8), "error-min-samplewise": arm(0.8, 0.9), "random": arm(0.7, 0.9),
         "random-samplewise": arm(0.3, 0.4), "error-max": arm(0.8, 0.9), "error-max-samplewise": arm(0.5, 0.9),
+        "backdoor": arm(0.3, 0.9),
     }  # fmt: skip
-    assert [one["holds"] for one in orderings(reverse)] == [False] * 6
+    assert [one["holds"] for one in orderings(reverse)] == [False] * 7
 
 
 def test_verification_falls_with_everybody_protected_and_not_for_the_others() -> None:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.noise.arms import ARMS
+from pipeline.report.figures import roc_curves
 from pipeline.report.render import Panel, amplified_change, build_page, render_report
 from pipeline.report.words import duration, interval, level, number, percent
 from tests.report.sample import NASTY, sample_metrics, sample_panels
@@ -193,10 +195,13 @@ def test_five_answers_need_no_reading_on(page: str, tmp_path: Path):
         ("", "only 60% of each person’s photos protected (55.2%)"), ("", "Not tried here: "),
     ):  # fmt: skip
         assert question in words and answer in words, (question, answer)
+    failing = page_of(sample_metrics() | {"verdict_state": "fails", "lost_to": []}, [], tmp_path)
+    assert "Lost to: the study’s own training." in failing
     invalid: dict[str, Any] = sample_metrics() | {"verdict_state": "invalid", "verdict": "No claim: clean arm learned failed."}
     invalid["checks"][0]["ok"] = False
     words = words_of(page_of(invalid, [], tmp_path).split("<nav")[0])
     assert "Nothing is claimed. Validity checks: 2 of 3 passed; not: clean arm learned." in words
+    assert "invalid, nothing is claimed from it" in (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "3.8%" not in words and "Lost to" not in words, "no number of an invalid result before the tables"
 
 
@@ -207,6 +212,22 @@ def test_an_invalid_arm_is_marked_where_its_numbers_would_stand(tmp_path: Path):
     body = table.split("</table>")[0]
     assert body.count("invalid") == 2 and percent(metrics["arms"]["random"]["protected"]["final"]) not in words_of(body)
     assert "random is invalid: noise converged: did not converge in 9 rounds." in words_of(table)
+    assert "random (invalid)" in words_of(table)
+    assert not re.search(r"random: (protected|\d+ of)", table), "nor in the figures' words"
+
+
+def test_every_arm_is_explained(page: str):
+    words = words_of(page)
+    assert all(ARMS[arm].text in words for arm in sample_metrics()["arms"])
+
+
+def test_many_roc_curves_stay_legible():
+    arms = {arm: sample_metrics()["arms"]["random"] for arm in ARMS}
+    drawn = roc_curves(arms, key="roc")
+    assert drawn is not None
+    legend = [text for text in re.findall(r"<text[^>]*>([^<]*)</text>", drawn) if text in {*ARMS, "other arms"}]
+    assert set(legend) == {"clean", "random", "error-min", "other arms"}
+    assert all(f"{arm}: AUC 0.9712" in drawn for arm in ARMS), "all are read aloud"
 
 
 def test_limits_follow_what_was_measured(page: str, tmp_path: Path):
