@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import EvaluateConfig
+from pipeline.evaluation import verification
 from pipeline.evaluation.accuracy import group_accuracy, interval_by_identity
 from pipeline.evaluation.checks import arm_checks, verdict
 from pipeline.evaluation.imperceptibility import change_of, summarise
@@ -52,6 +53,15 @@ def test_verification_knows_same_from_different() -> None:
     assert 0.4 < bad["auc"] < 0.6
     assert bad["tar_at_far"]["0.01"] < 0.1
     assert verify(embedding[:4].astype(np.float32), label[:4], max_pairs=100, seed=0) is None
+
+
+def test_pairs_scored_in_blocks_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    label = np.repeat(np.arange(9), 6)
+    embedding = np.random.default_rng(0).normal(size=(54, 16)).astype(np.float32)
+    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
+    whole = verify(embedding, label, max_pairs=500, seed=0)
+    monkeypatch.setattr(verification, "PAIRS", 7)
+    assert verify(embedding, label, max_pairs=500, seed=0) == whole
 
 
 def test_pairs_are_capped_and_seeded() -> None:
