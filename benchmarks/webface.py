@@ -242,15 +242,22 @@ def protect_full(place: Path, device: str) -> Work:
 
 
 def training_work(table: Any, arm: str, aligned: Path, run: Path, device: str, *, steps: int) -> dict[str, float]:
-    """`steps` real training steps on photos drawn from the whole set, and how long the set took to open."""
+    """`steps` real training steps on photos drawn from the whole set; how long it took to open the set and, on a GPU, to load it whole."""
     from pipeline.config import TrainConfig
+    from pipeline.training.faces import resident
     from pipeline.training.loop import TestPhotos, batches_of_epoch, train_recogniser
     from pipeline.training.stage import test_photos, training_set
 
     began = time.perf_counter()
     train, test = training_set(table, arm, aligned, run), test_photos(table, aligned)
     order = batches_of_epoch(len(train), BATCH, seed=0, epoch=0)  # of a whole epoch, as the loop holds it
-    opened = time.perf_counter() - began
+    facts = {"open_seconds": time.perf_counter() - began, "photos": float(len(train))}
+    runtime = runtime_on(device)
+    if device != "cpu":
+        began = time.perf_counter()
+        held = resident(train, runtime.torch_device())
+        facts |= {"load_seconds": time.perf_counter() - began, "held": float(held is not train)}
+        del held
     drawn = np.zeros(len(train), bool)
     drawn[np.concatenate(order[:steps])] = True
     few = np.arange(len(test.faces)) % (len(test.faces) // BATCH) == 0
@@ -261,14 +268,14 @@ def training_work(table: Any, arm: str, aligned: Path, run: Path, device: str, *
         train.where(drawn),
         TestPhotos(test.faces.where(few), test.protected[few]),
         classes=classes,
-        runtime=runtime_on(device),
+        runtime=runtime,
         checkpoint=run / "none.pt",
         key="",
         report=lambda _: None,
     )
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     # Weights, gradients and momentum
-    return {"open_seconds": opened, "epoch_seconds": history[-1]["seconds"], "model_mib": 3 * weights / 2**20, "photos": len(train)}
+    return facts | {"epoch_seconds": history[-1]["seconds"], "model_mib": 3 * weights / 2**20}
 
 
 def train(place: Path, device: str) -> Work:
