@@ -29,7 +29,7 @@ from benchmarks.standin import CROP_BYTES, PHOTOS, photos_of_identities, plain_s
 
 LIMIT_MIB = 2048.0  # above the model, for training over the whole set
 BATCH = 32
-STEPS = 20
+STEPS, FEW_STEPS = 20, 5  # where memory is measured; at each size
 PROTECTED, AUXILIARY = 10, 20  # in the partial setting
 PASS = 128  # photos of the noise pass in the full setting
 EMBEDDING = 512
@@ -86,15 +86,19 @@ def run(folder: Path, options: argparse.Namespace) -> None:
     draw(result, options.output / "webface.svg")
     for stage, exponent in growth.items():
         last = sizes[-1]["stages"][stage]
-        print(f"{stage:15} {last['seconds']:8.2f} s {last['above_mib']:7.0f} MiB above start, grows as size^{exponent:.2f}")
+        print(f"{stage:15} {cost(last):8.2f} s {last['above_mib']:7.0f} MiB above start, grows as size^{exponent:.2f}")
     print(options.output / "webface.svg")
 
 
 def growth_of(sizes: list[dict[str, Any]], stage: str) -> float:
-    """The exponent p of seconds ~ size^p between the smallest size and the largest: 1 is linear, 2 quadratic."""
-    first, last = sizes[0], sizes[-1]
-    seconds = last["stages"][stage]["seconds"] / max(first["stages"][stage]["seconds"], 1e-3)
-    return round(math.log(max(seconds, 1e-3)) / math.log(last["crops"] / first["crops"]), 2)
+    """The exponent p of seconds ~ size^p from the middle size to the largest: 1 is linear, 2 quadratic, 0 does not depend on size."""
+    (before, crops_before), (after, crops_after) = ((cost(size["stages"][stage]), size["crops"]) for size in sizes[-2:])
+    return round(math.log(after / before) / math.log(crops_after / crops_before), 2)
+
+
+def cost(measured: dict[str, Any]) -> float:
+    """Seconds of the processor, or on the clock where another device does the work."""
+    return max(measured["cpu_seconds" if measured["on_cpu"] else "seconds"], 1e-2)
 
 
 def in_a_process(stage: str, place: Path, device: str) -> dict[str, Any]:
@@ -105,7 +109,9 @@ def in_a_process(stage: str, place: Path, device: str) -> dict[str, Any]:
 
 
 def watched(stage: str, place: Path, device: str) -> dict[str, Any]:
-    """Run a stage and measure it: seconds, and in MiB the process's peak, its peak of memory not backed by files, and its start."""
+    """Run a stage and measure it: seconds on the clock and of the processor, which other programs slow less, and MiB: the process's peak,
+    its peak of memory not backed by files, and the peak above what the process held before.
+    """
     import pandas as pd  # noqa: F401  what every stage imports belongs to the start
     import torch  # noqa: F401
 
@@ -117,16 +123,16 @@ def watched(stage: str, place: Path, device: str) -> dict[str, Any]:
         while not ended.wait(0.02):
             highest.append(status_mib("RssAnon"))
 
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), time.process_time()
     facts = work()
-    seconds = time.perf_counter() - began
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
     ended.set()
     watcher.join()
     peak = status_mib("VmHWM")
-    measured = {"seconds": seconds, "peak_mib": peak, "anonymous_mib": max(highest), "above_mib": peak - start}
-    return {name: round(value, 3) for name, value in (measured | facts).items()}
+    measured = {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_mib": peak, "anonymous_mib": max(highest), "above_mib": peak - start}
+    return {name: round(value, 3) for name, value in (measured | facts).items()} | {"on_cpu": device == "cpu"}
 
 
 def status_mib(field: str) -> float:
@@ -159,10 +165,11 @@ def split_of(setting: str) -> Callable[[Path, str], Work]:
 
 
 def runtime_on(device: str) -> Any:
-    from pipeline.runtime import cores, decide, prepare_torch
+    """One process of one thread on the CPU, so that the seconds of its processor are all that a stage costs."""
+    from pipeline.runtime import decide, prepare_torch
 
-    runtime = decide(device)
-    prepare_torch(runtime, cores())
+    runtime = decide(device, workers="1" if device == "cpu" else "auto")
+    prepare_torch(runtime, runtime.workers)
     return runtime
 
 
@@ -234,18 +241,25 @@ def protect_full(place: Path, device: str) -> Work:
     return work
 
 
-def training_work(table: Any, arm: str, aligned: Path, run: Path, device: str) -> dict[str, float]:
-    """`STEPS` real training steps on photos drawn from the whole set, and how long the set took to open."""
+def training_work(table: Any, arm: str, aligned: Path, run: Path, device: str, *, steps: int) -> dict[str, float]:
+    """`steps` real training steps on photos drawn from the whole set; how long it took to open the set and, on a GPU, to load it whole."""
     from pipeline.config import TrainConfig
+    from pipeline.training.faces import resident
     from pipeline.training.loop import TestPhotos, batches_of_epoch, train_recogniser
     from pipeline.training.stage import test_photos, training_set
 
     began = time.perf_counter()
     train, test = training_set(table, arm, aligned, run), test_photos(table, aligned)
     order = batches_of_epoch(len(train), BATCH, seed=0, epoch=0)  # of a whole epoch, as the loop holds it
-    opened = time.perf_counter() - began
+    facts = {"open_seconds": time.perf_counter() - began, "photos": float(len(train))}
+    runtime = runtime_on(device)
+    if device != "cpu":
+        began = time.perf_counter()
+        held = resident(train, runtime.torch_device())
+        facts |= {"load_seconds": time.perf_counter() - began, "held": float(held is not train)}
+        del held
     drawn = np.zeros(len(train), bool)
-    drawn[np.concatenate(order[:STEPS])] = True
+    drawn[np.concatenate(order[:steps])] = True
     few = np.arange(len(test.faces)) % (len(test.faces) // BATCH) == 0
     classes = int(table["label"].max()) + 1
     config = TrainConfig(epochs=1, batch=BATCH, dropout=0.0, input_size=112)
@@ -254,14 +268,14 @@ def training_work(table: Any, arm: str, aligned: Path, run: Path, device: str) -
         train.where(drawn),
         TestPhotos(test.faces.where(few), test.protected[few]),
         classes=classes,
-        runtime=runtime_on(device),
+        runtime=runtime,
         checkpoint=run / "none.pt",
         key="",
         report=lambda _: None,
     )
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     # Weights, gradients and momentum
-    return {"open_seconds": opened, "epoch_seconds": history[-1]["seconds"], "model_mib": 3 * weights / 2**20, "photos": len(train)}
+    return facts | {"epoch_seconds": history[-1]["seconds"], "model_mib": 3 * weights / 2**20}
 
 
 def train(place: Path, device: str) -> Work:
@@ -272,7 +286,7 @@ def train(place: Path, device: str) -> Work:
 
     run = place / "run" / "full"
     arm = "random" if list(run.glob("random/protected/crops-*.npy")) else "clean"
-    return lambda: training_work(read_table(run / "split.parquet", SPLIT_COLUMNS), arm, place / "aligned", run, device)
+    return lambda: training_work(read_table(run / "split.parquet", SPLIT_COLUMNS), arm, place / "aligned", run, device, steps=FEW_STEPS)
 
 
 def train_on_everything(place: Path, device: str) -> Work:
@@ -281,7 +295,7 @@ def train_on_everything(place: Path, device: str) -> Work:
     from pipeline.split import SPLIT_COLUMNS
     from pipeline.training import stage  # noqa: F401
 
-    return lambda: training_work(read_table(place / "split.parquet", SPLIT_COLUMNS), "clean", place / "aligned", place, device)
+    return lambda: training_work(read_table(place / "split.parquet", SPLIT_COLUMNS), "clean", place / "aligned", place, device, steps=STEPS)
 
 
 def evaluate(place: Path, device: str) -> Work:
@@ -369,12 +383,13 @@ def draw(result: dict[str, Any], path: Path) -> None:
     crops = [size["crops"] for size in result["sizes"]]
     for stage, exponent in result["growth"].items():
         of_stage = [size["stages"][stage] for size in result["sizes"]]
-        seconds.plot(crops, [max(one["seconds"], 0.01) for one in of_stage], marker="o", label=f"{stage} (size^{exponent:.2f})")
+        seconds.plot(crops, [cost(one) for one in of_stage], marker="o", label=f"{stage} (size^{exponent:.2f})")
         memory.plot(crops, [max(one["above_mib"], 1) for one in of_stage], marker="o", label=stage)
     for factor in (1e-5, 1e-4, 1e-3, 1e-2):
         seconds.plot(crops, [factor * count for count in crops], color="0.8", linewidth=0.8, zorder=0)
     memory.axhline(LIMIT_MIB, color="0.6", linestyle="--", linewidth=0.8)
-    for axes, what in ((seconds, "seconds"), (memory, "peak memory above the process's start, MiB")):
+    of_what = " of the processor" if result["device"] == "cpu" else ""
+    for axes, what in ((seconds, f"seconds{of_what}"), (memory, "peak memory above the process's start, MiB")):
         axes.set(xscale="log", yscale="log", xlabel="crops", title=what)
         axes.grid(alpha=0.3)
     seconds.legend(fontsize=8)

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import split as split_module
 from pipeline.artifacts import read_json, write_array, write_table
 from pipeline.config import SplitConfig
 from pipeline.errors import RequestError
-from pipeline.split import hold_out, near_duplicates, perceptual_hash, split_photos
+from pipeline.shards import crop_table
+from pipeline.split import hashes_of, hold_out, near_duplicates, perceptual_hash, split_photos
 
 
 def aligned_folder(folder: Path, photos: dict[str, int], duplicates: int = 0) -> Path:
@@ -97,3 +99,27 @@ def test_full_setting_protects_everyone(tmp_path: Path) -> None:
     table = split(tmp_path, aligned, setting="full", identities=1000)
     assert set(table["role"]) == {"protected"}
     assert table["identity"].nunique() > 2
+
+
+@given(st.integers(0, 1000), st.integers(0, 24), st.integers(1, 60))
+def test_groups_are_what_is_linked_by_near_hashes(seed: int, bits: int, at_once: int) -> None:
+    generator = np.random.default_rng(seed)
+    hashes = generator.integers(0, 2, (generator.integers(1, 25), 64)).astype(bool)
+    hashes[generator.random(len(hashes)) < 0.5] = hashes[0]
+    hashes ^= generator.random(hashes.shape) < 0.08
+    linked = (hashes[:, None] != hashes[None]).sum(2) <= bits
+    for _ in range(len(hashes)):
+        linked = (linked.astype(int) @ linked) > 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(split_module, "DISTANCES", at_once)
+        assert near_duplicates(hashes, bits).tolist() == linked.argmax(1).tolist()
+
+
+def test_hashes_are_read_in_parts_from_all_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    crops = np.random.default_rng(0).integers(0, 256, (9, 14, 14, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+    write_array(tmp_path / "a.npy", crops[:5])
+    write_array(tmp_path / "b.npy", crops[5:])
+    order = np.array([7, 0, 8, 3, 1, 6, 2, 5, 4])
+    table = pd.DataFrame({"shard": ["a.npy" if i < 5 else "b.npy" for i in order], "row": [i if i < 5 else i - 5 for i in order]})
+    monkeypatch.setattr(split_module, "READ", 4)
+    assert np.array_equal(hashes_of(crop_table(table, tmp_path)), np.stack([perceptual_hash(crop) for crop in crops[order]]))

@@ -10,6 +10,7 @@ from pipeline.evaluation.accuracy import FEWEST_IDENTITIES
 
 FALSE_ACCEPT_RATES = (0.01, 0.001)
 ROC_POINTS = 60
+PAIRS = 4096  # scored at a time: embeddings of 200,000 pairs would be 1.2 GB
 MOST_PHOTOS = 3000  # all their pairs are listed before drawing: 4.5 million
 RESAMPLES = 200  # of identities, for the interval of an AUC: each costs a pass over all pairs
 
@@ -122,7 +123,8 @@ def verify(embedding: np.ndarray, label: np.ndarray, *, of: str, max_pairs: int,
     pairs, same = draw_pairs(label, max_pairs=max_pairs, seed=seed)
     if same.all() or not same.any():
         return None
-    score = (embedding[pairs[:, 0]] * embedding[pairs[:, 1]]).sum(1)
+    parts = np.array_split(pairs, -(-len(pairs) // PAIRS))
+    score = np.concatenate([(embedding[part[:, 0]] * embedding[part[:, 1]]).sum(1) for part in parts])
     return {
         **roc_measures(score, same),
         "auc_ci95": auc_interval(score, same, label[pairs], seed=seed),

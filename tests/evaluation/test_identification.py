@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipeline.evaluation import accuracy, identification
 from pipeline.evaluation.identification import enrol, identify
 from pipeline.evaluation.probes import last_layer_refit, linear_probe, linear_svm, nearest_neighbour
 
@@ -33,6 +34,19 @@ def test_rank_1_and_the_strangers_threshold() -> None:
     assert found["tpir_at_fpir"] == {"0.01": None, "0.1": 0.5}
     assert (found["identities"], found["gallery"], found["probes"], found["strangers"]) == (3, 3, 4, 10)
     assert identify(gallery[:0], label[:0], probe, probe_label, stranger, resamples=100, seed=0) is None
+
+
+def test_scores_in_blocks_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    (gallery, label), (probe, wanted), (stranger, _) = clusters(3, 1), clusters(5, 2), clusters(7, 3)
+    whole = identify(gallery, label, probe, wanted, stranger[::2], resamples=200, seed=0)
+    monkeypatch.setattr(identification, "SCORES", 25)
+    monkeypatch.setattr(accuracy, "RESAMPLED", 13)
+    assert identify(gallery, label, probe, wanted, stranger[::2], resamples=200, seed=0) == whole
+    monkeypatch.setattr(identification, "MOST_PROBES", 10)
+    few = identify(gallery, label, probe, wanted, stranger, resamples=200, seed=0)
+    assert few is not None and whole is not None
+    assert (few["probes"], whole["probes"]) == (10, 30)
+    assert few["rank1"] * 10 == pytest.approx(round(few["rank1"] * 10))
 
 
 def clusters(photos: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

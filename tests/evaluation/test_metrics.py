@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import EvaluateConfig
+from pipeline.evaluation import verification
 from pipeline.evaluation.accuracy import group_accuracy, interval_by_identity
 from pipeline.evaluation.checks import arm_checks
 from pipeline.evaluation.imperceptibility import change_of, summarise
@@ -92,6 +93,15 @@ def test_people_never_trained_on_come_first_and_groups_are_apart() -> None:
     nobody = np.empty((0, 32), np.float32)
     full = verify_people(embedding[:120], label[:120], protected[:120], nobody, np.empty(0, int), max_pairs=10000, seed=0)
     assert full is not None and full["groups"]["others"] is None
+
+
+def test_pairs_scored_in_blocks_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    label = np.repeat(np.arange(9), 6)
+    embedding = np.random.default_rng(0).normal(size=(54, 16)).astype(np.float32)
+    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
+    whole = verify(embedding, label, max_pairs=500, seed=0)
+    monkeypatch.setattr(verification, "PAIRS", 7)
+    assert verify(embedding, label, max_pairs=500, seed=0) == whole
 
 
 def test_pairs_are_capped_and_seeded() -> None:

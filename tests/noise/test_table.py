@@ -55,3 +55,9 @@ def test_quantise_rounds_within_epsilon() -> None:
     assert quantise(np.array([-16.4, -0.6, 0.4, 15.6, 99.0]), 16).tolist() == [-16, -1, 0, 16, 16]
     with pytest.raises(AssertionError, match="epsilon"):
         NoiseTable(np.full((1, 3, 2, 2), 17, np.int8), ("a",), 16)
+    many = np.random.default_rng(0).normal(0, 12, (600, 3, 2, 2))
+    assert np.array_equal(quantise(many, 16), np.clip(np.rint(many), -16, 16))
+    for extreme in (-16, 16):
+        NoiseTable(np.full((1, 3, 2, 2), extreme, np.int8), ("a",), 16)
+    with pytest.raises(AssertionError, match="epsilon"):
+        NoiseTable(np.full((1, 3, 2, 2), -128, np.int8), ("a",), 16)
