@@ -96,7 +96,7 @@ def asked_table(asked: list[dict[str, Any]]) -> Table:
     for row in asked:
         word, tone = MARKS[meets(row)]
         target = cell(row["target"], f"{row['target']:g}×")
-        rows.append([head(row["name"]), *ratio_cells(row), target, Cell(word, word, tone), Cell(row["against"]), *values_of(row)])
+        rows.append([head(row["name"]), *ratio_cells(row), target, Cell(word, word, tone), head(row["against"]), *values_of(row)])
     columns = ["Row", "Ratio", "of repeats", "Asked", "", "Against", "Value", "of repeats", "Repeats"]
     note = "Medians. A ratio is taken within each pair of runs, one right after the other; above 1 is faster, or smaller."
     return Table("asked", "What was asked for", columns, rows, note)
@@ -105,20 +105,20 @@ def asked_table(asked: list[dict[str, Any]]) -> Table:
 def other_table(rows: list[dict[str, Any]]) -> Table:
     """Rows without a target that are no ceilings."""
     found = [row for row in rows if row["target"] is None and not row.get("ceiling")]
-    lines = [[head(row["name"]), *values_of(row), *ratio_cells(row), Cell(row["against"] or "–")] for row in found]
+    lines = [[head(row["name"]), *values_of(row), *ratio_cells(row), head(row["against"] or "–")] for row in found]
     return Table("others", "Without a target", ["Row", "Value", "of repeats", "Repeats", "Ratio", "of repeats", "Against"], lines)
 
 
 def ceilings_table(rows: list[dict[str, Any]]) -> Table:
     """What the machine can do."""
-    lines = [[head(row["name"]), *values_of(row), *ratio_cells(row), Cell(row["against"] or "–")] for row in rows if row.get("ceiling")]
+    lines = [[head(row["name"]), *values_of(row), *ratio_cells(row), head(row["against"] or "–")] for row in rows if row.get("ceiling")]
     columns = ["Row", "Value", "of repeats", "Repeats", "Ratio", "of repeats", "Against"]
     return Table("ceilings", "The machine’s own ceilings", columns, lines)
 
 
 def baseline_table(verdicts: list[Verdict]) -> Table:
     """What became of each row since the baseline."""
-    lines = [[head(one.name), Cell(one.state, one.state, TONES.get(one.state, "quiet")), Cell(one.detail)] for one in verdicts]
+    lines = [[head(one.name), Cell(one.state, one.state, TONES.get(one.state, "quiet")), head(one.detail)] for one in verdicts]
     note = "Slower: the ratios’ intervals do not meet, and the median fell by more than the noise between repeats."
     return Table("baseline", "Against the saved baseline", ["Row", "State", "Ratio then → now"], lines, note)
 

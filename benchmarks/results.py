@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import importlib
+import math
 import pkgutil
 import time
 from collections.abc import Callable, Iterable
@@ -21,7 +22,6 @@ import benchmarks
 from benchmarks.row import Pair, Row, Unavailable
 
 SCHEMA = 1
-EXPERIMENTS = ("face_choice", "synthetic_hardness", "study_time")  # commands of their own, whose imports take seconds
 DIGITS = 6
 
 
@@ -34,14 +34,13 @@ def collect(package: Any = benchmarks) -> tuple[list[Row], dict[str, str]]:
     rows: list[Row] = []
     skipped: dict[str, str] = {}
     for found in pkgutil.iter_modules(package.__path__):
-        if found.name in EXPERIMENTS or found.name.startswith("_"):
-            continue
-        module = importlib.import_module(f"{package.__name__}.{found.name}")
-        if hasattr(module, "rows"):
-            try:
-                rows += module.rows()
-            except Unavailable as reason:
-                skipped[found.name] = str(reason)
+        source = Path(package.__path__[0]) / f"{found.name}.py"
+        if not source.is_file() or "\ndef rows(" not in source.read_text(encoding="utf-8"):
+            continue  # unread: experiments are commands of their own, and importing them may take seconds
+        try:
+            rows += importlib.import_module(f"{package.__name__}.{found.name}").rows()
+        except Unavailable as reason:
+            skipped[found.name] = str(reason)
     names = [row.name for row in rows]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -89,7 +88,7 @@ def measure_rows(
                 continue
             started = time.perf_counter()
             try:
-                pair = row.measure()
+                pair = checked(row.measure())
             except Unavailable as reason:
                 results["skipped"][row.name] = str(reason)
                 out.add(row.name)
@@ -108,6 +107,13 @@ def measure_rows(
                 say(f"{turn} of {repeats}  {sentence(record, last=pair)}  ({time.perf_counter() - started:.0f} s)")
             results["seconds"] = round(results["seconds"] + time.perf_counter() - started, 1)
             save(results)
+
+
+def checked(pair: Pair) -> Pair:
+    """The same pair; `ValueError` where a side is not a finite number above 0, of which no ratio could be taken."""
+    if not all(math.isfinite(value) and value > 0 for value in (pair.value, pair.other if pair.other is not None else 1.0)):
+        raise ValueError(f"measured {pair.value} and {pair.other}: numbers above 0 are needed")
+    return pair
 
 
 def summarise(row: Row, pairs: list[Pair]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def study_seconds(repository: Path, commit: str, variables: list[str]) -> float:
         if made.is_file() and made.read_bytes() == (clone / "requirements.lock").read_bytes():
             # `-o`: the clone's lock is newer than the environment, and the same.
             settled = [f"VENV={repository / '.venv'}", "-o", str(made)]
-        subprocess.run(["make", "setup", *settled], cwd=clone, check=True, stdout=sys.stderr)
+        subprocess.run(["make", "setup", *settled, *variables], cwd=clone, check=True, stdout=sys.stderr)
         started = time.perf_counter()
         subprocess.run(["make", "study", *settled, *variables], cwd=clone, check=True, stdout=sys.stderr)
         return time.perf_counter() - started

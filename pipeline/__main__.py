@@ -137,10 +137,14 @@ def run_stage(args: argparse.Namespace) -> None:
     if ranks.size > 1 and args.stage not in IN_SEVERAL_PROCESSES:
         raise RequestError(f"torchrun: {args.stage} runs in one process; allowed are {' and '.join(IN_SEVERAL_PROCESSES)}")
     if args.stage == "configure":
-        from pipeline.request import Request, write_snapshots
+        from pipeline.request import Request, about, write_snapshots
 
         fields = {name: getattr(args, name) for name in Request.__dataclass_fields__}
-        for path in write_snapshots(Request(**fields), args.profiles, args.data, args.run):
+        written = write_snapshots(Request(**fields), args.profiles, args.data, args.run)
+        told = about(args.profiles, args.profile, args.dataset)
+        if written and told:  # a study that is new: what it will take, before it takes it
+            machine.say(told)
+        for path in written:
             machine.say(f"wrote {path}")
         return
     if args.stage == "split":

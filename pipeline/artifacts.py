@@ -19,6 +19,8 @@ from pipeline.errors import StageError
 if TYPE_CHECKING:
     import numpy as np
 
+HASHED_AT_ONCE = 2**20  # bytes: shards of crops are large
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -74,12 +76,16 @@ def write_table(path: Path, table: Any) -> None:
         table.to_parquet(temporary, index=False)
 
 
-def read_table(path: Path, columns: list[str]) -> Any:
-    """Read a Parquet table and check that it has `columns`. `StageError` names the file and what to do."""
+def read_table(path: Path, columns: list[str], *, only: bool = False) -> Any:
+    """Read a Parquet table and check that it has `columns`. `StageError` names the file and what to do.
+
+    Args:
+        only: read no other columns: lists (boxes, landmarks) take most of the time and memory of a large manifest.
+    """
     import pandas as pd  # heavy: only where a table is really read
 
     try:
-        table = pd.read_parquet(path)
+        table = pd.read_parquet(path, columns=present(path, columns) if only else None)
     except FileNotFoundError:
         raise StageError(f"{path}: missing; run the stage that makes it") from None
     except Exception as error:  # pyarrow raises many kinds on a damaged file
@@ -88,6 +94,14 @@ def read_table(path: Path, columns: list[str]) -> Any:
     if missing:
         raise StageError(f"{path}: has no column {', '.join(missing)}; delete it and run the same command again")
     return table
+
+
+def present(path: Path, columns: list[str]) -> list[str]:
+    """Those of `columns` that a Parquet file has."""
+    from pyarrow.parquet import read_schema
+
+    names = set(read_schema(path).names)
+    return [column for column in columns if column in names]
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
@@ -123,5 +137,7 @@ def sha256_of_files(paths: list[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.name.encode())
-        digest.update(path.read_bytes())
+        with open(path, "rb") as stream:
+            while block := stream.read(HASHED_AT_ONCE):
+                digest.update(block)
     return digest.hexdigest()

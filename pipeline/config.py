@@ -35,6 +35,8 @@ class DataConfig(StageConfig):
     fingerprint: str | None = Field(default=None, description="names, sizes and times in the source, so that new photos are noticed")
     identities: int = Field(default=150, ge=2, description="synthetic: how many people are rendered")
     photos_per_identity: int = Field(default=20, ge=2, description="synthetic: photos of each")
+    strangers: int = Field(default=0, ge=0, description="synthetic: how many more people, whom nothing is trained on; for verification")
+    photos_per_stranger: int = Field(default=6, ge=2, description="synthetic: photos of each, fewer than the split's min_photos")
     size: int = Field(default=250, ge=64, le=2048, description="synthetic: height and width of a photo, px")
     seed: int = Field(default=0, ge=0)
 
@@ -147,6 +149,7 @@ class EvaluateConfig(StageConfig):
     protected_at_most: float = Field(default=0.16, ge=0, le=1, description="at or below this, and not above the peak limit, it holds")
     peak_at_most: float = Field(default=0.2, ge=0, le=1)
     others_within: float = Field(default=0.04, ge=0, le=1, description="others may lose at most this against the clean arm")
+    others_auc_within: float = Field(default=0.02, ge=0, le=1, description="and at most this of their verification's AUC")
     lfw: str | None = Field(default=None, description="folder of LFW with pairs.txt: each model's verification by its protocol, too")
     reference: str | None = Field(
         default=None, description="insightface ONNX recogniser: measured on LFW, and asked whether it still knows the protected"
@@ -193,6 +196,7 @@ def load_profile(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise RequestError(f"PROFILE={path.stem}: {path} is not valid YAML ({error})") from None
     allowed = {
+        "about",
         "data",
         "align",
         "align_synthetic",

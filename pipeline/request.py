@@ -200,6 +200,18 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
     return [path for path, config in snapshots.items() if write_if_changed(path, dump(config))]
 
 
+def about(profiles: Path, profile: str, dataset: str) -> str:
+    """What a profile's study is, costs and is expected to find, in a few lines; empty where its section `about` says nothing."""
+    told = load_profile(profiles / f"{profile}.yaml").get("about") or {}
+    if not told:
+        return ""
+    lines = [f"PROFILE={profile}: {told['study']}"]
+    lines += [f"  {what:9}{told[what]}" for what in ("hardware", "cost", "expected") if what in told]
+    if dataset != told.get("dataset", dataset):
+        lines.append(f"  note     cost and figures are those of DATASET={told['dataset']}; DATASET={dataset} has others")
+    return "\n".join(lines)
+
+
 def trial_snapshots(
     matrix: str, profile: dict[str, Any], own: TrainConfig, weights: dict[str, str], run: Path, seed: int
 ) -> dict[Path, TrainConfig]:

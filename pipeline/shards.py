@@ -7,7 +7,7 @@ A memory map would keep a descriptor a file (WebFace aligned in chunks of 200 ph
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.artifacts import whole_file
 from pipeline.errors import StageError
 
 MOST_BUFFERS = 1000  # buffers of one read: the least limit of POSIX systems (IOV_MAX) is 1,024
@@ -25,7 +26,7 @@ class Shard:
     """One `.npy` of crops, uint8 N×H×W×3, RGB: what its header says. Indexing reads from disk."""
 
     path: Path
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, ...]  # N, H, W, 3
     offset: int  # bytes before the first crop
 
     def __len__(self) -> int:
@@ -35,34 +36,8 @@ class Shard:
         """The crops at `rows` (int, slice, or (B,) int), copied."""
         wanted = np.arange(len(self))[rows]
         crops = np.empty((wanted.size, *self.shape[1:]), np.uint8)
-        self.read(wanted.ravel(), crops, np.arange(wanted.size))
+        gather([self], np.zeros(wanted.size, np.int64), wanted.ravel(), crops)
         return crops.reshape(*wanted.shape, *self.shape[1:])
-
-    def read(self, rows: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
-        """Crop `rows[i]` into `out[places[i]]`; neighbours in the file are one read.
-
-        Args:
-            rows, places: int (B,), rows best in rising order. out: uint8 (M, H, W, 3), contiguous.
-
-        Raises:
-            StageError: the file is gone or too short.
-        """
-        assert out.dtype == np.uint8 and out.flags.c_contiguous and out.shape[1:] == self.shape[1:]
-        size = int(np.prod(self.shape[1:]))
-        flat = out.reshape(-1).data
-        bounds = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
-        where = places.tolist()
-        try:
-            descriptor = os.open(self.path, os.O_RDONLY)
-            try:
-                for start, end in pairwise(bounds):
-                    for first in range(start, end, MOST_BUFFERS):
-                        buffers = [flat[place * size : (place + 1) * size] for place in where[first : min(end, first + MOST_BUFFERS)]]
-                        read_fully(descriptor, buffers, self.offset + int(rows[first]) * size)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise StageError(f"{self.path}: cannot be read ({error}); delete it and run the same command again") from None
 
 
 def read_fully(descriptor: int, buffers: list[memoryview], offset: int) -> None:
@@ -99,6 +74,18 @@ def open_shard(path: Path) -> Shard:
     return Shard(path, shape, offset)
 
 
+def write_shard(path: Path, shape: tuple[int, ...], parts: Iterable[np.ndarray]) -> Shard:
+    """Write crops that come in parts, uint8 (B, H, W, 3) in order, as one `.npy` of `shape`: whole or not at all."""
+    with whole_file(path) as temporary, open(temporary, "wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        offset = stream.tell()
+        for part in parts:
+            assert part.dtype == np.uint8 and part.shape[1:] == shape[1:]
+            stream.write(np.ascontiguousarray(part).data)
+        assert stream.tell() == offset + int(np.prod(shape)), f"{path}: the parts do not make up {shape}"
+    return Shard(path, shape, offset)
+
+
 @dataclass(frozen=True)
 class CropTable:
     """Where each crop of a table is: crop i is row `row[i]` of `shards[shard[i]]`, a file or an array in memory."""
@@ -110,6 +97,11 @@ class CropTable:
     def __len__(self) -> int:
         return len(self.row)
 
+    def part(self, index: np.ndarray) -> CropTable:
+        """The table of the crops at `index` (B,), with no other shards than theirs."""
+        used, shard = np.unique(self.shard[index], return_inverse=True)
+        return CropTable(tuple(self.shards[one] for one in used), shard, self.row[index])
+
     def crops(self, index: np.ndarray) -> np.ndarray:
         """Crops at `index` (B,): uint8, B×H×W×3, RGB."""
         crops = np.empty((len(index), *self.shards[0].shape[1:]), np.uint8)
@@ -118,19 +110,44 @@ class CropTable:
 
 
 def gather(shards: Sequence[np.ndarray | Shard], shard: np.ndarray, row: np.ndarray, out: np.ndarray) -> None:
-    """Crop `row[i]` of `shards[shard[i]]` into `out[i]`, in the order in which they lie on disk.
+    """Crop `row[i]` of `shards[shard[i]]` into `out[i]`, in the order in which they lie on disk; neighbours there are one read.
 
     Args:
         shard, row: int (B,). out: uint8 (B, H, W, 3), contiguous.
+
+    Raises:
+        StageError: a file is gone or too short.
     """
+    assert out.dtype == np.uint8 and out.flags.c_contiguous and len(shard) == len(row) == len(out)
     order = np.lexsort((row, shard))
     shard, row = shard[order], row[order]
-    for start, end in pairwise(np.flatnonzero(np.diff(shard, prepend=-1, append=-1)).tolist()):
-        source = shards[shard[start]]
-        if isinstance(source, Shard):
-            source.read(row[start:end], out, order[start:end])
-        else:
-            out[order[start:end]] = source[row[start:end]]
+    starts_anew = np.flatnonzero((np.diff(shard) != 0) | (np.diff(row) != 1)) + 1
+    bounds = [0, *starts_anew.tolist(), len(order)] if len(order) else []
+    flat, size = out.reshape(-1).data, int(np.prod(out.shape[1:]))
+    places = order.tolist()
+    opened, descriptor, path = -1, -1, Path()
+    try:
+        for start, end in pairwise(bounds):
+            number, first = int(shard[start]), int(row[start])
+            source = shards[number]
+            assert source.shape[1:] == out.shape[1:]
+            if not isinstance(source, Shard):
+                out[places[start:end]] = source[first : first + end - start]
+                continue
+            if number != opened:
+                if descriptor >= 0:
+                    os.close(descriptor)
+                    descriptor = -1
+                path = source.path
+                opened, descriptor = number, os.open(path, os.O_RDONLY)
+            for some in range(start, end, MOST_BUFFERS):
+                buffers = [flat[place * size : (place + 1) * size] for place in places[some : min(end, some + MOST_BUFFERS)]]
+                read_fully(descriptor, buffers, source.offset + (first + some - start) * size)
+    except OSError as error:
+        raise StageError(f"{path}: cannot be read ({error}); delete it and run the same command again") from None
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def crop_table(table: Any, folder: Path) -> CropTable:

@@ -6,19 +6,22 @@ Roles are drawn by seed: `protected`, `auxiliary` (others whose clean photos the
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import pandas as pd
 
-from pipeline.artifacts import open_crops, read_table, write_json, write_table
+from pipeline.artifacts import read_table, write_json, write_table
 from pipeline.config import SplitConfig
 from pipeline.errors import RequestError
 from pipeline.runtime import say
+from pipeline.shards import CropTable, crop_table
 
 SPLIT_COLUMNS = ["photo", "identity", "label", "role", "part", "shard", "row"]
+READ = 256  # crops in memory at a time
+DISTANCES = 2**22  # distances between hashes in memory at a time
 
 
 def perceptual_hash(crop: np.ndarray) -> np.ndarray:
@@ -33,13 +36,30 @@ def perceptual_hash(crop: np.ndarray) -> np.ndarray:
 
 
 def near_duplicates(hashes: np.ndarray, bits: int) -> np.ndarray:
-    """Group numbers (N,) of photos whose hashes (N, 64) bool are linked by distances of at most `bits` (union-find)."""
+    """Group numbers (N,) of photos whose hashes (N, 64) bool are linked by distances of at most `bits` (union-find).
+
+    A group's number is its first photo. Few rows of distances are held at a time, so that a folder of many thousands is no matter.
+    """
     group = np.arange(len(hashes))
-    distance = (hashes[:, None, :] != hashes[None, :, :]).sum(2)
-    for i, j in zip(*np.nonzero(np.triu(distance <= bits, 1)), strict=True):
-        a, b = group[i], group[j]
-        group[group == max(a, b)] = min(a, b)
+    code = np.packbits(hashes, axis=1).view(np.uint64)[:, 0]
+    rows = max(1, DISTANCES // max(1, len(code)))
+    for start in range(0, len(code), rows):
+        distance = np.bitwise_count(code[start : start + rows, None] ^ code[None, :])
+        for i, j in zip(*np.nonzero(np.triu(distance <= bits, start + 1)), strict=True):
+            a, b = group[start + i], group[j]
+            if a != b:
+                group[group == max(a, b)] = min(a, b)
     return group
+
+
+def hashes_of(places: CropTable) -> np.ndarray:
+    """Perceptual hashes bool (N, 64) of the crops of a table, few of them in memory at a time."""
+    hashes = np.empty((len(places), 64), bool)
+    order = np.lexsort((places.row, places.shard))  # as they lie on disk
+    for start in range(0, len(order), READ):
+        part = order[start : start + READ]
+        hashes[part] = [perceptual_hash(crop) for crop in places.crops(part)]
+    return hashes
 
 
 def hold_out(groups: np.ndarray, fraction: float, generator: np.random.Generator) -> tuple[np.ndarray, int]:
@@ -51,9 +71,10 @@ def hold_out(groups: np.ndarray, fraction: float, generator: np.random.Generator
     wanted = max(1, round(len(groups) * fraction))
     test = np.zeros(len(groups), bool)
     test[order[:wanted]] = True
-    straddling = [i for i in order[:wanted] if (groups[~test] == groups[i]).any()]
+    size, inside = np.bincount(groups), np.bincount(groups[test], minlength=groups.max() + 1)
+    straddling = [i for i in order[:wanted] if inside[groups[i]] < size[groups[i]]]
     test[straddling] = False
-    alone = [i for i in order[wanted:] if (groups == groups[i]).sum() == 1]
+    alone = [i for i in order[wanted:] if size[groups[i]] == 1]
     test[alone[: len(straddling)]] = True
     return test, len(straddling)
 
@@ -61,7 +82,8 @@ def hold_out(groups: np.ndarray, fraction: float, generator: np.random.Generator
 def choose_protected(names: list[str], config: SplitConfig, generator: np.random.Generator) -> list[str]:
     """The protected identities: those asked for by name, or as many as asked for, drawn by seed."""
     if isinstance(config.identities, tuple):
-        unknown = [name for name in config.identities if name not in names]
+        known = set(names)
+        unknown = [name for name in config.identities if name not in known]
         if unknown:
             raise RequestError(
                 f"IDENTITIES: {unknown[0]!r} is not among the {len(names)} identities with at least {config.min_photos} aligned photos"
@@ -80,7 +102,7 @@ def split_photos(config: SplitConfig, aligned: Path, output: Path) -> None:
     Raises:
         RequestError: fewer identities than asked for, or an unknown name.
     """
-    manifest = read_table(aligned / "manifest.parquet", ["photo", "identity", "shard", "row"])
+    manifest = read_table(aligned / "manifest.parquet", ["photo", "identity", "shard", "row"], only=True)
     generator = np.random.default_rng((config.seed, 0x51))
     counts = manifest["identity"].value_counts()
     names = sorted(counts[counts >= config.min_photos].index)
@@ -96,20 +118,18 @@ def split_photos(config: SplitConfig, aligned: Path, output: Path) -> None:
         raise RequestError(f"IDENTITIES={config.identities}: training a recogniser needs at least 2 identities, {len(protected)} found")
     auxiliary = set(generator.choice(rest, min(config.auxiliary, len(rest)), replace=False)) if rest else set()
     used = sorted(protected + rest)
-    role = {name: "protected" if name in set(protected) else "auxiliary" if name in auxiliary else "other" for name in used}
+    role = dict.fromkeys(used, "other") | dict.fromkeys(auxiliary, "auxiliary") | dict.fromkeys(protected, "protected")
 
-    shards = {name: open_crops(aligned / name) for name in manifest["shard"].unique()}
-    parts, moved = [], 0
-    for label, name in enumerate(used):
-        photos = manifest[manifest["identity"] == name].sort_values("photo").reset_index(drop=True)
-        crops = [shards[shard][row] for shard, row in zip(photos["shard"], photos["row"], strict=True)]
-        groups = near_duplicates(np.stack([perceptual_hash(crop) for crop in crops]), config.duplicate_bits)
-        test, changed = hold_out(groups, config.test_fraction, np.random.default_rng((config.seed, 0x52, label)))
+    table: Any = manifest[manifest["identity"].isin(used)]
+    table = table.assign(label=table["identity"].map({name: label for label, name in enumerate(used)}), role=table["identity"].map(role))
+    table = table.sort_values(["label", "photo"], ignore_index=True)
+    hashes = hashes_of(crop_table(table, aligned))
+    test, moved = np.zeros(len(table), bool), 0
+    for label, (start, end) in enumerate(pairwise(np.searchsorted(table["label"], np.arange(len(used) + 1)).tolist())):
+        groups = near_duplicates(hashes[start:end], config.duplicate_bits)
+        test[start:end], changed = hold_out(groups, config.test_fraction, np.random.default_rng((config.seed, 0x52, label)))
         moved += changed
-        parts.append(
-            photos[["photo", "identity", "shard", "row"]].assign(label=label, role=role[name], part=np.where(test, "test", "train"))
-        )
-    table: Any = pd.concat(parts, ignore_index=True)[SPLIT_COLUMNS]
+    table = table.assign(part=np.where(test, "test", "train"))[SPLIT_COLUMNS]
     facts = {
         "identities": {kind: sum(value == kind for value in role.values()) for kind in ("protected", "auxiliary", "other")},
         "photos": {part: int((table["part"] == part).sum()) for part in ("train", "test")},

@@ -145,6 +145,7 @@ def test_the_notebook_of_a_run_reads_its_report(project: Project) -> None:
     printed = run_notebook("finished_run.ipynb", project)
     assert project.metrics()["verdict"] in printed
     assert "of the protected are never recognised" in printed
+    assert "check failed: enough identities for intervals (3 protected" in printed
 
 
 def test_the_notebook_of_one_identity_walks_through_the_run(project: Project) -> None:
@@ -222,6 +223,7 @@ def test_a_config_reruns_only_what_reads_it(project: Project) -> None:
     ("module", "reran", "kept"),
     [
         ("pipeline/report/render.py", {"report"}, {"evaluate clean", "train clean"}),
+        ("pipeline/evaluation/verdict.py", {"report"}, {"evaluate clean", "train clean"}),
         ("pipeline/evaluation/verification.py", {"evaluate clean", "report"}, {"train clean", "noise error-min"}),
         ("pipeline/training/loop.py", {"train clean", "train error-min", "report"}, {"noise error-min", "protect error-min", "align"}),
         ("pipeline/noise/protect.py", {"protect error-min", "train error-min"}, {"noise error-min", "train clean", "align"}),
@@ -258,6 +260,26 @@ def test_a_damaged_artefact_is_named_and_not_trusted(project: Project) -> None:
     assert "Traceback" not in done.stderr
     path.unlink()
     project.make(*STUDY)
+
+
+def test_a_matrix_goes_on_after_a_kill_and_its_verdict_knows_of_it(project: Project) -> None:
+    words = ("matrix", "IDENTITIES=3", "MATRIX=grey", "WORKERS=1")
+    running = subprocess.Popen(
+        project.words(*words), cwd=project.folder, env=project.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    assert running.stdout is not None
+    for line in running.stdout:
+        if "matrix: 1 of 3 done" in line:
+            os.killpg(running.pid, signal.SIGKILL)
+            break
+    running.communicate()
+    done = project.make(*words)
+    assert re.search(r"[12] of 3 trainings done before", done.stderr), "the first is not trained again"
+    metrics = project.metrics()
+    assert set(metrics["countermeasures"]) == {"early-stopping", "grey"}
+    assert set(metrics["countermeasures"]["grey"]) == {"clean", "error-min", "random"}
+    assert "greyscale" in (project.folder / "reports" / RUN / "index.html").read_text(encoding="utf-8")
 
 
 def test_wrong_requests_cost_nothing(project: Project, tmp_path: Path) -> None:

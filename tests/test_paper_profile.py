@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.request import about
 from tests.conftest import toy_faces
 from tests.photos.test_recordio import labelled, record, write
 from tests.test_chain import Project
@@ -51,6 +52,9 @@ def test_the_papers_study_over_a_small_rec(project: Project, webface: Path) -> N
     """In the full setting, the paper's other one; the partial one is what all other tests of the chain run."""
     words = ("PROFILE=paper", "DATASET=webface", f"PHOTOS={webface}", "ARMS=clean error-min", "SETTING=full")
     done = project.make("study", *words)
+    told, work = done.stderr.split("wrote ", 1)[0], done.stderr.split("wrote ", 1)[1]
+    assert "PROFILE=paper" in told and "19.6 million training steps" in told and "0.5321" in told and "86%" in told
+    assert "epoch 1 of" in work, "cost and figures are said before anything is done"
     report = project.folder / done.stdout.strip().splitlines()[-1].removeprefix("report: ")
     metrics = json.loads(report.with_name("metrics.json").read_text(encoding="utf-8"))
     assert (metrics["setting"], metrics["classes"], metrics["identities"]) == ("full", IDENTITIES, IDENTITIES)
@@ -61,3 +65,12 @@ def test_the_papers_study_over_a_small_rec(project: Project, webface: Path) -> N
     noise = metrics["arms"]["error-min"]
     assert noise["noise"]["rounds"] == 2
     assert 0 < noise["imperceptibility"]["linf"] <= 16
+
+
+def test_cost_and_figures_are_said_of_the_data_set_they_belong_to() -> None:
+    profiles = Path(__file__).resolve().parents[1] / "configs"
+    assert "cost and figures are those of DATASET=webface" in about(profiles, "paper", "folder")
+    assert "those of" not in about(profiles, "paper", "webface")
+    for path in profiles.glob("*.yaml"):
+        told = about(profiles, path.stem, "synthetic")
+        assert all(word in told for word in ("hardware", "cost", "expected")), path

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pipeline.__main__ import main
-from pipeline.config import NoiseConfig, SplitConfig, TrainConfig, load
+from pipeline.config import DataConfig, NoiseConfig, SplitConfig, TrainConfig, load, load_profile
 from pipeline.errors import RequestError
 from pipeline.noise.arms import ARMS
 from pipeline.request import Request, write_snapshots
@@ -195,3 +195,11 @@ def test_unknown_trials_are_refused_before_anything_is_written(tmp_path: Path, m
         ask(tmp_path, matrix=matrix)
     assert message in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_nothing_is_trained_on_strangers() -> None:
+    """They are told from the others by having fewer photos than the split wants."""
+    for path in sorted(PROFILES.glob("*.yaml")):
+        profile = load_profile(path)
+        data, split = DataConfig.model_validate({"dataset": "synthetic"} | profile["data"]), SplitConfig.model_validate(profile["split"])
+        assert not data.strangers or data.photos_per_stranger < split.min_photos <= data.photos_per_identity, path.stem

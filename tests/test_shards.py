@@ -12,7 +12,7 @@ import pytest
 from pipeline import shards as module
 from pipeline.artifacts import write_array
 from pipeline.errors import StageError
-from pipeline.shards import Shard, crop_table, gather, open_shard
+from pipeline.shards import Shard, crop_table, gather, open_shard, write_shard
 
 
 def crops(count: int, seed: int = 0) -> np.ndarray:
@@ -98,4 +98,23 @@ def test_damage_is_named(three: tuple[Path, dict[str, np.ndarray]]) -> None:
 def test_only_whole_crops_of_the_right_shape_are_read_into(three: tuple[Path, dict[str, np.ndarray]]) -> None:
     shard: Shard = open_shard(three[0] / "crops-a.npy")
     with pytest.raises(AssertionError):
-        shard.read(np.arange(2), np.empty((2, 5, 6, 3), np.uint8), np.arange(2))
+        gather([shard], np.zeros(2, np.int64), np.arange(2), np.empty((2, 5, 6, 3), np.uint8))
+
+
+def test_written_in_parts_is_what_numpy_writes(tmp_path: Path) -> None:
+    array = crops(7)
+    write_array(tmp_path / "whole.npy", array)
+    shard = write_shard(tmp_path / "parts.npy", array.shape, (array[start : start + 3] for start in range(0, 7, 3)))
+    assert (tmp_path / "parts.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+    assert shard == open_shard(tmp_path / "parts.npy")
+    with pytest.raises(AssertionError, match="do not make up"):
+        write_shard(tmp_path / "short.npy", array.shape, [array[:3]])
+    assert not (tmp_path / "short.npy").exists()
+
+
+def test_a_part_of_a_table_has_its_own_shards_alone(three: tuple[Path, dict[str, np.ndarray]]) -> None:
+    folder, arrays = three
+    places = crop_table(pd.DataFrame({"shard": ["crops-c.npy", "crops-a.npy", "crops-b.npy"], "row": [0, 3, 6]}), folder)
+    part = places.part(np.array([2, 0]))
+    assert [shard.path.name for shard in part.shards if isinstance(shard, Shard)] == ["crops-b.npy", "crops-c.npy"]
+    assert np.array_equal(part.crops(np.array([0, 1])), np.stack([arrays["crops-b.npy"][6], arrays["crops-c.npy"][0]]))

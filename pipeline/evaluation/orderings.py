@@ -2,7 +2,8 @@
 
 Huang et al., ICLR 2021, tables 1 and 2 and section 4.1 (CIFAR-10, ResNet-18): error-minimizing noise takes 94.8 % to 19.9 % sample-wise
 and 16.4 % class-wise; sample-wise random and error-maximizing noise end near clean accuracy; class-wise random noise climbs to about 80 %
-before it collapses, class-wise error-maximizing noise to about 50 %, error-minimizing noise never rises.
+before it collapses, class-wise error-maximizing noise to about 50 %, error-minimizing noise never rises. And of backdoors: a network learns
+the trigger beside everything else, so its accuracy on clean photos stays (Gu et al. 2017, BadNets).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 PROTECTS = 0.5  # at most this share of the clean accuracy is left
 PROTECTS_LITTLE = 0.8  # at least this share of it is left
 FAR_ABOVE = 0.2  # of accuracy, between two peaks
+AS_BEFORE = 0.02  # of AUC: at most so much less
+FALLS_TO_CHANCE = 0.5  # at most this share of the clean model's lead over an AUC of 0.5 is left
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ ORDERINGS = (
     Ordering("error-min-samplewise protects", "19.9%, clean 94.8%", ("error-min-samplewise", "clean"), protects),
     Ordering("random-samplewise protects little", "ends near clean accuracy", ("random-samplewise", "clean"), protects_little),
     Ordering("error-max-samplewise protects little", "ends near clean accuracy", ("error-max-samplewise", "clean"), protects_little),
+    Ordering("backdoor does not protect", "a trigger leaves clean accuracy as it was", ("backdoor", "clean"), protects_little),
     Ordering("random peaks far above error-min", "about 80%; error-min never rises", ("random", "error-min"), peaks_far_above),
     Ordering("error-max peaks far above error-min", "about 50%; error-min never rises", ("error-max", "error-min"), peaks_far_above),
 )
@@ -55,7 +59,8 @@ def orderings(arms: dict[str, Any]) -> list[dict[str, Any]]:
     """The orderings whose arms were run: rows {"claim", "published", "here", "holds"}.
 
     Args:
-        arms: metrics by arm, as in `metrics.json`; `protected` holds `final` and `peak`, fractions.
+        arms: metrics by arm, as in `metrics.json`; `protected` holds `final` and `peak`, fractions. Arms without others are of the full
+            setting.
     """
     found = []
     for one in ORDERINGS:
@@ -63,4 +68,33 @@ def orderings(arms: dict[str, Any]) -> list[dict[str, Any]]:
         if all(records):
             here, holds = one.measure(*records)
             found.append({"claim": one.claim, "published": one.published, "here": here, "holds": holds})
-    return found
+    return found + verification_findings(arms)
+
+
+def verification_findings(arms: dict[str, Any]) -> list[dict[str, Any]]:
+    """What noise does to verification: in the full setting it must fall towards a guess, in the partial one not for the others."""
+    arm, clean = arms.get("error-min") or {}, arms.get("clean") or {}
+    full = not clean.get("others")
+    mine, before = (auc_of_everyone(one) if full else auc_of_others(one) for one in (arm, clean))
+    if mine is None or before is None:
+        return []
+    here = f"AUC {mine:.4f}, clean {before:.4f}"
+    if full:
+        holds = mine - 0.5 <= FALLS_TO_CHANCE * (before - 0.5)
+        return [{"claim": "verification falls towards a guess", "published": FULL_AUC, "here": here, "holds": holds}]
+    holds = before - mine <= AS_BEFORE
+    return [{"claim": "verification of the others does not fall", "published": "not reported", "here": here, "holds": holds}]
+
+
+FULL_AUC = "AUC 0.5321, clean 0.9975, on LFW"
+
+
+def auc_of_others(arm: dict[str, Any]) -> float | None:
+    """The AUC of an arm's model on the other people it was trained on; None where it was not measured."""
+    return ((((arm.get("verification") or {}).get("groups") or {}).get("others")) or {}).get("auc")
+
+
+def auc_of_everyone(arm: dict[str, Any]) -> float | None:
+    """The AUC of an arm's model on LFW where it was measured, else on the run's own photos."""
+    lfw = ((arm.get("lfw") or {}).get("own") or {}).get("auc")
+    return lfw if lfw is not None else (arm.get("verification") or {}).get("auc")

@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 
+from pipeline.evaluation.accuracy import FEWEST_IDENTITIES
+
 GROUPS = ("protected", "others")
+
+
+def seed_of(name: str) -> str:
+    """Which seed an identity of joined seeds is of ("id7 (seed 2)"); the same for all in a run of one seed."""
+    found = re.search(r" \(seed (\d+)\)$", name)
+    return found.group(1) if found else ""
+
+
+def resampled_means(difference: np.ndarray, seeds: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:
+    """Means of redraws of identities; of several seeds these are redrawn first, then the identities of each (hierarchical bootstrap)."""
+    names = np.unique(seeds)
+    by_seed = [difference[seeds == one] for one in names]
+    means_SR = [one[generator.integers(0, len(one), (resamples, len(one)))].mean(1) for one in by_seed]
+    if len(names) == 1:
+        return means_SR[0]
+    # A seed that is drawn twice has its identities redrawn twice: take another row of its redraws for each time.
+    drawn_RS = generator.integers(0, len(names), (resamples, len(names)))
+    rows_RS = generator.integers(0, resamples, drawn_RS.shape)
+    return np.stack(means_SR)[drawn_RS, rows_RS].mean(1)
 
 
 def paired_difference(
     first: dict[str, float], second: dict[str, float], *, resamples: int, seed: int
 ) -> tuple[float, list[float] | None, float | None]:
-    """Mean difference of the accuracies that each identity has in two arms.
+    """Mean difference of the accuracies that each identity has in two arms; identities of joined seeds are told apart by `seed_of`.
 
     Args:
         first, second: accuracy by identity, fractions; identities that one of them lacks are left out.
 
     Returns:
-        Mean of first − second over identities; its 95 % bootstrap interval, resampled by identity (None with fewer than 3); and the share
-        of random swaps of the two arms within identities that differ at least as much (two-sided permutation test by sign flips; None
-        with fewer than 3).
+        Mean of first − second over identities; its 95 % bootstrap interval, resampled by identity, of several seeds by seed first; and
+        the share of random swaps of the two arms within identities that differ at least as much (two-sided permutation test by sign
+        flips). Both None with fewer than `FEWEST_IDENTITIES`.
     """
     names = sorted(first.keys() & second.keys())
     difference = np.array([first[name] - second[name] for name in names])
     mean = float(difference.mean())
-    if len(difference) < 3:
+    if len(difference) < FEWEST_IDENTITIES:
         return round(mean, 4), None, None
     generator = np.random.default_rng((seed, 0x9A1))
-    drawn = difference[generator.integers(0, len(difference), (resamples, len(difference)))].mean(1)
+    drawn = resampled_means(difference, np.array([seed_of(name) for name in names]), resamples, generator)
     low, high = np.quantile(drawn, [0.025, 0.975])
     signs = generator.choice(np.array([-1.0, 1.0]), (resamples, len(difference)))
     as_far = np.abs((signs * difference).mean(1)) >= abs(mean) - 1e-12

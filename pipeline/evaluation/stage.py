@@ -16,14 +16,15 @@ from pipeline.evaluation.identification import identify
 from pipeline.evaluation.lfw_protocol import Embed, embedder_of, verify_lfw
 from pipeline.evaluation.lpips import lpips_of
 from pipeline.evaluation.separability import linear_class_accuracy, linear_separability
+from pipeline.evaluation.tested import digest_of
 from pipeline.evaluation.utility import found_again, matched
-from pipeline.evaluation.verification import verify
+from pipeline.evaluation.verification import MOST_PHOTOS, verify_people
 from pipeline.models.arcface_onnx import ArcFaceOnnx
 from pipeline.models.recognisers import load_trained, make_recogniser
 from pipeline.noise.arms import arm_of
 from pipeline.runtime import Runtime
 from pipeline.split import SPLIT_COLUMNS
-from pipeline.training.faces import FaceSet
+from pipeline.training.faces import FaceSet, face_set
 from pipeline.training.loop import TestPhotos, predict
 from pipeline.training.stage import read_history, test_photos, training_set
 
@@ -72,10 +73,21 @@ def evaluate_arm(
                 f"{folder / 'model'}: the weights score {metrics[group]['final']:.1%} on {group}, the training's last epoch "
                 f"{last:.1%}; weights and history are not of one run: delete {folder / 'model'} and run again"
             )
+    # What was really scored, so that `tested_checks` can tell whether it was clean.
+    metrics["tested"] = digest_of(test.faces.where(test.protected))
     existing = existing_recognisers(config, train_config, runtime)
     models = {"own": embedder_of(model, runtime)} | existing
-    metrics["identification"] = search_gallery(config, models, table, test, embedding, arm, aligned, folder.parent)
-    metrics["verification"] = verify(embedding, test.faces.label, max_pairs=config.max_pairs, seed=config.seed)
+    strangers = people_held_out(table, aligned, config.seed)
+    metrics["identification"] = search_gallery(config, models, table, test, strangers, embedding, arm, aligned, folder.parent)
+    metrics["verification"] = verify_people(
+        embedding,
+        test.faces.label,
+        test.protected,
+        np.empty((0, embedding.shape[1]), np.float32) if strangers is None else embed_faces(models["own"], strangers),
+        np.empty(0, np.int64) if strangers is None else strangers.label,
+        max_pairs=config.max_pairs,
+        seed=config.seed,
+    )
     if config.lfw is not None:
         assert lfw is not None
         pairs = Path(config.lfw) / "pairs.txt"
@@ -131,11 +143,29 @@ def existing_recognisers(config: EvaluateConfig, train_config: TrainConfig, runt
     return found
 
 
+def people_held_out(table: Any, aligned: Path, seed: int) -> FaceSet | None:
+    """Photos of people who were aligned but are not in the split: nothing was trained on them. None where there are none.
+
+    At most `MOST_PHOTOS`, of whole identities with at least two photos each, drawn by seed.
+    """
+    rows = read_table(aligned / "manifest.parquet", ["photo", "identity", "shard", "row"])
+    rows = rows[~rows["identity"].isin(table["identity"].unique())].sort_values("photo")
+    counts = rows["identity"].value_counts()
+    names = sorted(counts[counts >= 2].index)
+    drawn = np.random.default_rng((seed, 0x4E1D)).permutation(names)
+    kept = set(drawn[np.cumsum(counts.reindex(drawn).to_numpy()) <= MOST_PHOTOS]) if len(names) else set()
+    rows = rows[rows["identity"].isin(kept)]
+    if rows.empty:
+        return None
+    return face_set(rows.assign(label=rows["identity"].map({name: code for code, name in enumerate(sorted(kept))})), aligned)
+
+
 def search_gallery(
     config: EvaluateConfig,
     models: dict[str, Embed],
     table: Any,
     test: TestPhotos,
+    held_out: FaceSet | None,
     own: np.ndarray,
     arm: str,
     aligned: Path,
@@ -144,19 +174,20 @@ def search_gallery(
     """Open-set identification by the arm's own model (whose embeddings of the test photos are `own`) and those trained elsewhere.
 
     Enrolled are the protected identities' training photos as this arm publishes them (clean ones in the clean and removed arms); probes
-    are their clean test photos, strangers the clean test photos of everybody else.
+    are their clean test photos, strangers the clean test photos of everybody else and all photos of people whom nothing was trained on.
     """
     gallery = training_set(table, "clean" if arm == "removed" else arm, aligned, run)
     gallery = gallery.where(np.isin(gallery.label, np.unique(test.faces.label[test.protected])))
     found = {}
     for name, embed in models.items():
         probes = own if name == "own" else embed_faces(embed, test.faces)
+        strangers = [probes[~test.protected]] + ([] if held_out is None else [embed_faces(embed, held_out)])
         found[name] = identify(
             embed_faces(embed, gallery),
             gallery.label,
             probes[test.protected],
             test.faces.label[test.protected],
-            probes[~test.protected],
+            np.concatenate(strangers),
             resamples=config.bootstrap,
             seed=config.seed,
         )

@@ -13,10 +13,11 @@ import yaml
 
 from pipeline.artifacts import read_json, read_table, sha256_of
 from pipeline.config import EvaluateConfig, SplitConfig, load
-from pipeline.evaluation.checks import arm_checks, split_checks, verdict
+from pipeline.evaluation.checks import arm_checks, mark_invalid, split_checks, tested_checks
 from pipeline.evaluation.orderings import orderings
 from pipeline.evaluation.paired import compare_arms
 from pipeline.evaluation.trials import collect_trials, early_stopping
+from pipeline.evaluation.verdict import verdict
 from pipeline.runtime import Runtime, cores
 from pipeline.split import SPLIT_COLUMNS
 
@@ -38,21 +39,22 @@ def summarise_run(arms: list[str], data: Path, run: Path, runtime: Runtime) -> d
     classes = int(table["label"].max()) + 1
     hashes = manifest.set_index("photo")["sha256"]
     epsilon = max((metrics[arm]["noise"]["epsilon"] for arm in arms if "noise" in metrics[arm]), default=0)
-    checks = split_checks(table, hashes, split_config, data / "aligned") + arm_checks(metrics, config, epsilon, names)
+    checks = split_checks(table, hashes, split_config, data / "aligned") + tested_checks(metrics, table, data / "aligned", run)
+    checks += arm_checks(metrics, config, epsilon, names)
+    mark_invalid(metrics, checks)
     chance = round(1 / classes, 4)
     trials = collect_trials(arms, run)
-    sentence, state = verdict(metrics, checks, config, trials, identities=len(names), classes=classes, chance=chance)
-    if trials["countermeasures"]:
-        trials["countermeasures"] = {"early-stopping": early_stopping(metrics)} | trials["countermeasures"]
-        trials["trial_titles"]["early-stopping"] = "early stopping (best epoch)"
+    trials["countermeasures"] = {"early-stopping": early_stopping(metrics)} | trials["countermeasures"]
+    trials["trial_titles"]["early-stopping"] = "early stopping"
+    found = verdict(metrics, checks, config, trials, identities=len(names), classes=classes, chance=chance)
+    valid = {arm: record for arm, record in metrics.items() if not record["invalid"]}
     train_config = yaml.safe_load((run / "config" / "train.yaml").read_text(encoding="utf-8"))
     first = metrics[arms[0]]["training"]
     real = config.real_faces and not config.consented
     return {
         "schema": 1,
         "run": run.name,
-        "verdict": sentence,
-        "verdict_state": state,
+        **found,
         "setting": split_config.setting,
         "identities": len(names),
         "classes": classes,
@@ -83,8 +85,8 @@ def summarise_run(arms: list[str], data: Path, run: Path, runtime: Runtime) -> d
             "seconds": seconds(data, run),
         },
         "arms": metrics,
-        "paired": compare_arms(metrics, resamples=config.bootstrap, seed=config.seed),
-        "orderings": orderings(metrics),
+        "paired": compare_arms(valid, resamples=config.bootstrap, seed=config.seed),
+        "orderings": orderings(valid),
         **trials,
         "checks": checks,
     }

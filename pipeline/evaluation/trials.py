@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import read_json
-from pipeline.config import EvaluateConfig
 from pipeline.training.matrix import is_current
 from pipeline.training.trials import TRAINERS, trial_of
 
@@ -16,7 +15,7 @@ SECTIONS = {"countermeasure": "countermeasures", "trainer": "trainers", "share":
 def collect_trials(arms: list[str], run: Path) -> dict[str, Any]:
     """`countermeasures`, `trainers` and `shares`: name → arm → accuracies of protected and others, and `trial_titles`: name → words.
 
-    Only results that belong to the run as it is now are joined. The first countermeasure is early stopping, read off the arms' own epochs.
+    Only results that belong to the run as it is now are joined.
     """
     found: dict[str, Any] = {section: {} for section in SECTIONS.values()} | {"trial_titles": {}}
     snapshots = {path.stem for path in (run / "config" / "trials").glob("*.yaml")}
@@ -48,7 +47,10 @@ def accuracies(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def early_stopping(metrics: dict[str, Any]) -> dict[str, Any]:
-    """A trainer who stops when the protected people are named best: each arm's peak, and the others' accuracy at that epoch."""
+    """A trainer who stops when the protected people are named best: each arm's peak, and the others' accuracy at that epoch.
+
+    It costs nothing beyond the study, so every run has this countermeasure.
+    """
     found = {}
     for arm, record in metrics.items():
         if record["protected"] is None:
@@ -57,20 +59,3 @@ def early_stopping(metrics: dict[str, Any]) -> dict[str, Any]:
         others = None if record["others"] is None else record["others"]["by_epoch"][epoch - 1]
         found[arm] = {"protected": record["protected"]["peak"], "others": others}
     return found
-
-
-def lost_to(headline: str, trials: dict[str, Any], config: EvaluateConfig) -> tuple[list[str], list[str]]:
-    """Titles of the trials that the arm `headline` held against and lost to, by the verdict's own limit.
-
-    Where the clean arm itself did not learn, a trial says nothing and stands in neither list.
-    """
-    held, lost = [], []
-    for section in ("trainers", "countermeasures"):
-        for name, arms in trials[section].items():
-            clean = arms.get("clean", {}).get("protected")
-            mine = arms.get(headline, {}).get("protected")
-            if clean is None or mine is None or clean < config.clean_floor:
-                continue
-            title = trials["trial_titles"].get(name, name)
-            (held if mine <= config.protected_at_most else lost).append(f"{title} ({mine:.0%})")
-    return held, lost

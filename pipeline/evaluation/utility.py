@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from pipeline.artifacts import open_crops, read_table
+from pipeline.artifacts import read_table
 from pipeline.config import AlignConfig
 from pipeline.errors import StageError
 from pipeline.evaluation.lfw_protocol import Embed, embed_crops
 from pipeline.faces.geometry import to_crop
 from pipeline.photos.pool import spread
+from pipeline.shards import crop_table
 
 if TYPE_CHECKING:
     from pipeline.runtime import Runtime
@@ -82,8 +83,7 @@ def matched(models: dict[str, Embed], aligned: Path, protected: Path, table: Any
 
 def crops_of(folder: Path, rows: Any) -> np.ndarray:
     """The crops that `rows` (columns `shard` and `row`) name: uint8 (N, 112, 112, 3), RGB."""
-    shards = {name: open_crops(folder / name) for name in rows["shard"].unique()}
-    return np.stack([shards[shard][row] for shard, row in zip(rows["shard"], rows["row"], strict=True)])
+    return crop_table(rows, folder).crops(np.arange(len(rows)))
 
 
 def found_again(config: AlignConfig, aligned: Path, protected: Path, runtime: Runtime) -> dict[str, Any] | None:

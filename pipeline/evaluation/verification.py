@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.evaluation.accuracy import FEWEST_IDENTITIES
+
 FALSE_ACCEPT_RATES = (0.01, 0.001)
 ROC_POINTS = 60
 MOST_PHOTOS = 3000  # all their pairs are listed before drawing: 4.5 million
+RESAMPLES = 200  # of identities, for the interval of an AUC: each costs a pass over all pairs
 
 
 def draw_pairs(label: np.ndarray, *, max_pairs: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -76,15 +79,45 @@ def roc_points(score: np.ndarray, same: np.ndarray) -> dict[str, list[float]]:
     return {"far": [float(f"{count / len(impostor):.4g}") for count in accepted], "tar": [round(float(rate), 4) for rate in tar]}
 
 
-def verify(embedding: np.ndarray, label: np.ndarray, *, max_pairs: int, seed: int) -> dict[str, Any] | None:
-    """AUC, equal error rate, true accept rates at fixed false accept rates, and the ROC.
+def auc_interval(score: np.ndarray, same: np.ndarray, identity: np.ndarray, *, seed: int) -> list[float] | None:
+    """95 % bootstrap interval of the AUC, resampling identities: a pair counts as often as its people were drawn together.
 
     Args:
-        embedding: (N, D) float32, L2-normalised. label: (N,) int.
+        score: (P,) float. same: (P,) bool. identity: (P, 2) int, whose photos each pair holds.
 
     Returns:
-        {"auc", "eer", "tar_at_far", "pairs", "of" (what was paired), "roc"}, see `roc_measures` and `roc_points`; None when there is no
-        pair of one kind.
+        [low, high], or None with fewer than `FEWEST_IDENTITIES`.
+    """
+    names, code = np.unique(identity, return_inverse=True)
+    code = code.reshape(identity.shape)
+    if len(names) < FEWEST_IDENTITIES:
+        return None
+    order = np.argsort(score, kind="stable")
+    first, second, genuine = code[order, 0], code[order, 1], same[order]
+    starts = np.flatnonzero(np.concatenate([[True], np.diff(score[order]) > 0]))  # equal scores are one step of the ROC
+    generator = np.random.default_rng((seed, 0xA0C))
+    areas = []
+    for _ in range(RESAMPLES):
+        times = np.bincount(generator.integers(0, len(names), len(names)), minlength=len(names)).astype(np.float64)
+        weight = times[first] * np.where(genuine, 1.0, times[second])
+        of_same = np.add.reduceat(np.where(genuine, weight, 0.0), starts)
+        of_different = np.add.reduceat(np.where(genuine, 0.0, weight), starts)
+        below = np.cumsum(of_different) - of_different / 2
+        if of_same.any() and of_different.any():
+            areas.append(float((of_same * below).sum() / (of_same.sum() * of_different.sum())))
+    low, high = np.quantile(areas, [0.025, 0.975])
+    return [round(float(low), 4), round(float(high), 4)]
+
+
+def verify(embedding: np.ndarray, label: np.ndarray, *, of: str, max_pairs: int, seed: int) -> dict[str, Any] | None:
+    """AUC with its interval by identity, equal error rate, true accept rates at fixed false accept rates, and the ROC.
+
+    Args:
+        embedding: (N, D) float32, L2-normalised. label: (N,) int. of: what is paired, in words.
+
+    Returns:
+        {"auc", "auc_ci95", "eer", "tar_at_far", "pairs", "identities", "of", "roc"}, see `roc_measures` and `roc_points`; None when there
+        is no pair of one kind.
     """
     pairs, same = draw_pairs(label, max_pairs=max_pairs, seed=seed)
     if same.all() or not same.any():
@@ -92,7 +125,44 @@ def verify(embedding: np.ndarray, label: np.ndarray, *, max_pairs: int, seed: in
     score = (embedding[pairs[:, 0]] * embedding[pairs[:, 1]]).sum(1)
     return {
         **roc_measures(score, same),
+        "auc_ci95": auc_interval(score, same, label[pairs], seed=seed),
         "pairs": len(pairs),
-        "of": "clean test photos of all identities",
+        "identities": len(np.unique(label[pairs])),
+        "of": of,
         "roc": roc_points(score, same),
     }
+
+
+def verify_people(
+    embedding: np.ndarray,
+    label: np.ndarray,
+    protected: np.ndarray,
+    held_out: np.ndarray,
+    held_out_label: np.ndarray,
+    *,
+    max_pairs: int,
+    seed: int,
+) -> dict[str, Any] | None:
+    """Verification of people whom the recogniser was never trained on, and of those it was, protected ones and others apart.
+
+    Args:
+        embedding, label, protected: of the clean test photos; (N,) bool, whether the person is protected. held_out, held_out_label: of
+            photos of people who are not in the split at all.
+
+    Returns:
+        As `verify`, of people never trained on where there are `FEWEST_IDENTITIES` of them, else of all test photos; and "groups":
+        {"protected", "others"}, each as `verify` but without its ROC, None where it has no pair of one kind.
+    """
+    found = None
+    if len(np.unique(held_out_label)) >= FEWEST_IDENTITIES:
+        found = verify(held_out, held_out_label, of="people never trained on", max_pairs=max_pairs, seed=seed)
+    if found is None:
+        found = verify(embedding, label, of="all people", max_pairs=max_pairs, seed=seed)
+    if found is None:
+        return None
+    groups: dict[str, Any] = {}
+    for name, mask in (("protected", protected), ("others", ~protected)):
+        of = "protected people" if name == "protected" else "other people"
+        one = verify(embedding[mask], label[mask], of=of, max_pairs=max_pairs, seed=seed) if mask.sum() > 1 else None
+        groups[name] = None if one is None else {key: value for key, value in one.items() if key != "roc"}
+    return found | {"groups": groups}

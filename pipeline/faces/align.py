@@ -13,9 +13,9 @@ import numpy as np
 from pipeline.artifacts import sha256_of
 from pipeline.config import AlignConfig
 from pipeline.faces.choose import NO_FACE, choose_faces
-from pipeline.faces.detect import Detections, Detector, make_detector
-from pipeline.faces.geometry import CROP_SIZE, TEMPLATE, similarity_transform, warp_crop
-from pipeline.photos.decode import PhotoError, decode_photo
+from pipeline.faces.detect import Detections, Detector, make_detector, searched_side
+from pipeline.faces.geometry import CROP_SIZE, TEMPLATE, scale_of, similarity_transform, warp_crop
+from pipeline.photos.decode import PhotoError, Reduced, decode_photo, decode_reduced
 
 ALIGNED = ""  # the reason of a photo that was not rejected
 DUPLICATE, TOO_SMALL, WRONG_SIZE, GONE = "duplicate", "too small", "not a 112×112 crop", "missing"
@@ -24,6 +24,7 @@ CHUNK_COLUMNS = [
 ]  # fmt: skip
 BATCH_PIXELS = 8_000_000  # photos decoded at a time: bounds memory whatever their size
 MAX_FACES = 20  # of one photo, best score first
+ENOUGH = 2  # pixels of a reduced photo for one of the crop, along each side, from which on the crop is cut from it
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,15 @@ class PhotoFaces:
     matrix: list[float] = field(default_factory=list)
     candidates: list[Candidate] = field(default_factory=list)
     crop: np.ndarray | None = None  # uint8 112×112×3, RGB
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A photo that has been read."""
+
+    row: PhotoFaces
+    photo: Reduced
+    content: bytes  # the file, where the photo was reduced; otherwise empty
 
 
 _detector: list[tuple[AlignConfig, str, Detector]] = []
@@ -95,20 +105,20 @@ def look(chunk: list[tuple[str, str]], photos: Path, config: AlignConfig, *, dev
     """Read, decode and detect: each photo with its candidates, or a reason why there are none. Few photos are in memory at a time."""
     rows = [PhotoFaces(photo, identity) for photo, identity in chunk]
     seen: set[tuple[str, str]] = set()
-    waiting: list[tuple[PhotoFaces, np.ndarray]] = []
+    waiting: list[Opened] = []
     for row in rows:
-        photo = read_photo(row, photos, config, seen)
-        if photo is not None:
-            waiting.append((row, photo))
-        if sum(photo.size // 3 for _, photo in waiting) >= BATCH_PIXELS:
+        opened = read_photo(row, photos, config, seen)
+        if opened is not None:
+            waiting.append(opened)
+        if sum(one.photo.pixels.size // 3 for one in waiting) >= BATCH_PIXELS:
             find_faces(waiting, config, device)
             waiting.clear()
     find_faces(waiting, config, device)
     return rows
 
 
-def read_photo(row: PhotoFaces, photos: Path, config: AlignConfig, seen: set[tuple[str, str]]) -> np.ndarray | None:
-    """Read and decode a photo (uint8 H×W×3, RGB), or note in `row` why not and return None."""
+def read_photo(row: PhotoFaces, photos: Path, config: AlignConfig, seen: set[tuple[str, str]]) -> Opened | None:
+    """Read and decode a photo, reduced if it is larger than detection needs, or note in `row` why not and return None."""
     try:
         content = (photos / row.photo).read_bytes()
     except OSError:
@@ -120,43 +130,64 @@ def read_photo(row: PhotoFaces, photos: Path, config: AlignConfig, seen: set[tup
         return None
     seen.add((row.identity, row.sha256))
     try:
-        photo = decode_photo(content, max_side=config.max_side)
+        least_side = config.max_side if config.already_aligned else searched_side(config)
+        photo = decode_reduced(content, max_side=config.max_side, least_side=least_side)
     except PhotoError as error:
         row.reason = error.reason
         return None
-    row.height, row.width = photo.shape[:2]
-    return photo
+    row.height, row.width = photo.size
+    return Opened(row, photo, b"" if photo.whole else content)
 
 
-def find_faces(photos: list[tuple[PhotoFaces, np.ndarray]], config: AlignConfig, device: str) -> None:
+def find_faces(photos: list[Opened], config: AlignConfig, device: str) -> None:
     """Note in each row the faces of its photo that are large and sure enough, each with its crop."""
     if not photos:
         return
     if config.already_aligned:
-        for row, photo in photos:
-            take_whole(row, photo)
+        for one in photos:
+            take_whole(one.row, one.photo.pixels)
         return
-    wide_enough = [(row, photo) for row, photo in photos if min(photo.shape[:2]) >= config.min_face]
-    for row, photo in photos:
-        if min(photo.shape[:2]) < config.min_face:
-            row.reason = TOO_SMALL
+    wide_enough = [one for one in photos if min(one.photo.size) >= config.min_face]
+    for one in photos:
+        if min(one.photo.size) < config.min_face:
+            one.row.reason = TOO_SMALL
     least_score = config.least_score()
-    for (row, photo), found in zip(wide_enough, detector_of(config, device).detect([photo for _, photo in wide_enough]), strict=True):
+    found_in = detector_of(config, device).detect([one.photo.pixels for one in wide_enough])
+    for one, found in zip(wide_enough, found_in, strict=True):
+        row, found = one.row, found.enlarged(*one.photo.times)
         sure = found.where(found.scores >= least_score)
         large = sure.where(face_sizes(sure) >= config.min_face)
         if not len(large):
             row.reason = TOO_SMALL if len(sure) else NO_FACE
             continue
-        for face in range(min(len(large), MAX_FACES)):
-            try:
-                matrix = similarity_transform(large.landmarks[face])
-            except ValueError:
-                continue
-            crop = warp_crop(photo, matrix)
-            box, landmarks = large.boxes[face].tolist(), large.landmarks[face].ravel().tolist()
-            row.candidates.append(Candidate(box, float(large.scores[face]), landmarks, matrix, crop))
+        row.candidates = cut_faces(one, large, config)
         if not row.candidates:
             row.reason = NO_FACE
+
+
+def cut_faces(one: Opened, faces: Detections, config: AlignConfig) -> list[Candidate]:
+    """The best faces of a photo, each with its crop; from all its pixels where those of the reduced photo are too few for a face."""
+    candidates = []
+    photo = one.photo
+    for face in range(min(len(faces), MAX_FACES)):
+        try:
+            matrix = similarity_transform(faces.landmarks[face])
+        except ValueError:
+            continue
+        if not photo.whole and scale_of(of_reduced(matrix, photo)) * ENOUGH > 1:
+            photo = Reduced(decode_photo(one.content, max_side=config.max_side), photo.size)
+        crop = warp_crop(photo.pixels, of_reduced(matrix, photo))
+        box, landmarks = faces.boxes[face].tolist(), faces.landmarks[face].ravel().tolist()
+        candidates.append(Candidate(box, float(faces.scores[face]), landmarks, matrix, crop))
+    return candidates
+
+
+def of_reduced(matrix: np.ndarray, photo: Reduced) -> np.ndarray:
+    """The transform to the crop from the pixels of a reduced photo, given that from the whole photo; 2×3 float64."""
+    if photo.whole:
+        return matrix
+    times = np.array(photo.times)
+    return np.hstack([matrix[:, :2] * times, (matrix[:, :2] @ ((times - 1) / 2) + matrix[:, 2])[:, None]])
 
 
 def face_sizes(found: Detections) -> np.ndarray:

@@ -30,6 +30,14 @@ class Detections:
         """Those faces only; `chosen` is a mask or indices."""
         return Detections(self.boxes[chosen], self.scores[chosen], self.landmarks[chosen])
 
+    def enlarged(self, along_x: float, along_y: float) -> Detections:
+        """The same faces in a photo of so many times the pixels along each side."""
+        if along_x == along_y == 1:
+            return self
+        times = np.array([along_x, along_y], np.float32)
+        shift = (times - 1) / 2  # a pixel's centre is the middle of the pixels it stands for
+        return Detections(self.boxes * np.tile(times, 2) + np.tile(shift, 2), self.scores, self.landmarks * times + shift)
+
 
 def detections(boxes: np.ndarray, scores: np.ndarray, landmarks: np.ndarray) -> Detections:
     """`Detections` from arrays of any float dtype, sorted by score; faces with a coordinate that is not finite are dropped."""
@@ -38,6 +46,15 @@ def detections(boxes: np.ndarray, scores: np.ndarray, landmarks: np.ndarray) -> 
     finite = np.isfinite(boxes).all(1) & np.isfinite(landmarks).all((1, 2)) & np.isfinite(scores)
     order = np.argsort(-scores[finite], kind="stable")
     return Detections(boxes[finite][order], scores[finite][order], landmarks[finite][order])
+
+
+WORK_SIDE = 1024  # larger photos are shrunk to this for detection
+LEAST_SHARE = 1 / 16  # a face smaller than this share of the photo's longer side is not looked for: big photos stay quick
+
+
+def searched_side(config: AlignConfig) -> int:
+    """The longer side, px, that a photo needs for the detector to find in it what it would find with all its pixels."""
+    return max(WORK_SIDE, int(config.min_face / LEAST_SHARE))
 
 
 class Detector(Protocol):

@@ -23,7 +23,7 @@ from pipeline.faces.align import ALIGNED, CHUNK_COLUMNS, align_chunk, checksum, 
 from pipeline.photos.pool import spread
 from pipeline.runtime import Runtime, progress, say
 
-VERSION = 1  # raise it when the code in `pipeline/faces` gives other crops
+VERSION = 2  # raise it when the code in `pipeline/faces` gives other crops
 CHUNK_PHOTOS = 200
 MANIFEST_COLUMNS = ["photo", "sha256", "identity", "box", "score", "landmarks", "matrix", "shard", "row", "width", "height"]
 REJECT_COLUMNS = ["photo", "identity", "reason"]
@@ -54,12 +54,12 @@ def align_photos(config: AlignConfig, data: Path, runtime: Runtime) -> None:
             if table is not None:
                 tables[key] = table
                 bar.update(len(chunk))
-        todo = [(key, chunk) for key, chunk in chunks if key not in tables]
+        # the largest first: what is left to the end is small, and no core waits long for the others
+        todo = sorted(((key, chunk) for key, chunk in chunks if key not in tables), key=lambda job: -len(job[1]))
         if todo and not config.already_aligned:
             check_detector(config, runtime)
         work = partial(align_and_write, config=config, photos=data / "photos", aligned=aligned, device=runtime.device)
-        preload = () if config.already_aligned else ("facenet_pytorch",) if config.detector == "mtcnn" else ("insightface.model_zoo",)
-        for index, _ in spread(work, todo, workers=runtime.workers, preload=preload):
+        for index, _ in spread(work, todo, workers=runtime.workers, preload=preload(config)):
             bar.update(len(todo[index][1]))
     for key, chunk in todo:
         table = read_chunk(aligned, key, len(chunk))
@@ -67,6 +67,14 @@ def align_photos(config: AlignConfig, data: Path, runtime: Runtime) -> None:
             raise StageError(f"{aligned / f'crops-{key}.npy'}: cannot be read back; is the disk full? Run the same command again")
         tables[key] = table
     finish(aligned, [tables[key] for key, _ in chunks], len(photos))
+
+
+def preload(config: AlignConfig) -> tuple[str, ...]:
+    """What a worker imports that takes long."""
+    common = ("pandas", "pyarrow.parquet", "PIL.Image", "pipeline.faces.align")
+    if config.already_aligned:
+        return common
+    return (*common, "torch", *(("pipeline.faces.cascade",) if config.detector == "mtcnn" else ("insightface.model_zoo",)))
 
 
 def make_chunks(photos: Any) -> list[list[tuple[str, str]]]:

@@ -18,12 +18,13 @@ import importlib
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 FEW = 1024  # positions (photos × height × width) up to which a 1×1 convolution is quicker as a matrix product on a CPU
 
@@ -44,12 +45,17 @@ def inception_resnet_v1(*, classes: int, dropout: float) -> Any:
     """The network with a `logits` layer of `classes`, weights drawn from torch's generator as the package draws them."""
     networks = facenet_networks()
     network = networks.InceptionResnetV1(pretrained=None, classify=True, num_classes=classes, dropout_prob=dropout)
-    quick = {networks.BasicConv2d: QuickConv, networks.Block35: QuickBlock, networks.Block17: QuickBlock, networks.Block8: QuickBlock}
+    replace(network, {networks.BasicConv2d: QuickConv})
+    replace(network, dict.fromkeys((networks.Block35, networks.Block17, networks.Block8), QuickBlock))
+    return network
+
+
+def replace(network: nn.Module, quick: dict[Any, Callable[[Any], nn.Module]]) -> None:
+    """Put what `quick` makes of them in the place of modules of its classes."""
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if type(child) in quick:
                 setattr(parent, name, quick[type(child)](child))
-    return network
 
 
 def pointwise(x_BCHW: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -119,15 +125,39 @@ class QuickBlock(nn.Module):
             if name != "relu":
                 self.add_module(name, child)
         self.branches = [name for name in ("branch0", "branch1", "branch2") if hasattr(self, name)]
+        self.joint: nn.Conv2d | None = None  # all branches' first convolutions, once they are folded
+
+    def heads(self) -> list[Any]:
+        """The first layer of each branch."""
+        branches: list[Any] = [getattr(self, name) for name in self.branches]
+        return [branch[0] if isinstance(branch, nn.Sequential) else branch for branch in branches]
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         branches: list[Any] = [getattr(self, name) for name in self.branches]
-        heads = [branch[0] if isinstance(branch, nn.Sequential) else branch for branch in branches]
+        if self.joint is None:
+            begun = together(self.heads(), x_BCHW)
+        else:
+            begun = F.relu_(convolve(self.joint, x_BCHW)).split([head.conv.out_channels for head in self.heads()], dim=1)
         found = []
-        for branch, y_BCHW in zip(branches, together(heads, x_BCHW), strict=True):
+        for branch, y_BCHW in zip(branches, begun, strict=True):
             for layer in list(branch)[1:] if isinstance(branch, nn.Sequential) else []:
                 y_BCHW = layer(y_BCHW)
             found.append(y_BCHW)
         joined = convolve(self.conv2d, torch.cat(found, 1))  # type: ignore[arg-type]
         y_BCHW = torch.add(x_BCHW, joined, alpha=self.scale)
         return y_BCHW if self.last else F.relu_(y_BCHW)
+
+
+def fold(network: Any) -> None:
+    """Fold each batch norm of `network`, as in eval mode, into the convolution or linear layer before it, in place; training is over."""
+    for module in network.modules():
+        if isinstance(module, QuickConv):
+            module.conv, module.bn = fuse_conv_bn_eval(module.conv, module.bn.eval()), nn.Identity()
+    for module in network.modules():
+        if isinstance(module, QuickBlock):
+            convolutions = [head.conv for head in module.heads()]
+            joint = nn.Conv2d(convolutions[0].in_channels, sum(one.out_channels for one in convolutions), 1, device="meta")
+            joint.weight = nn.Parameter(torch.cat([one.weight for one in convolutions]).detach(), requires_grad=False)
+            joint.bias = nn.Parameter(torch.cat([one.bias for one in convolutions]).detach(), requires_grad=False)
+            module.joint = joint
+    network.last_linear, network.last_bn = fuse_linear_bn_eval(network.last_linear, network.last_bn.eval()), nn.Identity()

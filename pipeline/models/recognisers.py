@@ -6,6 +6,7 @@ resize to the model's input size and the normalisation live inside the wrapper, 
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from pipeline.errors import StageError
 from pipeline.models.backbones import make_backbone
 from pipeline.models.heads import ArcFaceHead
+from pipeline.models.inception import QuickBlock, fold
 
 
 class Recogniser(nn.Module):
@@ -134,3 +136,16 @@ def load_trained(weights: Path, *, classes: int, input_size: int, normalise: boo
     except (OSError, SafetensorError, RuntimeError) as error:
         raise StageError(f"{weights}: damaged ({str(error).splitlines()[0]}); delete its folder and run again") from None
     return made
+
+
+def for_inference(model: nn.Module, *, bf16: bool) -> nn.Module:
+    """A copy of a recogniser in eval mode that is quicker to ask: batch norms folded into convolutions, none trainable.
+
+    Gradients of the input go through as before. A network that nothing is known about is returned itself, in eval mode. With
+    `bf16` the weights are rounded once instead of in each call; it is then called under autocast, as `model`.
+    """
+    if not isinstance(model, Recogniser) or not any(isinstance(module, QuickBlock) for module in model.network.modules()):
+        return model.eval()
+    made = copy.deepcopy(model).eval().requires_grad_(False)
+    fold(made.network)
+    return made.to(torch.bfloat16) if bf16 else made

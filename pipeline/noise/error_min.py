@@ -37,6 +37,7 @@ from torch import Tensor, nn
 
 from pipeline.artifacts import sha256_of
 from pipeline.config import NoiseConfig
+from pipeline.models.recognisers import for_inference
 from pipeline.runtime import Runtime
 from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.compiled import for_full_batches
@@ -257,7 +258,9 @@ def search_noise(
         optimiser = make_sgd(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
         steps = config.rounds * config.batches
         learn = for_full_batches(model, runtime, batch=config.batch, steps=steps)
-        ask = for_full_batches(model, runtime, batch=pass_batch(config, device), steps=steps)
+        compiled = None
+        if runtime.compile_mode(steps) is not None:
+            compiled = for_full_batches(model, runtime, batch=pass_batch(config, device), steps=steps)
         surrogate = Surrogate(model, learn, optimiser, spread_over(model, runtime.ranks))
         done = sum(record["surrogate"] == number for record in history)
         if state is not None and done:
@@ -268,7 +271,7 @@ def search_noise(
         for within in range(done + 1, config.rounds + 1):
             round_number = len(history) + 1
             loss = train_surrogate(config, surrogate, photos, delta_KCHW, row_N, runtime, round_number=round_number, within=within)
-            error = 1.0
+            error, ask = 1.0, compiled or for_inference(model, bf16=runtime.precision == "bf16")
             for visit in range(config.visits):
                 pass_number = (round_number - 1) * config.visits + visit
                 error = update_noise(config, model, photos, delta_KCHW, row_N, runtime, pass_number=pass_number, forward=ask)

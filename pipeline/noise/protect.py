@@ -14,21 +14,23 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline.artifacts import open_crops, read_table, sha256_of, write_array, write_bytes, write_json, write_table, write_text
+from pipeline.artifacts import read_table, sha256_of, write_bytes, write_json, write_table, write_text
 from pipeline.errors import StageError
 from pipeline.evaluation.imperceptibility import Measures, change_of, summarise
 from pipeline.faces.restore import protect_photo, recropped_noise
-from pipeline.noise.table import NoiseTable, add_noise, load_noise
+from pipeline.noise.table import NoiseTable, add_noise, load_noise, load_rows
 from pipeline.photos.decode import PhotoError, decode_photo
 from pipeline.photos.pool import spread
 from pipeline.runtime import Runtime, progress
+from pipeline.shards import CropTable, crop_table, open_shard, write_shard
 from pipeline.split import SPLIT_COLUMNS
 
-CROPS = "crops-00000.npy"
+SHARD = 4096  # crops in a file, 154 MB, the work of one process at a time
+READ = 256  # crops in memory at a time
 
 
 def protect(split: Path, data: Path, noise: Path, output: Path, runtime: Runtime, *, photos: bool, max_side: int) -> dict[str, Any]:
-    """Write `crops-00000.npy`, `photos/<identity>/<photo>.png`, `measures.json` and, last, `manifest.parquet` into `output`.
+    """Write `crops-00000.npy` and so on, `photos/<identity>/<photo>.png`, `measures.json` and, last, `manifest.parquet` into `output`.
 
     Args:
         split: `split.parquet`.
@@ -47,8 +49,8 @@ def protect(split: Path, data: Path, noise: Path, output: Path, runtime: Runtime
     table, _ = load_noise(noise)
     rows = read_table(split, SPLIT_COLUMNS)
     rows = rows[rows["role"] == "protected"].reset_index(drop=True)
-    aligned = read_table(data / "aligned" / "manifest.parquet", ["photo", "sha256", "matrix", "shard", "row"])
-    rows = rows.merge(aligned[["photo", "sha256", "matrix"]], on="photo", validate="one_to_one")
+    columns = ["photo", "sha256", "matrix"] if photos else ["photo", "sha256"]
+    rows = rows.merge(read_table(data / "aligned" / "manifest.parquet", columns, only=True), on="photo", validate="one_to_one")
     place = {name: code for code, name in enumerate(table.names)}
     if table.per == "photo":
         rows = rows[rows["part"] == "train"].reset_index(drop=True)
@@ -57,12 +59,10 @@ def protect(split: Path, data: Path, noise: Path, output: Path, runtime: Runtime
         whose = "photos" if table.per == "photo" else "identities"
         raise StageError(f"{noise}: noise of other {whose} than the split protects; delete {noise} and run again")
 
-    shards = {name: open_crops(data / "aligned" / name) for name in rows["shard"].unique()}
-    clean = np.stack([shards[shard][row] for shard, row in zip(rows["shard"], rows["row"], strict=True)])
-    write_array(output / CROPS, add_noise(clean, table.delta[rows["noise"].map(place).to_numpy()]))
-    crop_measures = change_of(clean, np.asarray(open_crops(output / CROPS)))
-
-    written = rows[["photo", "identity", "part"]].assign(shard=CROPS, row=np.arange(len(rows)))
+    crop_measures = protect_crops(crop_table(rows, data / "aligned"), noise, rows["noise"].map(place).to_numpy(), output, runtime)
+    written = rows[["photo", "identity", "part"]].assign(
+        shard=[shard_name(number // SHARD) for number in range(len(rows))], row=np.arange(len(rows)) % SHARD
+    )
     measures: dict[str, Any] = {"crops": summarise(crop_measures)}
     if photos:
         rows["file"] = [png_name(photo) for photo in rows["photo"]]
@@ -83,6 +83,45 @@ def protect(split: Path, data: Path, noise: Path, output: Path, runtime: Runtime
     write_text(output / "manifest.csv", written.to_csv(index=False))
     write_table(output / "manifest.parquet", written)
     return measures
+
+
+def shard_name(number: int) -> str:
+    """The file of the crops from `number` × `SHARD` on."""
+    return f"crops-{number:05d}.npy"
+
+
+def protect_crops(places: CropTable, noise: Path, noise_row: np.ndarray, output: Path, runtime: Runtime) -> Measures:
+    """Write the protected crops in shards, over a pool of processes, and measure each as it is read back.
+
+    Args:
+        noise: folder of the noise table. noise_row: its row for each crop, int (N,).
+    """
+    for left_over in output.glob(".crops-*.tmp"):  # of a run that was killed
+        left_over.unlink(missing_ok=True)
+    parts = [np.arange(start, min(start + SHARD, len(places))) for start in range(0, len(places), SHARD)]
+    jobs = [(shard_name(number), places.part(part), noise_row[part]) for number, part in enumerate(parts)]
+    found: list[Measures] = [{}] * len(jobs)
+    with progress(None, what="protected crops", unit="crop", total=len(places)) as bar:
+        one = partial(protect_shard, noise=noise, output=output)
+        for index, measured in spread(one, jobs, workers=runtime.workers, preload=("skimage.metrics", "scipy.sparse")):
+            found[index] = measured
+            bar.update(len(parts[index]))
+    names = {name for name, *_ in jobs}
+    for other in output.glob("crops-*.npy"):
+        if other.name not in names:
+            other.unlink()
+    return {name: np.concatenate([measured[name] for measured in found]) for name in found[0]}
+
+
+def protect_shard(job: tuple[str, CropTable, np.ndarray], *, noise: Path, output: Path) -> Measures:
+    """Write one shard of protected crops, then read it back and measure its change."""
+    name, places, noise_row = job
+    parts = [np.arange(start, min(start + READ, len(places))) for start in range(0, len(places), READ)]
+    shape = (len(places), *places.shards[0].shape[1:])
+    write_shard(output / name, shape, (add_noise(places.crops(part), load_rows(noise, noise_row[part])) for part in parts))
+    written = open_shard(output / name)
+    found = [change_of(places.crops(part), written[part]) for part in parts]
+    return {measure: np.concatenate([some[measure] for some in found]) for measure in found[0]}
 
 
 def png_name(photo: str) -> str:

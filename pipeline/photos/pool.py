@@ -20,8 +20,10 @@ Result = TypeVar("Result")
 def start_worker() -> None:
     """Make this process a good worker: one thread, deaf to Ctrl-C (the parent decides), gone when the parent is."""
     import cv2
+    from threadpoolctl import threadpool_limits
 
     cv2.setNumThreads(1)
+    threadpool_limits(1, "blas")  # numpy's products would each take all cores
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     if parent is not None:  # a worker whose parent was killed would wait for work for ever

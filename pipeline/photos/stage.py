@@ -84,10 +84,11 @@ def render(config: DataConfig, root: Path, runtime: Runtime) -> list[tuple[str, 
     """Render the synthetic photos that are not there yet. Returns (identity, photo path, bytes) of all."""
     from pipeline.photos.synthetic import identity_name
 
+    photos = [config.photos_per_identity] * config.identities + [config.photos_per_stranger] * config.strangers
     wanted = {
         (identity, photo): root / identity_name(identity) / f"{photo:04d}.jpg"
-        for identity in range(config.identities)
-        for photo in range(config.photos_per_identity)
+        for identity, count in enumerate(photos)
+        for photo in range(count)
     }
     todo = [(*place, path) for place, path in wanted.items() if not path.is_file()]
     jobs = [todo[start : start + RENDER_BATCH] for start in range(0, len(todo), RENDER_BATCH)]

@@ -51,6 +51,11 @@ def noisy(metrics: dict[str, Any]) -> dict[str, Any]:
     return {arm: record for arm, record in metrics["arms"].items() if record.keys() & {"noise", "imperceptibility", "photos"}}
 
 
+def invalid(record: Any) -> list[str]:
+    """Why an arm's numbers are invalid; empty where they are not."""
+    return [str(one) for one in at(record, "invalid") or []]
+
+
 def rate_order(rate: str) -> float:
     """A false accept rate as a number; what is none sorts last."""
     try:

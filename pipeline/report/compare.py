@@ -9,12 +9,13 @@ from pipeline.artifacts import read_json, write_text
 from pipeline.errors import RequestError
 from pipeline.report import figures
 from pipeline.report.cells import Cell, Table, cell, deviation, head
-from pipeline.report.render import TEMPLATES
-from pipeline.report.table import accuracy_of
+from pipeline.report.render import TEMPLATES, script_of
+from pipeline.report.table import accuracy_of, metrics_frame
 from pipeline.report.views import headline_arm, state_of
 from pipeline.report.words import NOT_RECORDED, at, interval, is_number, number, percent
 
 STATES = {
+    "partly": ("protected, with losses", "warn"),
     "holds": ("protected", "good"),
     "fails": ("not protected", "bad"),
     "invalid": ("no claim", "warn"),
@@ -23,7 +24,7 @@ STATES = {
 
 
 def compare_runs(folders: list[Path], output: Path) -> None:
-    """Write `index.html` of the runs whose reports are in `folders` into `output`.
+    """Write `metrics.csv` (as each run's, with a column `run`) and `index.html` of the runs whose reports are in `folders` into `output`.
 
     Raises:
         RequestError: fewer than two runs, one twice, or one without a report.
@@ -34,7 +35,16 @@ def compare_runs(folders: list[Path], output: Path) -> None:
     for folder in folders:
         if not (folder / "metrics.json").is_file():
             raise RequestError(f"RUNS: {folder} has no metrics.json; run `make study` or `make report` for it first")
-    write_text(output / "index.html", build_comparison([read_json(folder / "metrics.json") for folder in folders]))
+    import pandas as pd
+
+    runs = [read_json(folder / "metrics.json") for folder in folders]
+    frames = []
+    for name, run in zip(names, runs, strict=True):
+        frame = metrics_frame(run)
+        frame.insert(0, "run", name)
+        frames.append(frame)
+    write_text(output / "metrics.csv", pd.concat(frames, ignore_index=True).to_csv(index=False))
+    write_text(output / "index.html", build_comparison(runs))
 
 
 def build_comparison(runs: list[dict[str, Any]]) -> str:
@@ -53,12 +63,21 @@ def build_comparison(runs: list[dict[str, Any]]) -> str:
             figure = figures.accuracy_by_epoch(arm, run["arms"][arm], run.get("chance"), baseline, key=f"run{place}")
             if figure is not None:
                 curves.append((str(run.get("run") or NOT_RECORDED), arm, figure))
+    script, digest = script_of()
     return environment.get_template("compare.html.j2").render(
-        runs=[(str(run.get("run") or NOT_RECORDED), str(run.get("verdict") or ""), STATES[state_of(run)]) for run in runs],
+        runs=[(str(run.get("run") or NOT_RECORDED), str(run.get("verdict") or ""), state_words(run)) for run in runs],
         tables=[one for one in (accuracy_of_runs(runs), conditions_of_runs(runs), *trials_of_runs(runs)) if one is not None],
         curves=curves,
+        script=Markup(script),
+        script_digest=digest,
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
     )
+
+
+def state_words(run: dict[str, Any]) -> tuple[str, str]:
+    """A run's verdict in a word or a few, and its style class."""
+    state = state_of(run)
+    return STATES["partly" if state == "holds" and run.get("lost_to") else state]
 
 
 def accuracy_of_runs(runs: list[dict[str, Any]]) -> Table:
@@ -67,7 +86,7 @@ def accuracy_of_runs(runs: list[dict[str, Any]]) -> Table:
     for run in runs:
         arm = headline_arm(run)
         mine, before = at(run, "arms", arm or ""), at(run, "arms", "clean")
-        word, tone = STATES[state_of(run)]
+        word, tone = state_words(run)
         line = [head(str(run.get("run") or NOT_RECORDED)), Cell(word, word, tone), Cell(arm or "none", arm or "none")]
         for record, group in ((before, "protected"), (mine, "protected"), (before, "others"), (mine, "others")):
             one = at(record, group)

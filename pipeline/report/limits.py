@@ -43,7 +43,7 @@ KNOWN = (
     ),
     (
         "Strong augmentation and projections",
-        ("mixup", "cutmix", "cutout", "augment", "ueraser", "projection", "dfr", "separab", "blur", "resize"),
+        ("mixup", "cutmix", "cutout", "augment", "ueraser", "projection", "last-layer-refit", "separab", "blur", "resize"),
         "Mixing photos, training on the worst of several strong augmentations (UEraser), or removing the directions in which noise of this "
         "kind is linearly separable (orthogonal projection, NeurIPS 2023) are aimed at exactly this noise. A scraper may also detect it.",
     ),

@@ -12,7 +12,10 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.artifacts import write_text
+from pipeline.noise.arms import ARMS
 from pipeline.report import figures, tables, tables_beyond, views
+from pipeline.report.answers import answers_of
+from pipeline.report.cells import invalid
 from pipeline.report.limits import limits_of
 from pipeline.report.words import at
 
@@ -81,8 +84,7 @@ def build_page(metrics: dict[str, Any], pictures: list[Picture] | None = None, *
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    script, digest = script_of()
     by_arm: dict[str, list[Picture]] = defaultdict(list)
     for picture in pictures or []:
         by_arm[picture.arm].append(picture)
@@ -97,12 +99,21 @@ def build_page(metrics: dict[str, Any], pictures: list[Picture] | None = None, *
     )
 
 
+def script_of() -> tuple[str, str]:
+    """The page's script, and its SHA-256 as the page's security policy wants it."""
+    script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
+    return script, base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
 def content_of(metrics: dict[str, Any]) -> dict[str, Any]:
     """All that the template shows but for the pictures."""
     arms, chance = metrics["arms"], metrics.get("chance")
     baseline = at(arms, "clean", "protected", "by_epoch")
+    valid = {arm: record for arm, record in arms.items() if not invalid(record)}
     curves = {
-        arm: figures.accuracy_by_epoch(arm, record, chance, None if arm == "clean" else baseline, key=f"curve{place}")
+        arm if arm in valid else f"{arm} (invalid)": figures.accuracy_by_epoch(
+            arm, record, chance, None if arm == "clean" else baseline, key=f"curve{place}"
+        )
         for place, (arm, record) in enumerate(arms.items())
     }
     return {
@@ -110,15 +121,18 @@ def content_of(metrics: dict[str, Any]) -> dict[str, Any]:
         "identities": metrics.get("identities"),
         "verdict": str(metrics.get("verdict") or "No verdict was recorded."),
         "state": views.state_of(metrics),
+        "lost_to": metrics.get("lost_to") or [],
         "headline": views.headline_arm(metrics),
+        "answers": answers_of(metrics),
         "key_numbers": views.key_numbers(metrics),
         "facts": views.facts_of(metrics),
         "protected_names": [str(name) for name in at(metrics, "split", "protected_names") or []],
         "names_shown": views.NAMES_SHOWN,
+        "arm_texts": [(arm, ARMS[arm].text) for arm in arms if arm in ARMS],
         "accuracy": tables.accuracy_table(metrics),
         "curves": {arm: curve for arm, curve in curves.items() if curve is not None},
-        "intervals_figure": figures.accuracy_intervals(arms, chance, key="intervals"),
-        "identities_figure": figures.accuracy_per_identity(arms, chance, key="spread"),
+        "intervals_figure": figures.accuracy_intervals(valid, chance, key="intervals"),
+        "identities_figure": figures.accuracy_per_identity(valid, chance, key="spread"),
         "identities_table": tables.identity_table(metrics),
         "visibility": tables.visibility_table(metrics),
         "photos": tables.photos_table(metrics),

@@ -17,18 +17,20 @@ def metrics_frame(metrics: dict[str, Any]) -> pd.DataFrame:
     """Long-format table of a run's metrics.
 
     Returns:
-        Columns `arm` (empty for the run itself), `group` (protected, others, or what was measured: verification, noise, crops, photos,
-        training, identification:<model>, lfw:<model>, separability:<kind>, utility:<what>, trainer:<name>,
+        Columns `arm` (empty for the run itself), `group` (protected, others, or what was measured: verification, verification:<people>,
+        noise, crops, photos, training, identification:<model>, lfw:<model>, separability:<kind>, utility:<what>, trainer:<name>,
         countermeasure:<name>, share:<name>, ordering, check),
         `metric`, `value` (float; yes and no are 1 and 0; empty where not measured), `lo` and `hi` (95 % interval, by identity), `epoch`
-        (rows of one epoch, and the peak's), `identity` (rows of one identity).
+        (rows of one epoch or round, and the peak's), `identity` (rows of one identity).
     """
     import pandas as pd  # heavy: only where a report is really made
 
     rows = [row for arm, record in metrics.get("arms", {}).items() for row in arm_rows(arm, record)]
     rows = [*run_rows(metrics), *rows, *trial_rows(metrics)]
     for one in metrics.get("paired") or []:
-        rows.append(row(one["arm"], one["group"], f"paired difference to {one['against']}", one["difference"], span=one["ci95"]))
+        what = f"paired difference to {one['against']}"
+        rows.append(row(one["arm"], one["group"], what, one["difference"], span=one["ci95"]))
+        rows += [row(one["arm"], one["group"], f"{what}: {key}", one.get(key)) for key in ("p", "identities")]
     rows += [row("", "ordering", str(one["claim"]), one["holds"]) for one in metrics.get("orderings") or []]
     rows += [row("", "check", str(one["name"]), one["ok"]) for one in metrics.get("checks", [])]
     frame = pd.DataFrame(rows, columns=COLUMNS)
@@ -70,42 +72,51 @@ def arm_rows(arm: str, record: dict[str, Any]) -> list[dict[str, Any]]:
             continue
         found.append(row(arm, group, "accuracy", accuracy.get("final"), span=accuracy.get("ci95")))
         found.append(row(arm, group, "peak accuracy", accuracy.get("peak"), epoch=accuracy.get("peak_epoch")))
+        if "sd" in accuracy:
+            found.append(row(arm, group, "accuracy sd", accuracy["sd"]))
+            found += [row(arm, group, f"accuracy of seed {place}", one) for place, one in enumerate(accuracy.get("by_seed") or [], 1)]
         by_epoch = accuracy.get("by_epoch") or []
         found += [row(arm, group, "accuracy by epoch", value, epoch=epoch) for epoch, value in enumerate(by_epoch, 1)]
         each = accuracy.get("per_identity") or {}
         found += [row(arm, group, "accuracy of identity", value, identity=str(name)) for name, value in each.items()]
     verification = record.get("verification") or {}
-    found += [row(arm, "verification", name, verification[name]) for name in ("auc", "eer", "pairs") if name in verification]
-    rates = verification.get("tar_at_far") or {}
-    found += [row(arm, "verification", f"tar at far {rate}", value) for rate, value in rates.items()]
+    found += number_rows(arm, "verification", {key: value for key, value in verification.items() if key not in ("roc", "groups")})
     roc = verification.get("roc") or {}
     points = zip(roc.get("far") or [], roc.get("tar") or [], strict=False)
     found += [row(arm, "verification", f"roc: tar at far {far:g}", tar) for far, tar in points]
-    for model, one in (record.get("identification") or {}).items():
-        if one:
-            group = f"identification:{model}"
-            found.append(row(arm, group, "rank1", one.get("rank1"), span=one.get("rank1_ci95")))
-            found += [row(arm, group, f"tpir at fpir {rate}", value) for rate, value in (one.get("tpir_at_fpir") or {}).items()]
-            found += [row(arm, group, name, one.get(name)) for name in ("identities", "gallery", "probes", "strangers")]
-    for model, one in (record.get("lfw") or {}).items():
-        for name, value in (one or {}).items():
-            if name == "tar_at_far":
-                found += [row(arm, f"lfw:{model}", f"tar at far {rate}", tar) for rate, tar in value.items()]
-            elif is_number(value):
-                found.append(row(arm, f"lfw:{model}", name, value))
+    for who, one in (verification.get("groups") or {}).items():
+        found += number_rows(arm, f"verification:{who}", one or {})
+    for kind in ("identification", "lfw", "separability"):
+        for name, one in (record.get(kind) or {}).items():
+            found += number_rows(arm, f"{kind}:{name}", one or {})
     utility = record.get("utility") or {}
     for name, one in {"detector": utility.get("detector"), **(utility.get("match") or {})}.items():
-        found += [row(arm, f"utility:{name}", key, value) for key, value in (one or {}).items() if is_number(value)]
-    for kind, one in (record.get("separability") or {}).items():
-        found += [row(arm, f"separability:{kind}", name, value) for name, value in (one or {}).items() if is_number(value)]
+        found += number_rows(arm, f"utility:{name}", one or {})
     for group, source in (("noise", "noise"), ("crops", "imperceptibility"), ("photos", "photos"), ("training", "training")):
-        for name, value in (record.get(source) or {}).items():
-            if isinstance(value, bool) or is_number(value):
-                found.append(row(arm, group, name, value))
-            elif name == "recrop_correlation" and isinstance(value, dict):
-                found += [row(arm, group, f"recrop_correlation {kind}", one) for kind, one in value.items()]
+        found += number_rows(arm, group, record.get(source) or {})
+    if "invalid" in record:
+        found.append(row(arm, "arm", "valid", not record["invalid"]))
     if "seconds" in record:
         found.append(row(arm, "arm", "seconds", record["seconds"]))
+    return found
+
+
+def number_rows(arm: str, group: str, record: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row for each number of a record, those in dicts and lists of dicts below it included; `<name>_ci95` becomes `lo` and `hi`.
+
+    `{"auc": 0.9, "auc_ci95": [0.8, 1.0], "tar_at_far": {"0.01": 0.5}, "history": [{"round": 1, "error": 0.3}]}` gives the metrics `auc`,
+    `tar_at_far 0.01` and, with `epoch` 1, `history error`.
+    """
+    found = []
+    for name, value in record.items():
+        if isinstance(value, bool) or is_number(value) or value is None:
+            if not name.endswith("_ci95"):
+                found.append(row(arm, group, name, value, span=record.get(f"{name}_ci95")))
+        elif isinstance(value, dict):
+            found += [one | {"metric": f"{name} {one['metric']}"} for one in number_rows(arm, group, value)]
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for place, inner in enumerate(value, 1):
+                found += [one | {"metric": f"{name} {one['metric']}", "epoch": place} for one in number_rows(arm, group, inner)]
     return found
 
 
@@ -118,8 +129,11 @@ def trial_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
                 for group in GROUPS:
                     value, span = accuracy_of(record.get(group)), record.get(f"{group}_ci95")
                     found.append(row(arm, f"{word}:{name}", f"{group} accuracy", value, span=span))
-                    if f"{group}_peak" in record:
-                        found.append(row(arm, f"{word}:{name}", f"{group} peak accuracy", record[f"{group}_peak"]))
+                    for key, words in (("peak", "peak accuracy"), ("sd", "accuracy sd")):
+                        if f"{group}_{key}" in record:
+                            found.append(row(arm, f"{word}:{name}", f"{group} {words}", record[f"{group}_{key}"]))
+                if "seconds" in record:
+                    found.append(row(arm, f"{word}:{name}", "seconds", record["seconds"]))
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.report.cells import Cell, Table, cell, deviation, head, noisy, rate_text
+from pipeline.report.cells import Cell, Table, cell, deviation, head, invalid, noisy, rate_text
 from pipeline.report.table import GROUPS
 from pipeline.report.words import NOT_MEASURED, NOT_RECORDED, at, duration, interval, is_number, level, number, percent, yes_no
 
@@ -13,11 +13,15 @@ IDENTITY_ROWS = 200
 
 def accuracy_table(metrics: dict[str, Any]) -> Table:
     """Protected and others in every arm: last epoch, interval by identity, best epoch."""
-    rows = []
+    rows, why = [], []
     for arm, record in metrics["arms"].items():
         line = [head(arm)]
+        why += [f"{arm} is invalid: {reason}." for reason in invalid(record)]
         for group in GROUPS:
             one = record.get(group)
+            if invalid(record) and one is not None:
+                line += [Cell("invalid", tone="warn"), Cell("–", tone="missing"), Cell("–", tone="missing")]
+                continue
             if one is None and group in record:
                 line += [Cell("nobody", tone="missing"), Cell("–", tone="missing"), Cell("–", tone="missing")]
                 continue
@@ -29,16 +33,20 @@ def accuracy_table(metrics: dict[str, Any]) -> Table:
                 cell(peak, percent(peak) + when),
             ]
         rows.append(line)
+    caption = "Accuracy on clean test photos"
+    if metrics.get("verdict_state") == "invalid":
+        caption += ": invalid, nothing is claimed from it"
     chance = metrics.get("chance")
     seeds = at(metrics, "provenance", "seeds") or []
     again = f" Means over {len(seeds)} seeds ± standard deviation; intervals are resampled by seed, too." if len(seeds) > 1 else ""
     foot = [[head("chance level"), *[cell(chance, percent(chance)), Cell(""), Cell("")] * len(GROUPS)]]
     return Table(
         "accuracy",
-        "Accuracy on clean test photos",
+        caption,
         ["Arm", *["Last epoch", "95% interval", "Best epoch"] * len(GROUPS)],
         rows,
-        "“Protected” are the same people in every arm, so the clean arm is their baseline. Intervals are resampled by identity." + again,
+        "“Protected” are the same people in every arm, so the clean arm is their baseline. Intervals are resampled by identity."
+        + "".join(f" {reason}" for reason in [again.strip(), *why] if reason),
         [("Protected people", 3), ("Other people", 3)],
         foot,
     )
@@ -67,7 +75,7 @@ def paired_table(metrics: dict[str, Any]) -> Table | None:
 
 
 def orderings_table(metrics: dict[str, Any]) -> Table | None:
-    """The paper's findings about kinds of noise, and whether they hold in this run."""
+    """Published findings about kinds of noise, and whether they hold in this run."""
     rows = []
     for one in metrics.get("orderings") or []:
         holds = bool(one["holds"])
@@ -76,10 +84,11 @@ def orderings_table(metrics: dict[str, Any]) -> Table | None:
     if not rows:
         return None
     note = (
-        "Accuracy of protected people. Found by Huang et al. (ICLR 2021) on CIFAR-10 with a ResNet-18. “Protects”: at most half of the "
-        "clean accuracy is left. “Protects little”: at least four fifths. “Far above”: by 20 points."
+        "Accuracy of protected people. Found by Huang et al. (ICLR 2021) on CIFAR-10 with a ResNet-18, verification on faces; backdoors by "
+        "Gu et al. (2017). “Protects”: at most half of the clean accuracy is left. “Protects little”, “does not protect”: at least four "
+        "fifths. “Far above”: by 20 points. “Does not fall”: by 0.02 at most; “falls towards a guess”: at least half way."
     )
-    return Table("orderings", "Does what the paper found hold here?", ["Finding", "The paper", "Here", "Holds"], rows, note)
+    return Table("orderings", "Does what was published hold here?", ["Finding", "Published", "Here", "Holds"], rows, note)
 
 
 def identity_table(metrics: dict[str, Any]) -> Table | None:

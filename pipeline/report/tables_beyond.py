@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from pipeline.report.cells import Cell, Table, cell, head, rate_order, rate_text
+from pipeline.report.cells import Cell, Table, cell, head, invalid, rate_order, rate_text
 from pipeline.report.table import GROUPS, accuracy_of
-from pipeline.report.words import NOT_MEASURED, at, interval, is_number, number, percent
+from pipeline.report.words import NOT_MEASURED, NOT_RECORDED, at, interval, is_number, number, percent
 
 
 def verification_table(metrics: dict[str, Any]) -> Table:
-    """Verification of each arm's model, with whatever false accept rates were measured."""
-    records = {arm: record.get("verification") for arm, record in metrics["arms"].items()}
-    rates = sorted({rate for one in records.values() for rate in at(one, "tar_at_far") or {}}, key=rate_order, reverse=True)
+    """Verification of each arm's model, of people never trained on, of the protected and of the others."""
+    lines: list[tuple[str, Any]] = []
+    for arm, record in metrics["arms"].items():
+        found = record.get("verification")
+        lines.append((arm, found))
+        lines += [(arm, one) for one in (at(found, "groups") or {}).values() if one]
+    rates = sorted({rate for _, one in lines for rate in at(one, "tar_at_far") or {}}, key=rate_order, reverse=True)
     rows = []
-    for arm, one in records.items():
-        auc, eer, pairs = at(one, "auc"), at(one, "eer"), at(one, "pairs")
+    for arm, one in lines:
+        auc, span, eer, pairs = (at(one, key) for key in ("auc", "auc_ci95", "eer", "pairs"))
         tars = [at(one, "tar_at_far", rate) for rate in rates]
+        of = str(at(one, "of") or NOT_RECORDED)
+        between = f"{span[0]:.3f}–{span[1]:.3f}" if isinstance(span, list) and all(map(is_number, span)) else NOT_MEASURED
         rows.append([
-            head(arm), cell(auc, number(auc, 4)), cell(eer, percent(eer)), *[cell(tar, percent(tar)) for tar in tars],
+            head(arm), Cell(of, of), cell(auc, number(auc, 4), heat=None), cell(span[0] if between != NOT_MEASURED else None, between),
+            cell(eer, percent(eer)), *[cell(tar, percent(tar)) for tar in tars], cell(at(one, "identities"), number(at(one, "identities"))),
             cell(pairs, number(pairs)),
         ])  # fmt: skip
-    of = {str(one["of"]) for one in records.values() if isinstance(one, dict) and one.get("of")}
-    note = f"Pairs of {'; '.join(sorted(of))}. " if of else ""
-    note += "AUC is 0.5 for a model that cannot tell people apart and 1 for one that always can."
-    columns = ["Arm", "AUC", "EER", *[f"TAR at FAR {rate_text(rate)}" for rate in rates], "Pairs"]
+    note = (
+        "All photos are clean ones that no model was trained on. "
+        "AUC is 0.5 for a model that cannot tell people apart and 1 for one that always can; its interval is resampled by identity. A rate "
+        "that would rest on less than one pair of two people is not measured."
+    )
+    columns = ["Arm", "Pairs of", "AUC", "95% interval", "EER", *[f"TAR at FAR {rate_text(rate)}" for rate in rates], "People", "Pairs"]
     return Table("verification", "Do two photos show the same person?", columns, rows, note)
 
 
@@ -106,6 +116,16 @@ def separability_table(metrics: dict[str, Any]) -> Table | None:
     return Table("separability", "What a linear model sees of the noise", columns, rows, note)
 
 
+TRIAL_NOTES = {
+    "countermeasures": (
+        "Accuracy on clean test photos after the last epoch; with early stopping after the protected people’s best epoch. The "
+        "stronger the colour, the more is named. A countermeasure says something only where the clean arm still learned."
+    ),
+    "trainers": "Accuracy on clean test photos after the last epoch. A trainer says something only where the clean arm learned.",
+    "shares": "The rest of their photos leaked clean. Accuracy on clean test photos after the last epoch.",
+}
+
+
 def trial_tables(metrics: dict[str, Any], section: str, column: str, what: str) -> list[Table]:
     """Arm × trial of one section of the metrics, for protected and others, the study's own training first; none where nothing was measured.
 
@@ -115,9 +135,12 @@ def trial_tables(metrics: dict[str, Any], section: str, column: str, what: str) 
     measured = metrics.get(section) or {}
     titles = metrics.get("trial_titles") or {}
     arms = list(dict.fromkeys([*metrics["arms"], *(arm for record in measured.values() for arm in record)]))
-    arms = [arm for arm in arms if any(arm in record for record in measured.values())]
+    # Early stopping is known of every arm: where more was tried, those that it was tried on are shown.
+    tried = [record for name, record in measured.items() if name != "early-stopping"] or list(measured.values())
+    arms = [arm for arm in arms if any(arm in record for record in tried)]
     own = {arm: {group: accuracy_of(at(record, group)) for group in GROUPS} for arm, record in metrics["arms"].items()}
     tables = []
+    marked = [f"{arm} (invalid)" if invalid(metrics["arms"].get(arm)) else arm for arm in arms]
     for group, who in zip(GROUPS, ("protected", "other"), strict=True):
         rows = []
         for name, record in [("", own), *measured.items()]:
@@ -126,5 +149,7 @@ def trial_tables(metrics: dict[str, Any], section: str, column: str, what: str) 
             rows.append([head(title), *[cell(value, percent(value), heat=value if is_number(value) else None) for value in values]])
         if measured and any(is_number(one.sort) for row in rows[1:] for one in row[1:]):
             caption = f"Accuracy of {who} people {what}"
-            tables.append(Table(f"{section}-{group}", caption, [column, *arms], rows))
+            tables.append(Table(f"{section}-{group}", caption, [column, *marked], rows))
+    if tables:
+        tables[-1] = replace(tables[-1], note=TRIAL_NOTES[section])
     return tables

@@ -36,12 +36,14 @@ def facts_of(metrics: dict[str, Any]) -> list[tuple[str, list[str]]]:
     kind = str(training.get("kind") or "").strip()
     how = f"{training.get('model') or 'model ' + NOT_RECORDED}, {kind if kind.startswith('fine') else 'trained ' + (kind or NOT_RECORDED)}"
     people, classes = metrics.get("identities"), metrics.get("classes")
+    beyond = data["identities"] - classes if is_number(data.get("identities")) and is_number(classes) else 0
+    left_out = f", {beyond:,} of them kept out of all training" if beyond > 0 else ""
     return [
         ("Protected", [plural(people, "person", "people"), f"of {number(classes)} the recogniser learns"]),
         ("Setting", [settings.get(str(metrics.get("setting")), str(metrics.get("setting") or NOT_RECORDED))]),
         ("Against", [how, plural(training.get("epochs"), "epoch", "epochs")]),
         ("Change allowed", [", ".join(level(one) for one in sorted(epsilon)) + " a colour value" if epsilon else NOT_RECORDED]),
-        ("Data set", [str(data.get("name") or NOT_RECORDED), plural(data.get("identities"), "person", "people")]),
+        ("Data set", [str(data.get("name") or NOT_RECORDED), plural(data.get("identities"), "person", "people") + left_out]),
         ("Photos", photos),
         ("Split", held),
         ("Noise search also sees", [f"Clean photos of {plural(split.get('auxiliary'), 'other person', 'other people')}"]),
@@ -63,6 +65,8 @@ def key_numbers(metrics: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     ]
     if not ("others" in mine and mine["others"] is None):
         found.append(("Other people, last epoch", last(mine, "others")[0], f"{last(clean, 'others')[0]} without protection", "others"))
+    if state_of(metrics) == "invalid":
+        found = [(what, "invalid", "", tone) for what, _, _, tone in found]
     psnr, linf = at(mine, "imperceptibility", "psnr_db"), at(mine, "imperceptibility", "linf")
     found.append(("Largest change of a pixel", level(linf), f"PSNR of the face {number(psnr, 1, ' dB')}", ""))
     return found
@@ -81,10 +85,12 @@ def peak(record: Any) -> tuple[str, str]:
 
 
 def checks_of(metrics: dict[str, Any]) -> list[dict[str, str]]:
-    """Validity checks: name, detail, and a state of good, bad (the verdict does not count) or warn."""
+    """Validity checks: name, detail, and a state of good, bad (the run's result does not count) or warn (that arm's does not)."""
     found = []
+    headline = headline_arm(metrics)
     for one in metrics.get("checks") or []:
-        state = "good" if one.get("ok") else "bad" if one.get("blocks", True) else "warn"
+        matters = one.get("blocks", True) or one.get("arm") in ("clean", headline)
+        state = "good" if one.get("ok") else "bad" if matters else "warn"
         found.append({"name": str(one.get("name")), "detail": str(one.get("detail") or ""), "state": state})
     return found
 

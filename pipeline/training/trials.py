@@ -48,7 +48,7 @@ def trial_of(name: str) -> Trial:
     if name.startswith("share-"):
         percent = name.removeprefix("share-")
         if percent.isascii() and percent.isdigit() and 0 <= int(percent) <= 100:
-            return Trial("share", f"{percent}% of each person's photos protected", {"share": int(percent) / 100})
+            return Trial("share", f"only {percent}% of each person’s photos protected", {"share": int(percent) / 100})
         raise ValueError(f"{name!r}: allowed are share-0 to share-100")
     try:
         check_name(name)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +16,19 @@ from benchmarks.results import summarise
 from benchmarks.row import Pair
 from tests.benchmarks.fakes import empty_results, fake_row
 from tests.report.sample import NASTY
+from tests.report.test_browser import CHROMIUM, WIDTHS, chromium
 from tests.report.test_render import Outline, words_of
 
+PROBE = """
+addEventListener("load", () => {
+  const found = {};
+  for (const frame of document.querySelectorAll("iframe")) {
+    const root = frame.contentDocument.documentElement;
+    found[frame.width] = [root.scrollWidth, root.clientWidth, root.querySelector("svg.plot").getBoundingClientRect().width];
+  }
+  document.getElementById("found").textContent = JSON.stringify(found);
+});
+"""
 VERDICTS = [Verdict("noise-search", "slower", "6.10 → 3.00, noise ±0.10"), Verdict("train-step", "same", "3.10 → 3.00, noise ±0.20")]
 
 
@@ -65,6 +79,20 @@ def test_names_are_escaped(page: str) -> None:
     hostile |= {"skipped": {NASTY: NASTY}, "failed": {NASTY: NASTY}, "commit": NASTY}
     text = build_page(hostile, [Verdict(NASTY, "slower", NASTY)], NASTY)
     assert NASTY not in text and text.count("<script") == 1
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_page_fits_narrow_and_wide_windows(page: str, tmp_path: Path) -> None:
+    frames = "".join(f'<iframe width="{width}" height="900" srcdoc="{html.escape(page)}"></iframe>' for width in WIDTHS)
+    (tmp_path / "probe.html").write_text(f'<!DOCTYPE html><pre id="found"></pre>{frames}<script>{PROBE}</script>', encoding="utf-8")
+    dumped = chromium(tmp_path, "--dump-dom", (tmp_path / "probe.html").as_uri())
+    found = re.search(r'<pre id="found">(.*?)</pre>', dumped, re.DOTALL)
+    assert found is not None and found.group(1)
+    sizes = json.loads(html.unescape(found.group(1)))
+    assert set(sizes) == {str(width) for width in WIDTHS}
+    for width, (scroll, client, plot) in sizes.items():
+        assert scroll <= client <= int(width), f"scrolls sideways at {width} px"
+        assert plot >= 280
 
 
 def test_page_of_nothing() -> None:

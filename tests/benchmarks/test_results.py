@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -118,11 +117,11 @@ def test_a_broken_row_costs_no_other_and_is_tried_again_on_resume() -> None:
     assert results["failed"] == {}
 
 
-def module(name: str, rows: Any = None) -> ModuleType:
-    made = ModuleType(name)
-    if rows is not None:
-        made.rows = rows  # type: ignore[attr-defined]
-    return made
+@pytest.mark.parametrize("pair", [(0.0, 1.0), (1.0, 0.0), (float("nan"), None), (-1.0, None), (1.0, float("inf"))])
+def test_what_is_no_measurement_fails_the_row_alone(pair: tuple[float, float | None]) -> None:
+    results, _ = measured([fake_row("odd", [pair]), fake_row("fine", [(1, 1)])], 1)
+    assert "numbers above 0 are needed" in results["failed"]["odd"]
+    assert [row["name"] for row in results["rows"]] == ["fine"]
 
 
 def test_rows_are_found_in_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +133,7 @@ def test_rows_are_found_in_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (package / "first.py").write_text(head + one.format("x"))
     (package / "plain.py").write_text("SIDE = 1\n")
     (package / "needy.py").write_text(head + "def rows():\n    raise Unavailable('no photos')\n")
-    (package / "study_time.py").write_text("raise AssertionError('an experiment is not imported')\n")
+    (package / "experiment.py").write_text("raise AssertionError('a module without rows is not imported')\n")
     monkeypatch.syspath_prepend(tmp_path)
     import somebench  # type: ignore[import-not-found]
 

@@ -14,6 +14,7 @@ from benchmarks.crops import block_crops, face_crops
 from benchmarks.row import Pair
 from pipeline.faces.restore import protect_photo, recropped_noise
 from pipeline.runtime import Runtime
+from tests.noise.reference import error_on, reference_search
 
 
 def is_measured(pair: Pair, *, alone: bool = False) -> bool:
@@ -79,6 +80,16 @@ def test_noise_rows() -> None:
     assert is_measured(easy())
     with pytest.raises(RuntimeError, match="did not converge"):
         noise_search.converged_pair(stop_error=1e-6, identities=3, photos=2, batches=1, batch=2, rounds=1)()
+
+
+def test_plain_search_measures_its_error_apart_and_stops() -> None:
+    faces = block_crops(identities=3, photos=3)
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.AvgPool2d(8), torch.nn.Flatten(), torch.nn.Linear(3 * 14 * 14, 3))
+    config = noise_search.config_of(rounds=20, batches=2, batch=3, lr=0.003, stop_error=0.01)
+    delta, errors = reference_search(config, model, faces.shards[0], faces.label, 2, apart=True)
+    assert errors[-1] < 0.01 <= min(errors[:-1], default=1.0) and 1 < len(errors) < 20
+    assert errors[-1] == error_on(faces.shards[0], faces.label, list(delta), model)
 
 
 def test_loops_are_clocked_by_their_optimiser() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ def step_of_each_size(runtime: Runtime, folder: Path) -> list[list[Tensor]]:
         if count == 1:  # two alike, since batch norm of 512 single numbers needs more than one photo
             model.norm1.eval()
         x_BCHW.requires_grad_(True)
+        model = copy.deepcopy(model)  # as is done to fold its batch norms
         torch.manual_seed(3)  # dropout
         loss = nn.functional.cross_entropy(model(x_BCHW[part.here]), label_B[part.here]) * part.weight
         loss.backward()

@@ -9,10 +9,11 @@ import pytest
 
 from pipeline.config import EvaluateConfig
 from pipeline.evaluation.accuracy import group_accuracy, interval_by_identity
-from pipeline.evaluation.checks import arm_checks, verdict
+from pipeline.evaluation.checks import arm_checks
 from pipeline.evaluation.imperceptibility import change_of, summarise
 from pipeline.evaluation.trials import early_stopping
-from pipeline.evaluation.verification import draw_pairs, verify
+from pipeline.evaluation.verdict import verdict
+from pipeline.evaluation.verification import auc_interval, draw_pairs, verify, verify_people
 
 
 def test_interval_resamples_identities_not_photos() -> None:
@@ -23,7 +24,7 @@ def test_interval_resamples_identities_not_photos() -> None:
     assert 0.6 < high < 0.8
     assert interval_by_identity(label % 2 == 0, label, resamples=1000, seed=0) == [low, high]
     assert interval_by_identity(label >= 0, label, resamples=100, seed=0) == [1.0, 1.0]
-    assert interval_by_identity(label[:100] >= 0, label[:100], resamples=100, seed=0) is None
+    assert interval_by_identity(label[:950] % 2 == 0, label[:950], resamples=100, seed=0) is None, "19 people are too few"
 
 
 def test_group_record() -> None:
@@ -42,16 +43,55 @@ def test_verification_knows_same_from_different() -> None:
     centres = generator.normal(size=(30, 64))
     embedding = centres[label] + 0.3 * generator.normal(size=(120, 64))
     embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
-    good = verify(embedding.astype(np.float32), label, max_pairs=20000, seed=0)
+    good = verify(embedding.astype(np.float32), label, of="", max_pairs=20000, seed=0)
     noise = generator.normal(size=(120, 64))
-    bad = verify((noise / np.linalg.norm(noise, axis=1, keepdims=True)).astype(np.float32), label, max_pairs=20000, seed=0)
+    bad = verify((noise / np.linalg.norm(noise, axis=1, keepdims=True)).astype(np.float32), label, of="", max_pairs=20000, seed=0)
     assert good is not None
     assert bad is not None
     assert good["auc"] > 0.99
     assert good["eer"] < 0.05
     assert 0.4 < bad["auc"] < 0.6
     assert bad["tar_at_far"]["0.01"] < 0.1
-    assert verify(embedding[:4].astype(np.float32), label[:4], max_pairs=100, seed=0) is None
+    assert verify(embedding[:4].astype(np.float32), label[:4], of="", max_pairs=100, seed=0) is None
+    assert good["identities"] == 30
+    for one in (good, bad):
+        low, high = one["auc_ci95"]
+        assert low <= one["auc"] <= high
+    assert bad["auc_ci95"][1] - bad["auc_ci95"][0] > good["auc_ci95"][1] - good["auc_ci95"][0]
+
+
+def test_the_interval_of_an_auc_resamples_people_not_pairs() -> None:
+    # Half of the people are always told apart, half never: so much depends on who is drawn, however many pairs there are.
+    generator = np.random.default_rng(0)
+    identity = np.repeat(np.arange(20), 200)
+    other = np.where(np.arange(4000) % 2, identity, generator.permutation(identity))
+    same = identity == other
+    score = np.where(identity < 10, same, generator.random(4000))
+    found = auc_interval(score, same, np.stack([identity, other], 1), seed=0)
+    assert found is not None and found[1] - found[0] > 0.1
+    assert auc_interval(score, same, np.stack([identity % 19, other % 19], 1), seed=0) is None, "19 people are too few"
+
+
+def test_people_never_trained_on_come_first_and_groups_are_apart() -> None:
+    generator = np.random.default_rng(0)
+
+    def people(count: int, spread: float) -> np.ndarray:
+        embedding = generator.normal(size=(count, 32))[np.repeat(np.arange(count), 4)] + spread * generator.normal(size=(4 * count, 32))
+        return (embedding / np.linalg.norm(embedding, axis=1, keepdims=True)).astype(np.float32)
+
+    label, protected = np.repeat(np.arange(60), 4), np.repeat([True, False], [120, 120])
+    embedding = np.concatenate([people(30, 100.0), people(30, 0.1)])  # the protected are not told apart, the others are
+    held_out = people(25, 0.5)
+    found = verify_people(embedding, label, protected, held_out, np.repeat(np.arange(25), 4), max_pairs=10000, seed=0)
+    assert found is not None
+    assert (found["identities"], found["of"]) == (25, "people never trained on")
+    assert found["groups"]["protected"]["auc"] < 0.6 and found["groups"]["others"]["auc"] > 0.99
+    assert "roc" in found and "roc" not in found["groups"]["others"]
+    few = verify_people(embedding, label, protected, held_out[:76], np.repeat(np.arange(19), 4), max_pairs=10000, seed=0)
+    assert few is not None and few["identities"] == 60, "19 strangers are too few"
+    nobody = np.empty((0, 32), np.float32)
+    full = verify_people(embedding[:120], label[:120], protected[:120], nobody, np.empty(0, int), max_pairs=10000, seed=0)
+    assert full is not None and full["groups"]["others"] is None
 
 
 def test_pairs_are_capped_and_seeded() -> None:
@@ -87,17 +127,18 @@ def arm_of(final: float, peak: float, others: float, *, noise: bool) -> dict[str
     return arm
 
 
-NO_TRIALS: dict[str, Any] = {"countermeasures": {}, "trainers": {}, "shares": {}, "trial_titles": {}}
+def trials_of(**sections: Any) -> dict[str, Any]:
+    return {"countermeasures": {}, "trainers": {}, "shares": {}, "trial_titles": {}} | sections
 
 
-def say(arms: dict[str, Any], trials: dict[str, Any] = NO_TRIALS) -> tuple[str, str]:
+def say(arms: dict[str, Any], trials: dict[str, Any] | None = None, *, identities: int = 50) -> dict[str, Any]:
     config = EvaluateConfig()
-    checks = arm_checks(arms, config, 16, {f"p{i}" for i in range(50)})
-    return verdict(arms, checks, config, trials, identities=50, classes=150, chance=0.0067)
+    checks = arm_checks(arms, config, 16, {f"p{i}" for i in range(identities)})
+    return verdict(arms, checks, config, trials or trials_of(), identities=identities, classes=150, chance=0.0067)
 
 
-def judge(arms: dict[str, Any]) -> str:
-    return say(arms)[1]
+def judge(arms: dict[str, Any], **values: Any) -> str:
+    return say(arms, **values)["verdict_state"]
 
 
 def test_verdicts() -> None:
@@ -106,31 +147,92 @@ def test_verdicts() -> None:
     assert judge({"clean": clean, "error-min": arm_of(0.05, 0.5, 0.89, noise=True)}) == "fails"
     assert judge({"clean": clean, "error-min": arm_of(0.05, 0.12, 0.7, noise=True)}) == "fails"
     assert judge({"clean": clean}) == "invalid"
-    assert judge({"error-min": arm_of(0.05, 0.12, 0.89, noise=True)}) == "invalid"
-    assert judge({"clean": arm_of(0.3, 0.3, 0.9, noise=False), "error-min": arm_of(0.05, 0.1, 0.9, noise=True)}) == "invalid"
-    too_much = arm_of(0.05, 0.12, 0.89, noise=True) | {"photos": {"linf": 17}}
-    assert judge({"clean": clean, "error-min": too_much}) == "invalid"
     other_recipe = arm_of(0.05, 0.12, 0.89, noise=True) | {"training": {"recipe": "bent", "kind": "from scratch"}}
     assert judge({"clean": clean, "error-min": other_recipe}) == "invalid"
 
 
+def test_what_makes_a_result_invalid_is_said_instead_of_its_numbers() -> None:
+    clean, good = arm_of(0.9, 0.9, 0.9, noise=False), arm_of(0.0512, 0.1234, 0.89, noise=True)
+    unconverged = good | {"noise": {"converged": False, "rounds": 9, "error": 0.4}}
+    for arms, identities, why in (
+        ({"error-min": good}, 50, "no clean arm"),
+        ({"clean": arm_of(0.3, 0.3, 0.9, noise=False), "error-min": good}, 50, "clean arm learned failed"),
+        ({"clean": clean, "error-min": unconverged}, 50, "error-min: noise converged failed (did not converge in 9 rounds"),
+        (
+            {"clean": clean, "error-min": good | {"photos": {"linf": 17}}},
+            50,
+            "error-min: epsilon kept on disk failed (largest change 17/255",
+        ),
+        ({"clean": clean, "error-min": good}, 19, "enough identities for intervals failed (19 protected"),
+    ):
+        found = say(arms, identities=identities)
+        assert found["verdict_state"] == "invalid" and why in found["verdict"], found
+        assert "5.1%" not in found["verdict"] and "12.3%" not in found["verdict"]
+    # Another arm's noise that did not converge is that arm's matter.
+    assert judge({"clean": clean, "error-min": good, "error-min-samplewise": unconverged}) == "holds"
+
+
+def trial(clean: float, mine: float, peak: float | None = None) -> dict[str, Any]:
+    return {"clean": {"protected": clean, "others": 0.9}, "error-min": {"protected": mine, "others": 0.9, "protected_peak": peak or mine}}
+
+
 def test_verdict_names_what_it_lost_to_and_what_it_held_against() -> None:
     arms = {"clean": arm_of(0.9, 0.9, 0.9, noise=False), "error-min": arm_of(0.05, 0.12, 0.89, noise=True)}
+    countermeasures = {"early-stopping": {"clean": {"protected": 0.9}, "error-min": {"protected": 0.12}}, "jpeg-50": trial(0.85, 0.6)}
+    countermeasures |= {"grey": trial(0.85, 0.1), "blur-9.0": trial(0.2, 0.2), "mixup": trial(0.8, 0.1, 0.33)}
+    titles = {"jpeg-50": "JPEG, quality 50", "fine-tune": "fine-tuning", "grey": "greyscale", "early-stopping": "early stopping"}
+    titles |= {"mixup": "MixUp", "share-60": "only 60% of each person’s photos protected"}
+    trials = trials_of(
+        countermeasures=countermeasures,
+        trainers={"fine-tune": trial(0.8, 0.2), "resnet18": trial(0.8, 0.04)},
+        shares={"share-60": {"error-min": {"protected": 0.5, "others": 0.9}}},
+        trial_titles=titles,
+    )
+    found = say(arms, trials)
+    assert found["verdict_state"] == "holds"
+    assert found["verdict"].startswith(
+        "Holds against training from scratch on unprocessed crops; lost to JPEG, quality 50 (60%), only 60% of each person’s photos "
+        "protected (50%), MixUp (33% at its best epoch) and fine-tuning (20%); held against early stopping (12%), greyscale (10%) and "
+        "resnet18 (4%). "
+    ), found["verdict"]
+    assert "blur" not in found["verdict"], "where nobody learns, nothing was resisted"
+    assert [row["trial"] for row in found["lost_to"]] == ["jpeg-50", "share-60", "mixup", "fine-tune"]
+    many = {f"jpeg-{quality}": trial(0.9, quality / 100) for quality in range(20, 60)}
+    assert "and 34 more" in say(arms, trials_of(countermeasures=many))["verdict"]
 
-    def trial(clean: float, mine: float) -> dict[str, Any]:
-        return {"clean": {"protected": clean, "others": 0.9}, "error-min": {"protected": mine, "others": 0.9}}
 
-    trials = {
-        "countermeasures": {"jpeg-50": trial(0.85, 0.6), "grey": trial(0.85, 0.1), "blur-9.0": trial(0.2, 0.2)},
-        "trainers": {"resnet18": trial(0.8, 0.04)},
-        "shares": {},
-        "trial_titles": {"jpeg-50": "JPEG, quality 50", "resnet18": "ResNet-18", "grey": "greyscale"},
-    }
-    sentence, state = say(arms, trials)
-    assert state == "holds"
-    assert "Lost to: JPEG, quality 50 (60%)." in sentence
-    assert "Held against: ResNet-18 (4%), greyscale (10%)." in sentence
-    assert "blur" not in sentence, "where nobody learns, nothing was resisted"
+def test_the_best_epoch_is_a_countermeasure_of_its_own() -> None:
+    clean = arm_of(0.9, 0.9, 0.9, noise=False)
+    stopped = {"early-stopping": {"clean": {"protected": 0.9}, "error-min": {"protected": 0.25}}}
+    titled = {"early-stopping": "early stopping"}
+    found = say(
+        {"clean": clean, "error-min": arm_of(0.05, 0.25, 0.89, noise=True)}, trials_of(countermeasures=stopped, trial_titles=titled)
+    )
+    assert found["verdict_state"] == "fails"
+    assert "at its last epoch only; lost to early stopping (25%)." in found["verdict"]
+    assert "No other trainer or countermeasure was tried." in found["verdict"]
+
+
+def test_others_must_be_verified_as_before_and_everybody_less_well_in_the_full_setting() -> None:
+    def verified(arm: dict[str, Any], others: float | None, everyone: float) -> dict[str, Any]:
+        return arm | {"verification": {"auc": everyone, "groups": {"others": None if others is None else {"auc": others}}}}
+
+    clean = verified(arm_of(0.9, 0.9, 0.9, noise=False), 0.97, 0.95)
+    kept = say({"clean": clean, "error-min": verified(arm_of(0.05, 0.12, 0.89, noise=True), 0.96, 0.94)})
+    assert kept["verdict_state"] == "holds" and "other people, it reaches an AUC of 0.960 (0.970 without)" in kept["verdict"]
+    fallen = say({"clean": clean, "error-min": verified(arm_of(0.05, 0.12, 0.89, noise=True), 0.94, 0.94)})
+    assert fallen["verdict_state"] == "fails" and "verification of other people gets worse" in fallen["verdict"]
+    nobody_else = {"others": None}
+    full = {"clean": clean | nobody_else, "error-min": verified(arm_of(0.05, 0.12, 0.9, noise=True), None, 0.61) | nobody_else}
+    assert "comparing two faces, it reaches an AUC of 0.610 (0.950 without)" in say(full)["verdict"]
+
+
+def test_a_detector_of_the_noise_is_named() -> None:
+    clean, arm = arm_of(0.9, 0.9, 0.9, noise=False), arm_of(0.05, 0.12, 0.89, noise=True)
+    seen = say({"clean": clean, "error-min": arm | {"separability": {"detection": {"auc": 0.998}}}})
+    assert "A linear model tells protected photos from clean ones (AUC 1.00)" in seen["verdict"]
+    unseen = say({"clean": clean, "error-min": arm | {"separability": {"detection": {"auc": 0.62}}}})
+    assert "linear model" not in unseen["verdict"]
 
 
 def test_early_stopping_takes_the_best_epoch_for_the_protected() -> None:

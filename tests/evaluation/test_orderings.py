@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pipeline.evaluation.orderings import orderings
 
 
@@ -21,10 +23,28 @@ def test_each_finding_can_hold_and_fail() -> None:
     paper = {
         "clean": arm(0.948, 0.95), "error-min": arm(0.164, 0.17), "error-min-samplewise": arm(0.199, 0.25), "random": arm(0.2, 0.8),
         "random-samplewise": arm(0.9, 0.91), "error-max": arm(0.2, 0.5), "error-max-samplewise": arm(0.88, 0.9),
+        "backdoor": arm(0.9, 0.9),
     }  # fmt: skip
-    assert [one["holds"] for one in orderings(paper)] == [True] * 6
+    assert [one["holds"] for one in orderings(paper)] == [True] * 7
     reverse = {
         "clean": arm(0.9, 0.9), "error-min": arm(0.6, 0.8), "error-min-samplewise": arm(0.8, 0.9), "random": arm(0.7, 0.9),
         "random-samplewise": arm(0.3, 0.4), "error-max": arm(0.8, 0.9), "error-max-samplewise": arm(0.5, 0.9),
+        "backdoor": arm(0.3, 0.9),
     }  # fmt: skip
-    assert [one["holds"] for one in orderings(reverse)] == [False] * 6
+    assert [one["holds"] for one in orderings(reverse)] == [False] * 7
+
+
+def test_verification_falls_with_everybody_protected_and_not_for_the_others() -> None:
+    def verified(others: float | None, everyone: float) -> dict[str, Any]:
+        group = None if others is None else {"auc": others}
+        return {**arm(0.1, 0.1), "others": group and {"final": 0.9}, "verification": {"auc": everyone, "groups": {"others": group}}}
+
+    def found(clean: dict[str, Any], noisy: dict[str, Any]) -> list[tuple[str, bool]]:
+        return [(one["claim"], one["holds"]) for one in orderings({"clean": clean, "error-min": noisy}) if "verification" in one["claim"]]
+
+    assert found(verified(0.97, 0.95), verified(0.96, 0.9)) == [("verification of the others does not fall", True)]
+    assert found(verified(0.97, 0.95), verified(0.94, 0.9)) == [("verification of the others does not fall", False)]
+    assert found(verified(None, 0.95), verified(None, 0.6)) == [("verification falls towards a guess", True)]
+    assert found(verified(None, 0.95), verified(None, 0.8)) == [("verification falls towards a guess", False)]
+    lfw = {"lfw": {"own": {"auc": 0.55}}}
+    assert orderings({"clean": verified(None, 0.95), "error-min": verified(None, 0.9) | lfw})[-1]["here"] == "AUC 0.5500, clean 0.9500"

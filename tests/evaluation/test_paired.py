@@ -23,7 +23,22 @@ def test_no_difference_is_not_one() -> None:
     assert chance == 1
 
 
-def test_two_people_are_too_few_for_an_interval() -> None:
+def test_seeds_are_redrawn_before_people() -> None:
+    # Of three seeds one differs, in all its people alike: that is one finding of three, not fifty of a hundred and fifty.
+    def runs(shifts: tuple[float, ...]) -> dict[str, float]:
+        return {f"id{i} (seed {seed})": 0.5 + shift for seed, shift in enumerate(shifts) for i in range(50)}
+
+    base = runs((0.0, 0.0, 0.0))
+    difference, span, _ = paired_difference(runs((0.3, 0.0, 0.0)), base, resamples=999, seed=0)
+    assert difference == 0.1
+    assert span is not None and span[0] == 0 and span[1] >= 0.2
+    _, steady, _ = paired_difference(runs((0.1, 0.1, 0.1)), base, resamples=999, seed=0)
+    assert steady == [0.1, 0.1]
+
+
+def test_few_people_are_too_few_for_an_interval() -> None:
+    few = {f"id{i}": 1.0 for i in range(19)}
+    assert paired_difference(few, dict.fromkeys(few, 0.5), resamples=100, seed=0) == (0.5, None, None)
     assert paired_difference({"a": 1.0, "b": 0.0}, {"a": 0.5, "b": 0.0}, resamples=100, seed=0) == (0.25, None, None)
 
 

@@ -38,8 +38,8 @@ def test_curve_is_short_monotone_and_scikit_learns() -> None:
 def test_verify_carries_the_curve() -> None:
     embedding = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
     embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
-    found = verify(embedding, np.repeat(np.arange(10), 4), max_pairs=10_000, seed=0)
+    found = verify(embedding, np.repeat(np.arange(10), 4), of="", max_pairs=10_000, seed=0)
     assert found is not None
-    assert set(found) == {"auc", "eer", "tar_at_far", "pairs", "of", "roc"}
+    assert set(found) == {"auc", "auc_ci95", "eer", "tar_at_far", "pairs", "identities", "of", "roc"}
     impostors = 40 * 39 // 2 - 10 * 6
     assert found["roc"]["far"][0] == pytest.approx(1 / impostors, rel=1e-3)

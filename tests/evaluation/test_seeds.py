@@ -41,10 +41,43 @@ def test_means_deviations_and_identities_of_every_seed() -> None:
     both = {row["group"]: row["identities"] for row in joined["paired"] if (row["arm"], row["against"]) == ("error-min", "clean")}
     assert both == {"protected": 150, "others": 300}, "people of all seeds are compared"
     found = {one["claim"]: one["holds"] for one in joined["orderings"]}
-    assert found == {"error-min protects": True, "random peaks far above error-min": True}
-    assert "Over 3 seeds (3 holds)" in joined["verdict"] and "6.8% ± 3.0%" in joined["verdict"]
+    assert found["error-min protects"] and found["random peaks far above error-min"]
+    assert joined["verdict"].startswith("Holds against training from scratch on unprocessed crops, over 3 seeds; lost to JPEG, quality 50")
+    assert "6.8% ± 3.0%" in joined["verdict"]
+    assert joined["lost_to"][0]["trial"] == "jpeg-50"
+    assert joined["countermeasures"]["jpeg-50"]["error-min"]["protected_sd"] == 0
     page = build_page(joined)
     assert "± 3.0" in page
+
+
+def test_every_measure_is_of_all_seeds() -> None:
+    runs = [seeded(0, 0.0), seeded(1, 0.0)]
+    other = runs[1]["arms"]["error-min"]
+    other["verification"]["groups"]["others"]["auc"] += 0.01
+    other["verification"]["tar_at_far"]["0.01"] = None
+    other["identification"]["own"]["rank1"] += 0.1
+    other["imperceptibility"] |= {"linf": 15, "psnr_db": 27.83}
+    other["utility"]["detector"]["found"] = 0.9733
+    mine, first = join_seeds(runs, name="two")["arms"]["error-min"], runs[0]["arms"]["error-min"]
+    assert mine["verification"]["groups"]["others"]["auc"] == pytest.approx(first["verification"]["groups"]["others"]["auc"] + 0.005)
+    assert mine["verification"]["tar_at_far"]["0.01"] == first["verification"]["tar_at_far"]["0.01"], "measured in one seed only"
+    assert mine["identification"]["own"]["rank1"] == pytest.approx(first["identification"]["own"]["rank1"] + 0.05)
+    assert mine["identification"]["own"]["rank1_ci95"] is None, "intervals have no mean"
+    assert (mine["imperceptibility"]["linf"], mine["imperceptibility"]["psnr_db"]) == (16, 28.83)
+    assert mine["utility"]["detector"]["found"] == pytest.approx(0.9833)
+    assert mine["utility"]["match"]["pretrained"] is None
+
+
+def test_an_invalid_seed_leaves_no_number_in_the_verdict() -> None:
+    invalid = seeded(1, 0.0) | {"verdict_state": "invalid", "verdict": "No claim: clean arm learned failed."}
+    joined = join_seeds([seeded(0, 0.0), invalid], name="two")
+    assert joined["verdict_state"] == "invalid" and joined["lost_to"] == []
+    assert joined["verdict"] == "No claim: 1 of 2 seeds are invalid. Seed 1: No claim: clean arm learned failed."
+    bad_arm = seeded(1, 0.0)
+    bad_arm["arms"]["random"]["invalid"] = ["epsilon kept on disk: largest change 17/255 of 16/255"]
+    joined = join_seeds([seeded(0, 0.0), bad_arm], name="two")
+    assert joined["arms"]["random"]["invalid"] == ["seed 1: epsilon kept on disk: largest change 17/255 of 16/255"]
+    assert not any("random" in (row["arm"], row["against"]) for row in joined["paired"])
 
 
 def test_one_failing_seed_is_a_failure() -> None:

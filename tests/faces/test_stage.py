@@ -128,6 +128,45 @@ def test_a_messy_folder(tmp_path: Path, runtime: Runtime, capsys: pytest.Capture
     assert f"aligned {len(rows)} of {len(files)} photos" in capsys.readouterr().err
 
 
+def jpeg(pixels: np.ndarray, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", quality=95, **options)
+    return stream.getvalue()
+
+
+def test_a_large_photo_is_cut_as_if_it_were_decoded_whole(tmp_path: Path, runtime: Runtime) -> None:
+    """A JPEG is decoded at reduced scale, a PNG of the same pixels is not."""
+    close = np.asarray(Image.fromarray(look(4, 0)).resize((2301, 2301), Image.Resampling.BICUBIC))
+    far = np.full((2200, 2300, 3), 90, np.uint8)  # the face is so small that its crop needs all pixels
+    far[900:1400, 700:1200] = np.asarray(Image.fromarray(look(7, 0)).resize((500, 500), Image.Resampling.BICUBIC))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    jpegs = {
+        "close": jpeg(close),
+        "turned": jpeg(np.rot90(close[:2111]), exif=exif),
+        "far": jpeg(far),
+        "grey": jpeg(close.mean(2).astype(np.uint8)),
+    }
+    files = {f"{name}/jpeg.jpg": content for name, content in jpegs.items()}
+    whole = {name: decode_photo(content, max_side=8192) for name, content in jpegs.items()}
+    files |= {f"{name}/png.png": png(pixels) for name, pixels in whole.items()}
+    data = data_folder(tmp_path, files)
+    align_photos(CONFIG, data, runtime)
+    rows, reasons = results(data)
+    assert not reasons
+    for name, pixels in whole.items():
+        reduced, full = rows[f"{name}/jpeg.jpg"], rows[f"{name}/png.png"]
+        assert (reduced["width"], reduced["height"]) == (full["width"], full["height"]) == pixels.shape[1::-1]
+        eyes, expected = (np.reshape(row["landmarks"], (5, 2)) for row in (reduced, full))
+        assert np.linalg.norm(eyes - expected, axis=1).mean() < 0.05 * np.linalg.norm(expected[0] - expected[1])
+        assert np.abs(np.subtract(reduced["box"], full["box"])).max() < 0.05 * (full["box"][2] - full["box"][0])
+        crop, cut = crop_of(data, reduced), warp_crop(pixels, np.reshape(reduced["matrix"], (2, 3)))
+        if name == "far":
+            assert (crop == cut).all()
+        else:
+            assert not (crop == cut).all() and np.abs(crop.astype(int) - cut).mean() < 1.5
+
+
 @pytest.fixture
 def three_chunks(tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(stage, "CHUNK_PHOTOS", 2)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.photos.decode import PhotoError, decode_photo
+from pipeline.photos.decode import PhotoError, decode_photo, decode_reduced
 
 RED, HALVES = (200, 30, 40), np.zeros((40, 60, 3), np.uint8)
 HALVES[:20] = RED  # upper half red, lower half black
@@ -153,3 +153,56 @@ def test_longest_side_allowed() -> None:
     content = encoded(Image.new("RGB", (300, 20)), "PNG")
     assert decoded(content, 300).shape == (20, 300, 3)
     assert reason(content, 299) == "too large"
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    return np.stack([255 * x / width, 255 * y / height, 128 + 60 * np.sin(x / 40) * np.cos(y / 30)], 2).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("least_side", "times"), [(200, 8), (399, 4), (400, 4), (401, 2), (800, 2), (801, 1)])
+def test_a_jpeg_is_reduced_as_far_as_it_may(least_side: int, times: int) -> None:
+    content = encoded(Image.fromarray(smooth(1203, 1601)), "JPEG", quality=95)
+    found = decode_reduced(content, max_side=4096, least_side=least_side)
+    assert found.size == (1203, 1601) and found.whole == (times == 1)
+    assert found.pixels.shape == (-(-1203 // times), -(-1601 // times), 3) and found.pixels.flags.c_contiguous
+    assert found.times == pytest.approx((times, times), rel=0.01)
+    whole = decoded(content)[: 1203 // times * times, : 1601 // times * times].astype(float)
+    averages = whole.reshape(1203 // times, times, 1601 // times, times, 3).mean((1, 3))
+    assert np.abs(found.pixels[: 1203 // times, : 1601 // times] - averages).max() < 8
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_photo_is_upright_too(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(Image.fromarray(smooth(300, 301)), "JPEG", quality=95, exif=exif)
+    found, whole = decode_reduced(content, max_side=4096, least_side=150), decoded(content)
+    assert found.size == whole.shape[:2] and not found.whole
+    sampled = whole[:299:2, :299:2]
+    assert np.abs(found.pixels[: len(sampled), : sampled.shape[1]].astype(int) - sampled).mean() < 4
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
+def test_each_mode_is_reduced(mode: str) -> None:
+    content = encoded(Image.fromarray(smooth(256, 256)).convert(mode), "JPEG", quality=95)
+    found = decode_reduced(content, max_side=4096, least_side=64)
+    assert found.pixels.shape == (64, 64, 3)
+    assert np.abs(found.pixels - decoded(content).reshape(64, 4, 64, 4, 3).mean((1, 3))).max() < 8
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "TIFF", "GIF"])
+def test_other_formats_are_decoded_whole(kind: str) -> None:
+    assert decode_reduced(encoded(Image.fromarray(smooth(64, 90)), kind), max_side=4096, least_side=10).whole
+
+
+def test_reduced_or_not_a_bad_photo_has_its_reason() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8)
+    for progressive in (False, True):
+        content = encoded(Image.fromarray(noise), "JPEG", progressive=progressive)
+        with pytest.raises(PhotoError, match="truncated"):
+            decode_reduced(content[: len(content) // 2], max_side=4096, least_side=64)
+    with pytest.raises(PhotoError, match="too large"):
+        decode_reduced(encoded(Image.fromarray(noise), "JPEG"), max_side=255, least_side=64)
+    strip = decode_reduced(encoded(Image.fromarray(noise[:2]), "JPEG"), max_side=4096, least_side=32)
+    assert strip.size == (2, 256) and 32 <= strip.pixels.shape[1] <= 256

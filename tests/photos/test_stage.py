@@ -47,6 +47,11 @@ def test_synthetic_is_rendered_once(tmp_path: Path, runtime: Runtime, monkeypatc
     assert len(table(tmp_path)) == 4
 
 
+def test_strangers_come_after_the_others_and_have_photos_of_their_own_number(tmp_path: Path, runtime: Runtime) -> None:
+    import_photos(synthetic(strangers=2, photos_per_stranger=3), tmp_path, runtime)
+    assert table(tmp_path)["identity"].value_counts(sort=False).to_dict() == {"id0000": 2, "id0001": 2, "id0002": 3, "id0003": 3}
+
+
 def test_another_seed_or_size_is_rendered_anew(tmp_path: Path, runtime: Runtime) -> None:
     contents = set()
     for config in (synthetic(), synthetic(seed=1), synthetic(size=80)):

@@ -45,9 +45,19 @@ def arm(curve: list[float | None], others: list[float | None], *, names: list[st
             [rest - 0.021, min(1.0, rest + 0.019)],
         ),
         "verification": {
-            "auc": 0.9712, "eer": 0.0834, "tar_at_far": {"0.01": 0.7345, "0.001": 0.4123}, "pairs": 20123,
-            "of": "clean test photos of all identities",
+            "auc": 0.9712, "auc_ci95": [0.9611, 0.9813], "eer": 0.0834, "tar_at_far": {"0.01": 0.7345, "0.001": 0.4123}, "pairs": 20123,
+            "identities": 25, "of": "people never trained on",
             "roc": {"far": [0.0001, 0.001, 0.01, 0.1, 1.0], "tar": [0.2011, 0.4123, 0.7345, 0.9312, 1.0]},
+            "groups": {
+                "protected": {
+                    "auc": 0.8234, "auc_ci95": [0.8012, 0.8456], "eer": 0.2511, "tar_at_far": {"0.01": 0.3321, "0.001": None},
+                    "pairs": 19900, "identities": 50, "of": "protected people",
+                },
+                "others": {
+                    "auc": 0.9831, "auc_ci95": [0.9754, 0.9901], "eer": 0.0612, "tar_at_far": {"0.01": 0.8112, "0.001": 0.5017},
+                    "pairs": 79800, "identities": 100, "of": "other people",
+                },
+            },
         },
         "identification": {
             "own": {
@@ -56,6 +66,7 @@ def arm(curve: list[float | None], others: list[float | None], *, names: list[st
             },
         },
         "training": {"recipe": "abc", "model": "InceptionResnetV1", "kind": "from scratch", "photos": 2400, "seconds": 241.3},
+        "invalid": [],
     }  # fmt: skip
 
 
@@ -112,10 +123,19 @@ def sample_metrics() -> dict[str, Any]:
         "schema": 1,
         "run": "synthetic-laptop-partial-id50-eps16-s0",
         "verdict": (
-            "Protected against this trainer: trained from scratch on the protected photos of 50 of 150 people, a recogniser names them "
-            "on 3.8% of their clean photos (at its best epoch 14.2%; 91.4% without protection; chance 0.7%), "
-            "the others on 91.3% (91.9% without)."
+            f"Holds against training from scratch on unprocessed crops; lost to JPEG, quality 50 {NASTY} (61%) and only 60% of each "
+            "person’s photos protected (55%); held against early stopping (14%) and ResNet-18, from scratch (5%). The recogniser, trained "
+            "from scratch on the protected photos of 50 of 150 people, names them on 3.8% of their clean photos (at its best epoch 14.2%; "
+            "91.4% without protection; chance 0.7%) and the others on 91.3% (91.9% without)."
         ),
+        "lost_to": [
+            {"trial": "jpeg-50", "title": f"JPEG, quality 50 {NASTY}", "accuracy": 0.6123, "peak": False},
+            {"trial": "share-60", "title": "only 60% of each person’s photos protected", "accuracy": 0.5519, "peak": False},
+        ],
+        "held_against": [
+            {"trial": "early-stopping", "title": "early stopping", "accuracy": 0.1425, "peak": False},
+            {"trial": "resnet18", "title": "ResNet-18, from scratch", "accuracy": 0.0511, "peak": False},
+        ],
         "verdict_state": "holds",
         "setting": "partial",
         "identities": 50,
@@ -159,13 +179,19 @@ def sample_metrics() -> dict[str, Any]:
         },
         "shares": {"share-60": {"error-min": {"protected": 0.5519, "others": 0.9011}}},
         "trial_titles": {
-            "early-stopping": "early stopping (best epoch)", "jpeg-50": f"JPEG, quality 50 {NASTY}", "resnet18": "ResNet-18, from scratch",
-            "share-60": "60% of each person's photos protected",
+            "early-stopping": "early stopping", "jpeg-50": f"JPEG, quality 50 {NASTY}", "resnet18": "ResNet-18, from scratch",
+            "share-60": "only 60% of each person’s photos protected",
         },
         "checks": [
-            {"name": "clean arm learned", "ok": True, "detail": "accuracy without protection 91.4%, at least 50% wanted", "blocks": True},
-            {"name": "error-min: noise converged", "ok": False, "detail": "did not converge in 12 rounds", "blocks": False},
-            {"name": f"no duplicate of {NASTY}", "ok": True, "detail": f"0 photos <b>of</b> {NASTY}", "blocks": True},
+            {
+                "name": "clean arm learned", "ok": True, "detail": "accuracy without protection 91.4%, at least 50% wanted", "arm": None,
+                "blocks": True,
+            },
+            {
+                "name": "error-min: noise converged", "ok": True, "detail": "converged in 12 rounds, surrogate error 8.3%",
+                "arm": "error-min", "blocks": False,
+            },
+            {"name": f"no duplicate of {NASTY}", "ok": True, "detail": f"0 photos <b>of</b> {NASTY}", "arm": None, "blocks": True},
         ],
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The report in a real browser: headless Chromium renders it at several widths, light and dark, and sorts a table."""
+"""The report in a real browser: headless Chromium renders it at several widths, light, dark, printed and without scripts, and sorts."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.report.compare import build_comparison
 from pipeline.report.render import render_report
 from tests.report.sample import sample_metrics, sample_panels
 
@@ -104,10 +105,59 @@ def brightness(colour: str) -> float:
     return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
-def test_screenshot_shows_the_verdict(folder: Path):
+def screenshot(folder: Path, page: Path) -> list[np.ndarray]:
+    """Blue, green and red, int (900, 1280), of the top of a page."""
     picture = folder / "page.png"
-    chromium(folder, f"--screenshot={picture}", "--window-size=1280,900", (folder / "index.html").as_uri())
+    chromium(folder, f"--screenshot={picture}", "--window-size=1280,900", page.as_uri())
     image = cv2.imread(str(picture))
     assert image is not None and image.shape == (900, 1280, 3)
-    blue, green, red = (image[..., channel].astype(int) for channel in range(3))
-    assert np.mean((green - red > 10) & (green - blue > 3) & (green > 200)) > 0.05, "no verdict in green"
+    return [image[..., channel].astype(int) for channel in range(3)]
+
+
+def test_screenshot_shows_the_verdict_green_only_where_nothing_was_lost(folder: Path):
+    def is_green(blue: np.ndarray, green: np.ndarray, red: np.ndarray) -> bool:
+        return bool(np.mean((green - red > 10) & (green - blue > 3) & (green > 200)) > 0.05)
+
+    def is_amber(blue: np.ndarray, green: np.ndarray, red: np.ndarray) -> bool:
+        return bool(np.mean((red - blue > 20) & (green - blue > 10) & (red > 240)) > 0.05)
+
+    unbeaten = folder / "unbeaten"
+    render_report(sample_metrics() | {"lost_to": []}, [], unbeaten)
+    assert is_green(*screenshot(folder, unbeaten / "index.html")), "no verdict in green"
+    lost = screenshot(folder, folder / "index.html")
+    assert is_amber(*lost) and not is_green(*lost)
+
+
+def test_tables_read_without_scripts(folder: Path):
+    page = html.escape((folder / "index.html").read_text(encoding="utf-8"))
+    script = """
+      addEventListener("load", () => {
+        const page = document.querySelector("iframe").contentDocument;
+        const row = [...page.querySelectorAll("#accuracy tbody tr")][1];
+        const shown = [...row.cells].map((cell) => cell.getBoundingClientRect().height > 0 ? cell.textContent : "hidden");
+        document.getElementById("found").textContent = JSON.stringify({row: shown, buttons: page.querySelectorAll("button").length});
+      });"""
+    frame = f'<iframe sandbox="allow-same-origin" width="1280" height="900" srcdoc="{page}"></iframe>'  # scripts are not allowed in it
+    (folder / "probe.html").write_text(f'<!DOCTYPE html><pre id="found"></pre>{frame}<script>{script}</script>', encoding="utf-8")
+    seen = probe(folder)
+    assert seen["buttons"] == 0, "scripts ran"
+    assert seen["row"][:4] == ["error-min", "3.8%", "0.0–7.6%", "14.2% (epoch 3)"]
+
+
+def test_the_page_prints_on_paper(folder: Path):
+    paper = folder / "page.pdf"
+    chromium(folder, f"--print-to-pdf={paper}", "--no-pdf-header-footer", (folder / "index.html").as_uri())
+    content = paper.read_bytes()
+    assert content.startswith(b"%PDF") and len(re.findall(rb"/Type\s*/Page\b", content)) >= 3
+
+
+def test_a_comparison_sorts_and_fits(folder: Path):
+    other: dict[str, Any] = sample_metrics() | {"run": "another", "verdict_state": "fails"}
+    other["arms"]["error-min"]["protected"]["final"] = 0.4321
+    page = html.escape(build_comparison([other, sample_metrics()]))
+    frames = "".join(f'<iframe width="{width}" height="900" srcdoc="{page}"></iframe>' for width in WIDTHS)
+    script = PROBE.replace("#accuracy", "#runs").replace('")[1]', '")[4]').replace("column(1)", "column(4)")
+    (folder / "probe.html").write_text(f'<!DOCTYPE html><pre id="found"></pre>{frames}<script>{script}</script>', encoding="utf-8")
+    for width, seen in probe(folder).items():
+        assert seen["scroll"] <= seen["client"] <= int(width), f"scrolls sideways at {width} px"
+        assert seen["rising"] == ["3.8%", "43.2%"] and seen["falling"] == ["43.2%", "3.8%"]

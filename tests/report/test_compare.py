@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pipeline.errors import RequestError
@@ -22,7 +24,17 @@ def test_every_run_stands_in_the_page_with_its_numbers() -> None:
     page = build_comparison([one, two])
     assert NASTY not in page
     assert page.count("<svg") == 2
-    for text in (one["run"], one["verdict"], percent(0.4321), percent(0.5432), "8/255", "16/255", "ResNet-18, from scratch", "61.2%"):
+    assert "<script>" in page and "script-src 'sha256-" in page, "its tables sort, too"
+    for text in (
+        one["run"],
+        html.escape(one["verdict"]),
+        percent(0.4321),
+        percent(0.5432),
+        "8/255",
+        "16/255",
+        "ResNet-18, from scratch",
+        "61.2%",
+    ):
         assert text in page, text
     assert "http" not in page.replace("http-equiv", "")
 
@@ -33,6 +45,10 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
         (tmp_path / name / "metrics.json").write_text(json.dumps(sample_metrics() | {"run": name}), encoding="utf-8")
     compare_runs([tmp_path / "a", tmp_path / "b"], tmp_path / "comparison")
     assert "2 runs compared" in (tmp_path / "comparison" / "index.html").read_text(encoding="utf-8")
+    frame = pd.read_csv(tmp_path / "comparison" / "metrics.csv")
+    assert list(frame["run"].unique()) == ["a", "b"]
+    finals = frame.query("arm == 'error-min' and group == 'protected' and metric == 'accuracy'")["value"]
+    assert list(finals) == [0.0375, 0.0375]
     for folders in ([], [tmp_path / "a"], [tmp_path / "a", tmp_path / "a"]):
         with pytest.raises(RequestError, match="two or more different runs"):
             compare_runs(folders, tmp_path / "other")

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.noise.arms import ARMS
+from pipeline.report.figures import roc_curves
 from pipeline.report.render import Panel, amplified_change, build_page, render_report
 from pipeline.report.words import duration, interval, level, number, percent
 from tests.report.sample import NASTY, sample_metrics, sample_panels
@@ -95,7 +97,9 @@ def test_every_number_is_there(page: str):
             one = record[group]
             wanted += [percent(one["final"]), interval(one["ci95"]), f"{percent(one['peak'])} (epoch {one['peak_epoch']})"]
         check = record["verification"]
-        wanted += [number(check["auc"], 4), percent(check["eer"]), *map(percent, check["tar_at_far"].values()), number(check["pairs"])]
+        for one in (check, *check["groups"].values()):
+            wanted += [one["of"], number(one["auc"], 4), f"{one['auc_ci95'][0]:.3f}–{one['auc_ci95'][1]:.3f}", percent(one["eer"])]
+            wanted += [*map(percent, one["tar_at_far"].values()), number(one["pairs"])]
         if "noise" in record:
             noise, crops, photos = record["noise"], record["imperceptibility"], record["photos"]
             wanted += [noise["method"], str(noise["rounds"]), duration(noise["seconds"]), f"{noise['mean_abs']:.1f}/255"]
@@ -169,9 +173,61 @@ def test_contract_alone_is_enough(tmp_path: Path):
     ],
 )  # fmt: skip
 def test_verdict_is_coloured_by_its_state(state: str | None, ok: bool, shown: str, tmp_path: Path):
-    metrics = sample_metrics() | {"checks": [{"name": "clean arm learned", "ok": ok, "detail": ""}], "verdict_state": state}
+    metrics = sample_metrics() | {"checks": [{"name": "clean arm learned", "ok": ok, "detail": ""}], "verdict_state": state, "lost_to": []}
     metrics["arms"] = {}
     assert f'class="{shown}"' in page_of(metrics, [], tmp_path)
+
+
+def test_what_was_lost_is_in_the_heading(page: str, tmp_path: Path):
+    assert "Protected, but not against every trainer" in page and 'class="verdict holds partly"' in page
+    unbeaten = page_of(sample_metrics() | {"lost_to": []}, [], tmp_path)
+    assert "not against every trainer" not in unbeaten and "Lost to nothing that was tried here." in unbeaten
+
+
+def test_five_answers_need_no_reading_on(page: str, tmp_path: Path):
+    answers = page[page.index('class="answers"') : page.index("<nav")]
+    words = words_of(answers)
+    for question, answer in (
+        ("Who was protected?", "50 people of the 150"), ("Against what?", "InceptionResnetV1, trained from scratch"),
+        ("How sure is it?", "95% interval 0.0–7.6% over 50 people"), ("How visible is it?", "No colour value changes by more than 16/255"),
+        ("When does it fail?", "Lost to: JPEG, quality 50"), ("", "visible on a close look: PSNR 29.8 dB"), ("", "−87.6 points"),
+        ("", "Also tried: a trainer who stops at the best epoch and 3 other trainers"), ("", "all 3 passed"),
+        ("", "only 60% of each person’s photos protected (55.2%)"), ("", "Not tried here: "),
+    ):  # fmt: skip
+        assert question in words and answer in words, (question, answer)
+    failing = page_of(sample_metrics() | {"verdict_state": "fails", "lost_to": []}, [], tmp_path)
+    assert "Lost to: the study’s own training." in failing
+    invalid: dict[str, Any] = sample_metrics() | {"verdict_state": "invalid", "verdict": "No claim: clean arm learned failed."}
+    invalid["checks"][0]["ok"] = False
+    words = words_of(page_of(invalid, [], tmp_path).split("<nav")[0])
+    assert "Nothing is claimed. Validity checks: 2 of 3 passed; not: clean arm learned." in words
+    assert "invalid, nothing is claimed from it" in (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "3.8%" not in words and "Lost to" not in words, "no number of an invalid result before the tables"
+
+
+def test_an_invalid_arm_is_marked_where_its_numbers_would_stand(tmp_path: Path):
+    metrics = sample_metrics()
+    metrics["arms"]["random"]["invalid"] = ["noise converged: did not converge in 9 rounds"]
+    table = page_of(metrics, [], tmp_path).split('<table id="accuracy"')[1].split("</section>")[0]
+    body = table.split("</table>")[0]
+    assert body.count("invalid") == 2 and percent(metrics["arms"]["random"]["protected"]["final"]) not in words_of(body)
+    assert "random is invalid: noise converged: did not converge in 9 rounds." in words_of(table)
+    assert "random (invalid)" in words_of(table)
+    assert not re.search(r"random: (protected|\d+ of)", table), "nor in the figures' words"
+
+
+def test_every_arm_is_explained(page: str):
+    words = words_of(page)
+    assert all(ARMS[arm].text in words for arm in sample_metrics()["arms"])
+
+
+def test_many_roc_curves_stay_legible():
+    arms = {arm: sample_metrics()["arms"]["random"] for arm in ARMS}
+    drawn = roc_curves(arms, key="roc")
+    assert drawn is not None
+    legend = [text for text in re.findall(r"<text[^>]*>([^<]*)</text>", drawn) if text in {*ARMS, "other arms"}]
+    assert set(legend) == {"clean", "random", "error-min", "other arms"}
+    assert all(f"{arm}: AUC 0.9712" in drawn for arm in ARMS), "all are read aloud"
 
 
 def test_limits_follow_what_was_measured(page: str, tmp_path: Path):

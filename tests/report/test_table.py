@@ -38,13 +38,31 @@ def test_frame_holds_every_number():
     assert value("error-min", "protected", "accuracy") == mine["protected"]["final"]
     assert value("error-min", "noise", "converged") == 1
     assert value("error-min", "photos", "recrop_correlation min") == mine["photos"]["recrop_correlation"]["min"]
-    assert value("clean", "verification", "tar at far 0.001") == metrics["arms"]["clean"]["verification"]["tar_at_far"]["0.001"]
+    assert value("clean", "verification", "tar_at_far 0.001") == metrics["arms"]["clean"]["verification"]["tar_at_far"]["0.001"]
     others = one("random", "others", "accuracy")
     assert [others["lo"], others["hi"]] == metrics["arms"]["random"]["others"]["ci95"]
     peak = one("error-min", "protected", "peak accuracy")
     assert (peak["value"], peak["epoch"]) == (0.1425, 3)
     assert sum(row["metric"] == "accuracy of identity" for row in rows) == 3 * (50 + 100)
     assert NASTY in {row["identity"] for row in rows}
+
+
+def numbers_in(value: Any) -> list[float]:
+    """Every number below a value, those of lists and dicts in it included."""
+    if isinstance(value, dict):
+        return [number for one in value.values() for number in numbers_in(one)]
+    if isinstance(value, list):
+        return [number for one in value for number in numbers_in(one)]
+    return [float(value)] if isinstance(value, (int, float)) else []
+
+
+def test_no_number_of_the_arms_and_trials_is_left_out():
+    metrics = sample_metrics()
+    frame = metrics_frame(metrics)
+    held = {round(float(value), 9) for column in ("value", "lo", "hi", "epoch") for value in frame[column].dropna()}
+    held |= {round(float(name.rsplit(" ", 1)[1]), 9) for name in frame["metric"] if name.startswith("roc: tar at far ")}
+    for section in ("arms", "countermeasures", "trainers", "shares", "paired"):
+        assert {round(number, 9) for number in numbers_in(metrics[section])} <= held, section
 
 
 def test_names_are_no_formulas():

@@ -105,7 +105,7 @@ def test_a_read_that_fails_is_raised_where_it_is_due(on_disk: tuple[FaceSet, np.
     first = np.flatnonzero(faces.shard == 0)[:4]
     missing = np.flatnonzero(faces.shard == 2)[:4]
     reading = prefetched(faces, [first, missing, first], device, ahead=1)
-    Path(faces.shards[2].path).unlink()  # type: ignore[union-attr]
+    Path(faces.shards[2].path).unlink()
     assert torch.equal(next(reading)[0].cpu(), plain(crops, first))
     with pytest.raises(StageError, match=r"crops-2\.npy"):
         next(reading)

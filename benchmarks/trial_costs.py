@@ -1,0 +1,79 @@
+"""What each trial of the matrix costs, as a ratio to an epoch of the study's own training on the same photos.
+
+    python -m benchmarks.trial_costs [NAME …]
+
+Random crops stand in for faces: a pass costs the same whatever is in them. On a CPU the one thread's own time is taken, so that other
+programs do not look like dear trials; each round times all trials between two plain epochs. From the ratios follows what a matrix takes.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.config import TrainConfig
+from pipeline.countermeasures.names import FULL
+from pipeline.runtime import Runtime, cores, decide, prepare_torch
+from pipeline.training.faces import FaceSet
+from pipeline.training.loop import TestPhotos, train_recogniser
+from pipeline.training.trials import SHARES, TRAINERS, trial_of
+
+CLASSES, PHOTOS, REPEATS = 150, 64, 3
+ARMS = 12  # all but `removed`, which trials leave out
+NETWORKS = [name for name, trial in TRAINERS.items() if not trial.weights and name != "scratch"]
+
+
+def photos() -> FaceSet:
+    """Random uint8 crops: two batches."""
+    generator = np.random.default_rng(0)
+    crops = generator.integers(0, 256, (PHOTOS, 112, 112, 3), np.uint8)
+    return FaceSet((crops,), np.zeros(PHOTOS, np.int64), np.arange(PHOTOS), np.arange(PHOTOS) % CLASSES)
+
+
+def seconds_of(config: TrainConfig, faces: FaceSet, runtime: Runtime) -> tuple[float, float]:
+    """(time before the second epoch less the second epoch's, the second epoch's): what is done once, such as a fit, and an epoch."""
+    test = TestPhotos(faces.where(np.arange(len(faces)) < 2), np.array([True, False]))
+    clock = time.process_time if runtime.device == "cpu" else time.perf_counter
+    times = [clock()]
+    with tempfile.TemporaryDirectory() as folder:
+        train_recogniser(
+            config, faces, test, classes=CLASSES, runtime=runtime, checkpoint=Path(folder) / "state.pt", key="",
+            report=lambda _: times.append(clock()),
+        )  # fmt: skip
+    start, first, second = times
+    return first - start - (second - first), second - first
+
+
+def main(names: list[str]) -> None:
+    """Print a line a trial: the median ratio of an epoch, and seconds done once."""
+    runtime = decide("auto", "1", "auto")
+    prepare_torch(runtime, 1 if runtime.device == "cpu" else cores())
+    faces = photos()
+    plain = TrainConfig(epochs=2, batch=32, input_size=75, dropout=0.0)
+    wanted = names or [*FULL, *NETWORKS]
+    epochs: dict[str, list[float]] = {name: [] for name in wanted}
+    once: dict[str, float] = {}
+    for _ in range(REPEATS):
+        before = seconds_of(plain, faces, runtime)[1]
+        timed = {name: seconds_of(plain.model_copy(update=trial_of(name).values), faces, runtime) for name in wanted}
+        base = (before + seconds_of(plain, faces, runtime)[1]) / 2
+        for name, (at_first, epoch) in timed.items():
+            epochs[name].append(epoch / base)
+            once[name] = at_first
+    ratios = {name: statistics.median(found) for name, found in epochs.items()}
+    for name, found in epochs.items():
+        print(f"{name:24}{ratios[name]:6.2f} × a plain epoch   ({min(found):.2f} to {max(found):.2f}; once {once[name]:.1f} s)", flush=True)
+    if not names:
+        total = sum(ratios.values()) + len(SHARES) + 1  # shares train plainly; refitting the last layer is below one
+        print(f"\nMATRIX=full without pretrained weights: {total:.1f} plain trainings an arm, {total * ARMS:.0f} for {ARMS} arms")
+        print(f"torch {torch.__version__}, {runtime.device}, {runtime.precision}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,45 @@
+"""Which photos a recogniser was scored on: their digest, so that nobody need take on trust that they were clean.
+
+A protection looks perfect where the photos that it is tested on carry the noise, too: the network then names the noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.artifacts import read_table
+from pipeline.training.faces import FaceSet, face_set
+
+MOST_DIGESTED = 2000  # photos, evenly over the protected people: enough to notice, little to read
+
+
+def digest_of(faces: FaceSet, *, batch: int = 256) -> str:
+    """SHA-256 of the crops of a set in its order, of at most `MOST_DIGESTED` of them."""
+    index = np.unique(np.linspace(0, len(faces) - 1, min(len(faces), MOST_DIGESTED)).round().astype(np.int64)) if len(faces) else []
+    digest = hashlib.sha256()
+    for start in range(0, len(index), batch):
+        digest.update(faces.crops(np.asarray(index[start : start + batch])).tobytes())
+    return digest.hexdigest()
+
+
+def tested_photos(table: Any) -> Any:
+    """The held-out photos of protected people, rows of the split in its order."""
+    return table[(table["part"] == "test") & (table["role"] == "protected")]
+
+
+def digest_of_clean(table: Any, aligned: Path) -> str:
+    """The digest that a recogniser scored on clean photos of the protected people has."""
+    return digest_of(face_set(tested_photos(table), aligned))
+
+
+def digest_of_protected(table: Any, protected: Path) -> str | None:
+    """The digest that it would have, had it been scored on the protected versions; None where there are none (sample-wise noise)."""
+    wanted = tested_photos(table)
+    rows = read_table(protected / "manifest.parquet", ["photo", "shard", "row"]).set_index("photo")
+    if not set(wanted["photo"]) <= set(rows.index):
+        return None
+    return digest_of(face_set(rows.loc[wanted["photo"]].assign(label=0), protected))

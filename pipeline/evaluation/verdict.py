@@ -1,0 +1,132 @@
+"""The verdict: what the study shows in a few sentences, failures named first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.config import EvaluateConfig
+from pipeline.evaluation.checks import Check
+from pipeline.evaluation.orderings import auc_of_everyone, auc_of_others
+
+MOST_NAMED = 6  # of what was lost to and of what was held against; the tables have all
+DETECTABLE = 0.9  # area under the curve from which on a linear model finds the noise reliably
+
+
+def headline_of(arms: dict[str, Any]) -> str | None:
+    """The arm a verdict is about: the first error-minimizing one."""
+    return next((name for name in arms if name.startswith("error-min")), None)
+
+
+def verdict(
+    arms: dict[str, Any],
+    checks: list[Check],
+    config: EvaluateConfig,
+    trials: dict[str, Any],
+    *,
+    identities: int,
+    classes: int,
+    chance: float,
+) -> dict[str, Any]:
+    """What a run shows.
+
+    Args:
+        arms: metrics by arm. checks: all validity checks. trials: as `collect_trials` gives them, early stopping among them.
+
+    Returns:
+        {"verdict" (a few sentences), "verdict_state" (`holds`, `fails` or `invalid`), "lost_to", "held_against" (rows {"trial", "title",
+        "accuracy" (of protected people), "peak" (bool: that of the best epoch)}, the worst first)}. Where the result is invalid the
+        sentences hold no accuracy of it.
+    """
+    headline = headline_of(arms)
+    nothing: dict[str, Any] = {"verdict_state": "invalid", "lost_to": [], "held_against": []}
+    failed = [one for one in checks if not one["ok"] and one["arm"] in (None, "clean", headline)]
+    if failed:
+        more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
+        return nothing | {"verdict": f"No claim: {failed[0]['name']} failed ({failed[0]['detail']}){more}."}
+    if headline is None:
+        return nothing | {"verdict": "No claim: no error-minimizing arm was run; add error-min to ARMS."}
+    arm, clean = arms[headline], arms["clean"]
+    mine, before = arm["protected"], clean["protected"]
+    held, lost = lost_to(headline, trials, config)
+    ends_low, stays_low = mine["final"] <= config.protected_at_most, mine["peak"] <= config.peak_at_most
+    moved = 0.0 if arm["others"] is None else clean["others"]["final"] - arm["others"]["final"]
+    auc, auc_before = (auc_of_others(one) if arm["others"] is not None else auc_of_everyone(one) for one in (arm, clean))
+    harmed = arm["others"] is not None and auc is not None and auc_before is not None and auc_before - auc > config.others_auc_within
+    fair = abs(moved) <= config.others_within and not harmed
+    kind = arm["training"]["kind"]
+    trainer = f"{'training ' if kind == 'from scratch' else ''}{kind.replace('fine-tuned', 'fine-tuning')} on unprocessed crops"
+    holds = ends_low and stays_low and fair
+    if holds:
+        opening = f"Holds against {trainer}"
+    elif ends_low and stays_low:
+        what = "verification of other people gets worse" if harmed else f"other people’s accuracy moves by {abs(moved):.1%}"
+        opening = f"Does not hold: the protected are safe from {trainer}, but {what}"
+    elif ends_low:
+        opening = f"Does not hold: safe from {trainer} at its last epoch only"
+    else:
+        opening = f"Does not hold against {trainer}"
+    facts = (
+        f"The recogniser, {kind if kind.startswith('fine') else 'trained ' + kind} on the protected photos of {identities} of {classes} "
+        f"people, names them on {mine['final']:.1%} of their clean photos (at its best epoch {mine['peak']:.1%}; {before['final']:.1%} "
+        f"without protection; chance {chance:.1%})"
+    )
+    if arm["others"] is not None:
+        facts += f" and the others on {arm['others']['final']:.1%} ({clean['others']['final']:.1%} without)"
+    if auc is not None and auc_before is not None:
+        whom = "two faces" if arm["others"] is None else "two faces of other people"
+        facts += f"; comparing {whom}, it reaches an AUC of {auc:.3f} ({auc_before:.3f} without)"
+    tried = any(trials[section] for section in ("trainers", "shares")) or set(trials["countermeasures"]) - {"early-stopping"}
+    alone = "" if tried else " No other trainer or countermeasure was tried."
+    sentences = f"{opening}{beyond(held, lost)}. {facts}.{detection(arm)}{alone}"
+    return {"verdict": sentences, "verdict_state": "holds" if holds else "fails", "lost_to": lost, "held_against": held}
+
+
+def lost_to(headline: str, trials: dict[str, Any], config: EvaluateConfig) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The trials that the arm `headline` held against and those it lost to, by the verdict's own limits, the worst first.
+
+    A trainer may stop at any epoch, so a trial is lost where its last epoch or its best one is above its limit. Where the clean arm itself
+    did not learn, a trial says nothing and stands in neither list. A share of protected photos needs no clean arm: it is the study's own.
+    """
+    held, lost = [], []
+    for section in ("trainers", "countermeasures", "shares"):
+        for name, arms in trials[section].items():
+            mine, clean = arms.get(headline, {}), arms.get("clean", {}).get("protected")
+            final, peak = mine.get("protected"), mine.get("protected_peak")
+            learned = section == "shares" or (clean is not None and clean >= config.clean_floor)
+            if final is None or not learned:
+                continue
+            early = name == "early-stopping"  # whose accuracy is a peak
+            ends_high = final > (config.peak_at_most if early else config.protected_at_most)
+            peaks_high = peak is not None and peak > config.peak_at_most
+            row = {
+                "trial": name,
+                "title": trials["trial_titles"].get(name, name),
+                "accuracy": peak if peaks_high and not ends_high else final,
+                "peak": peaks_high and not ends_high,
+            }
+            (lost if ends_high or peaks_high else held).append(row)
+    worst_first = [sorted(rows, key=lambda row: -row["accuracy"]) for rows in (held, lost)]
+    return worst_first[0], worst_first[1]
+
+
+def beyond(held: list[dict[str, Any]], lost: list[dict[str, Any]]) -> str:
+    """What follows the opening: what it lost to and what it held against, the worst first."""
+    words = f"; lost to {listed(lost)}" if lost else ""
+    return words + (f"; held against {listed(held)}" if held else "")
+
+
+def listed(rows: list[dict[str, Any]]) -> str:
+    """Names with accuracies, at most `MOST_NAMED`."""
+    names = [f"{row['title']} ({row['accuracy']:.0%}{' at its best epoch' if row['peak'] else ''})" for row in rows[:MOST_NAMED]]
+    more = len(rows) - len(names)
+    if more:
+        return f"{', '.join(names)} and {more} more"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def detection(arm: dict[str, Any]) -> str:
+    """Whether a scraper can tell protected photos from clean ones; empty where that was not measured or it cannot."""
+    found = ((arm.get("separability") or {}).get("detection") or {}).get("auc")
+    if found is None or found < DETECTABLE:
+        return ""
+    return f" A linear model tells protected photos from clean ones (AUC {found:.2f}), so a scraper can leave them out or clean them."

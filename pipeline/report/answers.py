@@ -1,0 +1,116 @@
+"""The report in five answers, for a reader who has never seen the project: who, against what, how sure, how visible, when it fails."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.report.cells import invalid
+from pipeline.report.limits import limits_of
+from pipeline.report.views import checks_of, headline_arm, state_of
+from pipeline.report.words import NOT_RECORDED, at, interval, is_number, level, number, percent, plural
+
+EASY_TO_MISS = 30.0  # dB of PSNR, the rule of thumb of the glossary
+
+
+def answers_of(metrics: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    """(question, sentences of the answer), from the headline arm; empty where no arm carries noise."""
+    arm = headline_arm(metrics)
+    if arm is None:
+        return []
+    record = metrics["arms"][arm]
+    return [
+        ("Who was protected?", who(metrics)),
+        ("Against what?", against(metrics)),
+        ("How sure is it?", how_sure(metrics, arm, record)),
+        ("How visible is it?", how_visible(record)),
+        ("When does it fail?", when_it_fails(metrics, record)),
+    ]
+
+
+def who(metrics: dict[str, Any]) -> list[str]:
+    """Whose photos carry noise, and whose do not."""
+    people = f"{plural(metrics.get('identities'), 'person', 'people')} of the {number(metrics.get('classes'))} a recogniser learns to name."
+    setting = {
+        "partial": "All their photos for training carry the noise; everybody else’s stay clean.",
+        "full": "Everybody’s photos for training carry the noise.",
+    }
+    data = str(at(metrics, "provenance", "dataset", "name") or NOT_RECORDED)
+    rendered = "The people do not exist: their photos are rendered." if data.startswith("synthetic") else f"Data set: {data}."
+    return [people, *[text for key, text in setting.items() if key == metrics.get("setting")], rendered]
+
+
+def against(metrics: dict[str, Any]) -> list[str]:
+    """Which training the noise is held against."""
+    training = metrics.get("training") or {}
+    kind = str(training.get("kind") or NOT_RECORDED)
+    how = kind if kind.startswith("fine") else f"trained {kind}"
+    found = [
+        f"{training.get('model') or 'A network'}, {how} on the photos as they are, {plural(training.get('epochs'), 'epoch', 'epochs')}."
+    ]
+    tried = [name for section in ("trainers", "countermeasures", "shares") for name in metrics.get(section) or {}]
+    others = len([name for name in tried if name != "early-stopping"])
+    early = "a trainer who stops at the best epoch" if "early-stopping" in tried else ""
+    more = plural(others, "other trainer or countermeasure", "other trainers and countermeasures") if others else ""
+    if early or more:
+        found.append(f"Also tried: {' and '.join(part for part in (early, more) if part)}.")
+    return found
+
+
+def how_sure(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> list[str]:
+    """Intervals, the comparison with the clean arm, seeds and checks."""
+    failed = [one["name"] for one in checks_of(metrics) if one["state"] != "good"]
+    checks = len(metrics.get("checks") or [])
+    passed = f"Validity checks: all {checks} passed." if checks else "Validity checks: not recorded."
+    verdict = [f"Validity checks: {checks - len(failed)} of {checks} passed; not: {', '.join(failed)}." if failed else passed]
+    if state_of(metrics) == "invalid" or invalid(record):
+        return ["Nothing is claimed.", *verdict]
+    mine = record.get("protected") or {}
+    people = len(mine.get("per_identity") or {})
+    found = [
+        f"Named on {percent(mine.get('final'))} of their clean photos; 95% interval {interval(mine.get('ci95'))} over {people} people."
+    ]
+    for one in metrics.get("paired") or []:
+        if (one.get("arm"), one.get("against"), one.get("group")) == (arm, "clean", "protected") and is_number(one.get("p")):
+            points = f"{one['difference'] * 100:+.1f}".replace("-", "−")
+            alone = f"chance alone does so much in {one['p'] * 100:.2g}% of cases at most"
+            found.append(f"Person by person {points} points against no protection ({alone}).")
+    seeds = at(metrics, "provenance", "seeds") or []
+    spread = f"standard deviation {percent(mine['sd'])}" if is_number(mine.get("sd")) else "how much runs differ is not known"
+    found.append(f"{plural(len(seeds), 'seed', 'seeds')}: {spread}.")
+    return [*found, *verdict]
+
+
+def how_visible(record: dict[str, Any]) -> list[str]:
+    """The change in numbers and in a word."""
+    seen, whole = record.get("imperceptibility") or {}, record.get("photos") or {}
+    psnr: Any = seen.get("psnr_db")
+    ssim: Any = seen.get("ssim")
+    found = [f"No colour value changes by more than {level(seen.get('linf'))}."]
+    if is_number(psnr):
+        word = "hard to see" if (psnr or 0) >= EASY_TO_MISS else "visible on a close look"
+        found.append(f"On the face {word}: PSNR {number(psnr, 1, ' dB')}, SSIM {number(ssim, 3)}.")
+    if is_number(whole.get("psnr_db")):
+        on_photo = f"PSNR {number(whole['psnr_db'], 1, ' dB')}, SSIM {number(whole.get('ssim'), 3)}"
+        found.append(f"On the whole photo {on_photo}; outside the face nothing changes.")
+    return found
+
+
+def when_it_fails(metrics: dict[str, Any], record: dict[str, Any]) -> list[str]:
+    """What it lost to in this run, what no noise against training prevents, and what was not tried."""
+    found = []
+    state = state_of(metrics)
+    if state != "invalid":
+        names = ["the study’s own training"] if state == "fails" else []
+        names += [f"{one['title']} ({percent(one['accuracy'])})" for one in metrics.get("lost_to") or []]
+        found.append(f"Lost to: {', '.join(names)}." if names else "Lost to nothing that was tried here.")
+    for name, one in (record.get("identification") or {}).items():
+        if name != "own" and at(one, "rank1") is not None:
+            found.append(f"It hides nobody from a recogniser that exists already: {name} finds {percent(one['rank1'])} of searches.")
+    auc = at(record, "separability", "detection", "auc")
+    if is_number(auc):
+        found.append(f"A linear detector of the noise reaches an AUC of {number(auc, 2)}: 1 finds every protected photo, 0.5 is a guess.")
+    unknown = [one.title[0].lower() + one.title[1:] for one in limits_of(metrics) if not one.measured]
+    unknown = [title.replace("jPEG", "JPEG") for title in unknown]
+    if unknown:
+        found.append(f"Not tried here: {', '.join(unknown)}.")
+    return found
