@@ -29,7 +29,7 @@ def rows() -> list[Row]:
 
     if cores() < 2 or not hasattr(os, "sched_setaffinity"):
         raise Unavailable("needs two cores, and processes that can be pinned to them")
-    both = " Two processes joined by gloo, each with a core and half of each batch, against one process on one core."
+    both = " Two processes, each with a core and half of each batch, against one process on one core."
     return [
         Row(
             "train-2-processes",
@@ -96,7 +96,7 @@ def one_process(rank: int, size: int, folder: Path, rate: Callable[[Runtime], fl
     from pipeline.distributed import Ranks, joined
 
     runtime = replace(one_thread(), ranks=Ranks(rank, size, rank))
-    with joined(runtime.ranks, runtime.torch_device(), meet=(folder / "meet").as_uri()):
-        found = rate(runtime)
+    with joined(runtime.ranks, runtime.torch_device(), meet=(folder / "meet").as_uri()) as ranks:
+        found = rate(replace(runtime, ranks=ranks))
     if runtime.ranks.first:
         answers.put(found)

@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -217,8 +218,8 @@ def run_arm_stage(args: argparse.Namespace, runtime: Runtime) -> None:
         return run_arm_stage_here(args, runtime)
     from pipeline.distributed import joined
 
-    with joined(runtime.ranks, runtime.torch_device()):
-        return run_arm_stage_here(args, runtime)
+    with joined(runtime.ranks, runtime.torch_device()) as ranks:
+        return run_arm_stage_here(args, replace(runtime, ranks=ranks))
 
 
 def run_arm_stage_here(args: argparse.Namespace, runtime: Runtime) -> None:

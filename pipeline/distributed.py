@@ -7,14 +7,15 @@ Sums over photos (gradients, batch-norm statistics, noise directions, errors) ar
 noise and the metrics of one, within rounding. Rank 0 alone writes files and says progress. A rank that fails ends the others: `torchrun`
 stops them, and a sum that waits for it fails.
 
-gloo joins processes on CPUs, NCCL on GPUs (a GPU a rank). Nothing here imports torch before it is needed.
+NCCL joins processes on GPUs, each with a GPU of its own; gloo those on CPUs, and where they are on one machine their sums go through memory
+that they share. Nothing here imports torch before it is needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ from pipeline.errors import RequestError, StageError
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+    from pipeline.shared_memory import SharedMemory
 
 WAIT = timedelta(minutes=30)  # how long a rank waits for the others: a sum may come while one still reads its photos from a cold disk
 
@@ -63,6 +66,7 @@ class Ranks:
     rank: int = 0
     size: int = 1
     local: int = 0
+    memory: SharedMemory | None = field(default=None, compare=False, repr=False)  # `joined` says whether there is one
 
     @property
     def first(self) -> bool:
@@ -83,16 +87,21 @@ class Ranks:
 
     def sum_(self, tensor: Tensor) -> Tensor:
         """`tensor`, added up over the ranks in place: the same bits on every rank."""
-        if self.size > 1:
-            import torch.distributed as dist
+        if self.size == 1:
+            return tensor
+        if self.memory is not None:
+            return self.memory.sum_(tensor)
+        import torch.distributed as dist
 
-            dist.all_reduce(tensor)
+        dist.all_reduce(tensor)
         return tensor
 
     def gather(self, tensor: Tensor) -> Tensor:
         """`tensor` of every rank, stacked: (size, *shape); all ranks give the same shape and dtype."""
         if self.size == 1:
             return tensor[None]
+        if self.memory is not None:
+            return self.memory.gather(tensor)
         import torch.distributed as dist
 
         stacked = tensor.new_empty((self.size, *tensor.shape))
@@ -166,8 +175,10 @@ def launched(environment: Mapping[str, str]) -> Ranks:
 
 
 @contextmanager
-def joined(ranks: Ranks, device: torch.device, *, meet: str = "env://") -> Iterator[None]:
+def joined(ranks: Ranks, device: torch.device, *, meet: str = "env://", in_memory: bool = True) -> Iterator[Ranks]:
     """The processes of a run joined, for as long as the context lasts; nothing happens for a run of one process.
+
+    Yields the ranks as they are to be used: with the memory that processes on CPUs of one machine share, unless `in_memory` is False.
 
     Args:
         device: this rank's: decides between gloo and NCCL.
@@ -177,10 +188,12 @@ def joined(ranks: Ranks, device: torch.device, *, meet: str = "env://") -> Itera
         StageError: another rank ended, or did not come.
     """
     if ranks.size == 1:
-        yield
+        yield ranks
         return
     import torch
     import torch.distributed as dist
+
+    from pipeline.shared_memory import meet_in_memory
 
     lost = f"process {ranks.rank} of {ranks.size}: another one ended or does not answer; its own message says why"
     if device.type == "cuda":
@@ -191,7 +204,9 @@ def joined(ranks: Ranks, device: torch.device, *, meet: str = "env://") -> Itera
     except (dist.DistError, RuntimeError) as error:
         raise StageError(f"{lost} ({str(error).splitlines()[0]})") from error
     try:
-        yield
+        if in_memory and device.type == "cpu":
+            ranks = replace(ranks, memory=meet_in_memory(ranks.rank, ranks.size, ranks.values, wait=WAIT.total_seconds()))
+        yield ranks
     except dist.DistError as error:
         raise StageError(lost) from error
     except RuntimeError as error:
@@ -199,4 +214,6 @@ def joined(ranks: Ranks, device: torch.device, *, meet: str = "env://") -> Itera
             raise StageError(lost) from error
         raise
     finally:
+        if ranks.memory is not None:
+            ranks.memory.leave()
         dist.destroy_process_group()

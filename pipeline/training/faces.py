@@ -79,7 +79,10 @@ class ResidentFaces:
     def batch(self, index: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
         """Crops and labels at `index` on `device`, which is the set's own: as `FaceSet.batch`."""
         assert device.type == self.x_NHWC.device.type, f"the set is on {self.x_NHWC.device}, not on {device}"
-        index_B = torch.from_numpy(np.asarray(index, np.int64)).to(self.x_NHWC.device)
+        index_B = torch.from_numpy(np.asarray(index, np.int64))
+        if device.type == "cuda":  # from pageable memory the copy would wait for what the device is doing
+            index_B = index_B.pin_memory()
+        index_B = index_B.to(self.x_NHWC.device, non_blocking=True)
         return as_floats(self.x_NHWC[index_B]), self.label_N[index_B]
 
 

@@ -25,6 +25,9 @@ class Spread:
         self.part: Part | None = None
         self.weights: dict[tuple[Any, ...], Tensor] = {}
 
+    def __deepcopy__(self, copied: dict[int, Any]) -> Spread:
+        return self  # a copy of a model lies over the same ranks, in the same run
+
     def over(self, count: int) -> Part:
         """Say that the next forward pass takes this rank's part of `count` photos, and give that part."""
         self.part = self.ranks.part(count)

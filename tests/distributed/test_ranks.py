@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ def step_of_each_size(runtime: Runtime, folder: Path) -> list[list[Tensor]]:
         if count == 1:  # two alike, since batch norm of 512 single numbers needs more than one photo
             model.norm1.eval()
         x_BCHW.requires_grad_(True)
+        model = copy.deepcopy(model)  # as is done to fold its batch norms
         torch.manual_seed(3)  # dropout
         loss = nn.functional.cross_entropy(model(x_BCHW[part.here]), label_B[part.here]) * part.weight
         loss.backward()
@@ -101,10 +103,14 @@ def step_of_each_size(runtime: Runtime, folder: Path) -> list[list[Tensor]]:
 def test_batch_norm_dropout_and_gradients_are_those_of_one_process(cpu: Runtime, tmp_path: Path, pair: Pair) -> None:
     wanted = step_of_each_size(cpu, tmp_path)
     for found in pair["step_of_each_size"]:
-        for count, mine, others in zip(SIZES, found, wanted, strict=True):
-            assert len(mine) == len(others)
-            for one, other in zip(mine, others, strict=True):
-                torch.testing.assert_close(one, other, msg=lambda text, count=count: f"batch of {count}: {text}")
+        same_steps(found, wanted)
+
+
+def same_steps(found: list[list[Tensor]], wanted: list[list[Tensor]]) -> None:
+    for count, mine, others in zip(SIZES, found, wanted, strict=True):
+        assert len(mine) == len(others)
+        for one, other in zip(mine, others, strict=True):
+            torch.testing.assert_close(one, other, msg=lambda text, count=count: f"batch of {count}: {text}")
 
 
 def noise_search(runtime: Runtime, folder: Path, **values: Any) -> tuple[np.ndarray, list[dict[str, float]]]:
@@ -206,17 +212,56 @@ def test_killed_training_goes_on_to_the_same_end(pair: Pair) -> None:
         assert np.array_equal(labels, whole[2]) and np.array_equal(embeddings, whole[3])
 
 
-def one_fails(runtime: Runtime, folder: Path) -> None:
+def sums(runtime: Runtime, folder: Path) -> list[Tensor]:
+    """Sums and collections of tensors of many kinds, long ones too."""
+    ranks, given = runtime.ranks, torch.Generator().manual_seed(runtime.ranks.rank)
+    long = torch.rand(1_300_001, generator=given)
+    found = [ranks.sum_(long.clone()), ranks.sum_(long[:6].double().view(2, 3)), ranks.sum_(torch.tensor(ranks.rank + 1))]
+    return [*found, ranks.gather(torch.full((2, 3), ranks.rank)), ranks.gather(long[1:4].bfloat16()), ranks.sum_(torch.zeros(0))]
+
+
+def test_sums_are_right_and_the_same_everywhere(pair: Pair) -> None:
+    long = [torch.rand(1_300_001, generator=torch.Generator().manual_seed(rank)) for rank in (0, 1)]
+    together = [long[0] + long[1], (long[0][:6].double() + long[1][:6].double()).view(2, 3), torch.tensor(3)]
+    wanted = [*together, torch.tensor([[[0] * 3] * 2, [[1] * 3] * 2]), torch.stack([one[1:4].bfloat16() for one in long]), torch.zeros(0)]
+    for found in pair["sums"]:
+        assert len(found) == len(wanted)
+        assert all(one.dtype == other.dtype and torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
+
+
+def over_sockets(runtime: Runtime, folder: Path) -> None:
+    """A step without shared memory; then rank 1 fails while rank 0 waits for it."""
+    assert runtime.ranks.memory is None
+    torch.save(step_of_each_size(runtime, folder), folder / f"step{runtime.ranks.rank}")
     if runtime.ranks.rank == 1:
         raise ValueError("the disk of rank 1 is full")
     runtime.ranks.sum_(torch.zeros(3))
 
 
-def test_an_error_on_one_rank_ends_all(tmp_path: Path) -> None:
+def test_sockets_do_as_well_and_an_error_on_one_rank_ends_all(cpu: Runtime, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError) as raised:
-        run_ranks(one_fails, tmp_path)
+        run_ranks(over_sockets, tmp_path, in_memory=False)
     assert "the disk of rank 1 is full" in str(raised.value)
     assert "another one ended" in str(raised.value)
+    for rank in (0, 1):
+        same_steps(torch.load(tmp_path / f"step{rank}"), step_of_each_size(cpu, tmp_path))
+
+
+def left_alone(runtime: Runtime, folder: Path) -> str:
+    """Rank 1 goes; rank 0, which waits for it in shared memory, must not wait for ever."""
+    memory = runtime.ranks.memory
+    if memory is None:
+        return "went" if runtime.ranks.rank else "said"  # nothing to try: not on this machine
+    if runtime.ranks.rank == 1:
+        memory.leave()
+        return "went"
+    with pytest.raises(StageError, match="another process"):
+        runtime.ranks.sum_(torch.zeros(3))
+    return "said"
+
+
+def test_a_rank_that_is_left_alone_says_so(pair: Pair) -> None:
+    assert pair["left_alone"] == ["said", "went"]
 
 
 def disagree(runtime: Runtime, folder: Path) -> str:
@@ -230,7 +275,9 @@ def test_ranks_that_resume_from_different_states_say_so(pair: Pair) -> None:
     assert pair["disagree"] == ["said", "said"]
 
 
-JOBS = (step_of_each_size, noise_search, released_search, adversarial, training, mixed_training, resumed_training, disagree)
+JOBS = (
+    step_of_each_size, noise_search, released_search, adversarial, training, mixed_training, resumed_training, disagree, sums, left_alone
+)  # fmt: skip
 
 
 def every_job(runtime: Runtime, folder: Path) -> dict[str, Any]:
