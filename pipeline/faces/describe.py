@@ -52,7 +52,13 @@ def whiten(described: np.ndarray) -> np.ndarray:
     if len(described) < 20:
         return described
     centred = described.astype(np.float64) - described.mean(0)
-    basis, spread, _ = np.linalg.svd(centred, full_matrices=False)
-    variance = spread**2
-    found = basis * spread / np.sqrt(variance + RIDGE * variance.mean() + 1e-12)
+    # the principal components by the smaller Gram matrix: a singular value decomposition took longer than all detection in these photos
+    if len(centred) <= centred.shape[1]:
+        variance, basis = np.linalg.eigh(centred @ centred.T)
+        variance = np.maximum(variance, 0)
+        components = basis * np.sqrt(variance)
+    else:
+        variance, directions = np.linalg.eigh(centred.T @ centred)
+        components = centred @ directions
+    found = components / np.sqrt(variance + RIDGE * variance.mean() + 1e-12)
     return (found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)).astype(np.float32)

@@ -72,3 +72,14 @@ def test_whitening_tells_persons_apart() -> None:
     assert same > cosines.mean() + 0.2
     few = described[:5]
     assert whiten(few) is few
+
+
+def test_whitening_is_by_principal_components() -> None:
+    for count, size in ((30, 50), (60, 25)):
+        described = np.random.default_rng(0).normal(size=(count, size)).astype(np.float32)
+        basis, spread, _ = np.linalg.svd(described.astype(np.float64) - described.mean(0), full_matrices=False)
+        variance = spread**2
+        expected = basis * spread / np.sqrt(variance + 0.5 * variance.mean())
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+        found = whiten(described)
+        assert found.shape == (count, min(count, size)) and np.allclose(found @ found.T, expected @ expected.T, atol=1e-5)
