@@ -55,7 +55,8 @@ def make_adversarial(radius: float, *, steps: int = 3) -> Harden:
     """Adversarial photos inside the L∞ ball of `radius`/255: PGD from a random start, steps of 2.5 radius / `steps`.
 
     The inner maximisation of Madry et al., ICLR 2018, section 2.1, which Fu et al., ICLR 2022 (*Robust Unlearnable Examples*) train with;
-    they take 10 steps, three cost a third and with this step still reach the ball's edge from anywhere in it.
+    they take 10 steps, three cost a third and with this step still reach the ball's edge from anywhere in it. A single
+    step (Wong et al., ICLR 2020) finds photos less than half as hard on networks of these studies: `benchmarks/adversarial_steps.py`.
     """
     assert radius > 0 and steps > 0, (radius, steps)
     ball, step = radius / 255, 2.5 * radius / 255 / steps

@@ -35,7 +35,7 @@ CORE: tuple[str, ...] = ("grey", "jpeg-75", "jpeg-50", "jpeg-25", "blur-1.0", "o
 
 FULL: tuple[str, ...] = (
     "grey",
-    *(f"jpeg-{quality}" for quality in (95, 85, 75, 50, 25, 10)),
+    *(f"jpeg-{quality}" for quality in (95, 75, 50, 25, 10)),
     "blur-1.0",
     "blur-2.0",
     "resize-56",
