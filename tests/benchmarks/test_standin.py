@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.standin import CROP_BYTES, FEWEST, IDENTITIES, MOST, PHOTOS, photos_of_identities, plain_split, take, write_standin
-from benchmarks.webface import growth_of
 from pipeline.shards import crop_table
 
 
@@ -42,8 +41,3 @@ def test_holes_take_no_room(tmp_path: Path) -> None:
     split = plain_split(manifest)
     assert split["label"].nunique() == manifest["identity"].nunique()
     assert set(split["part"]) == {"train", "test"}
-
-
-def test_growth_is_the_exponent_of_size() -> None:
-    sizes = [{"crops": n, "stages": {"s": {"on_cpu": True, "cpu_seconds": 3e-6 * n**2, "seconds": 1}}} for n in (100, 1000, 10000)]
-    assert growth_of(sizes, "s") == 2

@@ -1,0 +1,38 @@
+"""The stages of the benchmark of cost against size, each run on a small stand-in; no time is asserted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.standin import plain_split, write_standin
+from benchmarks.webface import STAGES, draw, growth_of, training_work
+from pipeline.artifacts import read_table
+
+
+def test_growth_is_the_exponent_of_size(tmp_path: Path) -> None:
+    one = {"on_cpu": True, "seconds": 1, "above_mib": 3.0}
+    sizes = [{"crops": n, "stages": {"split": one | {"cpu_seconds": 3e-6 * n**2}}} for n in (100, 1000, 10000)]
+    assert growth_of(sizes, "split") == 2
+    draw({"device": "cpu", "sizes": sizes, "growth": {"split": 2.0}}, tmp_path / "webface.svg")
+    assert (tmp_path / "webface.svg").read_text(encoding="utf-8").count("<path") > 10
+
+
+def test_stages_without_a_network(tmp_path: Path) -> None:
+    manifest = write_standin(tmp_path / "aligned", 0.002)
+    for stage in ("split-full", "protect-full", "read"):
+        facts = STAGES[stage](tmp_path, "cpu")()
+        assert all(value > 0 for value in facts.values())
+    written = read_table(tmp_path / "run" / "full" / "random" / "protected" / "manifest.parquet", ["photo"])
+    assert 0 < len(written) <= len(manifest)
+
+
+@pytest.mark.slow
+def test_training_steps_over_holes(tmp_path: Path) -> None:
+    manifest = write_standin(tmp_path / "aligned", 0.001, holes=True)
+    split = plain_split(manifest)
+    facts = training_work(split, "clean", tmp_path / "aligned", tmp_path, "cpu", steps=1)
+    assert facts["photos"] == np.count_nonzero(split["part"] == "train")
+    assert 200 < facts["model_mib"] < 400
