@@ -38,7 +38,7 @@ REPORTS_ROOT ?= reports##      where reports are written
 PYTHON3 ?= python3
 PY := $(VENV)/bin/python
 PIPELINE := $(PY) -m pipeline
-TOGETHER = $(if $(filter 1,$(NPROC)),$(PIPELINE),$(PY) -m torch.distributed.run --standalone --nproc-per-node $(NPROC) -m pipeline)
+TOGETHER = $(if $(filter 1,$(NPROC)),$(PIPELINE),$(PY) -m torch.distributed.run --standalone --nproc-per-node $(NPROC) -m -- pipeline)
 INSTALLED := $(VENV)/installed.lock
 
 # Recipes read these from the environment, so that no quote or space in a path is read as shell.

@@ -1,6 +1,6 @@
 """One run in several processes, as `torchrun` starts them: who takes which photos, and how sums are joined.
 
-    torchrun --standalone --nproc-per-node 2 -m pipeline train …
+    torchrun --standalone --nproc-per-node 2 -m -- pipeline train …       # without the `--` torchrun takes --run for an option of its own
 
 Every process ("rank") draws the same random numbers and goes through the same global batches, each cut into contiguous parts, one a rank.
 Sums over photos (gradients, batch-norm statistics, noise directions, errors) are added up over the ranks, so that N processes give the
@@ -116,27 +116,36 @@ class Ranks:
         whole[self.share(count)] = own
         return self.sum_(whole)
 
-    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+    def sum_gradients(self, parameters: Iterable[nn.Parameter], buffer: Tensor | None = None) -> Tensor | None:
         """Add up `.grad` over the ranks: one sum for all of them, in a flat buffer that the gradients then lie in.
 
         Not overlapped with the backward pass as in torch's DistributedDataParallel: on a CPU there is no core left for that.
+
+        Args:
+            buffer: what the last call for these parameters gave, so that its memory is used again; their gradients of then are gone.
+
+        Returns:
+            The buffer; None in a run of one process.
         """
         if self.size == 1:
-            return
+            return None
         import torch
 
         having = [parameter for parameter in parameters if parameter.grad is not None]
         grads = [parameter.grad for parameter in having if parameter.grad is not None]
-        flat = torch.empty(sum(grad.numel() for grad in grads), dtype=grads[0].dtype, device=grads[0].device)
+        if buffer is None:
+            buffer = torch.empty(sum(grad.numel() for grad in grads), dtype=grads[0].dtype, device=grads[0].device)
         # Each view keeps its gradient's strides (channels_last ones too), so that copying is a straight run through memory.
         views, start = [], 0
         for grad in grads:
-            views.append(torch.as_strided(flat, grad.shape, grad.stride(), start))
+            views.append(torch.as_strided(buffer, grad.shape, grad.stride(), start))
             start += grad.numel()
+        assert start == buffer.numel(), "the buffer is of other parameters"
         torch._foreach_copy_(views, grads)  # type: ignore[attr-defined]
-        self.sum_(flat)
+        self.sum_(buffer)
         for parameter, view in zip(having, views, strict=True):
             parameter.grad = view
+        return buffer
 
     def values(self, value: Any) -> list[Any]:
         """`value` of every rank, small and picklable."""

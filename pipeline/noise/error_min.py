@@ -130,7 +130,7 @@ def train_surrogate(
     for _ in range(config.batches):
         batches.append(random.choice(len(faces), size=part.count, replace=False)[part.here])
         mirrors.append((random.random(part.count) < 0.5)[part.here] if config.flip else None)
-    total = torch.zeros((), device=device)
+    total, buffer = torch.zeros((), device=device), None
     for number, (x_BCHW, label_B) in enumerate(prefetched(faces, batches, device)):
         done = (within - 1) * config.batches + number + 1
         rate = config.lr * min(1.0, done / max(1, config.warmup_batches))
@@ -143,7 +143,7 @@ def train_surrogate(
         loss = F.cross_entropy(logits, label_B) * part.weight  # all ranks' add up to the mean over the global batch
         surrogate.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        ranks.sum_gradients(surrogate.model.parameters())
+        buffer = ranks.sum_gradients(surrogate.model.parameters(), buffer)
         step(surrogate.optimiser, lr=rate, clip=config.clip)
         total += loss.detach()
     return float(ranks.sum_(total)) / config.batches

@@ -138,6 +138,7 @@ def train_recogniser(
     optimiser = make_sgd(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
     # What a countermeasure draws for a batch, or mixes in it, concerns all its photos: each rank then takes its part only afterwards.
     whole = measure.augment is not None or measure.harden is not None
+    buffer: torch.Tensor | None = None
     history: list[dict[str, Any]] = []
     state = load_checkpoint(checkpoint, key, device)
     if state is not None:
@@ -177,7 +178,7 @@ def train_recogniser(
             loss = F.cross_entropy(logits, target_B) * part.weight  # all ranks' add up to the mean over the global batch
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            ranks.sum_gradients(model.parameters())
+            buffer = ranks.sum_gradients(model.parameters(), buffer)
             step(optimiser, lr=rate, clip=config.clip)
             loss_sum += loss.detach() * part.count
             wrong += (logits.detach().argmax(1) != label_B).sum() / part.copies

@@ -20,7 +20,7 @@ from pipeline.noise.table import load_noise
 from tests.conftest import toy_faces
 
 ROOT = Path(__file__).resolve().parents[2]
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pipeline")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "pipeline")
 ONE = (sys.executable, "-m", "pipeline")
 pytestmark = pytest.mark.slow
 
