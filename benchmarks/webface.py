@@ -1,6 +1,6 @@
 """What each stage costs as the data grow to WebFace's size: seconds and memory at several sizes of a generated stand-in.
 
-    python -m benchmarks.webface                                  # up to a tenth (49,135 crops), about 25 minutes on one core, 4 GB of disk
+    python -m benchmarks.webface                                  # up to a tenth (49,135 crops), about 5 minutes on a free core, 4 GB of disk
     python -m benchmarks.webface --share 1.0 --device cuda        # the whole (490,623 crops), 37 GB of disk
 
 Every stage runs in a process of its own, which says how long the stage's work took and how much memory the process held. What a network
