@@ -1,6 +1,6 @@
 """What each stage costs as the data grow to WebFace's size: seconds and memory at several sizes of a generated stand-in.
 
-    python -m benchmarks.webface                                  # up to a tenth (49,135 crops), about 25 minutes on one core, 4 GB of disk
+    python -m benchmarks.webface                                  # up to a tenth (49,135 crops), 5 minutes on a free core, 4 GB of disk
     python -m benchmarks.webface --share 1.0 --device cuda        # the whole (490,623 crops), 37 GB of disk
 
 Every stage runs in a process of its own, which says how long the stage's work took and how much memory the process held. What a network
@@ -388,11 +388,14 @@ def draw(result: dict[str, Any], path: Path) -> None:
     for factor in (1e-5, 1e-4, 1e-3, 1e-2):
         seconds.plot(crops, [factor * count for count in crops], color="0.8", linewidth=0.8, zorder=0)
     memory.axhline(LIMIT_MIB, color="0.6", linestyle="--", linewidth=0.8)
+    memory.annotate("2 GiB", (crops[0], LIMIT_MIB), xytext=(0, 3), textcoords="offset points", fontsize=8, color="0.4")
     of_what = " of the processor" if result["device"] == "cpu" else ""
     for axes, what in ((seconds, f"seconds{of_what}"), (memory, "peak memory above the process's start, MiB")):
         axes.set(xscale="log", yscale="log", xlabel="crops", title=what)
+        axes.set_xticks(crops, [f"{count:,}" for count in crops])
+        axes.minorticks_off()
         axes.grid(alpha=0.3)
-    seconds.legend(fontsize=8)
+    figure.legend(*seconds.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     figure.suptitle(f"Cost against size, stand-in of WebFace, {result['device']}", fontsize=11)
     figure.savefig(path, metadata={"Date": None})
 
