@@ -294,7 +294,8 @@ def test_ranks_that_resume_from_different_states_say_so(pair: Pair) -> None:
 
 
 JOBS = (
-    step_of_each_size, noise_search, released_search, adversarial, training, mixed_training, resumed_training, deep_search, disagree, sums, left_alone
+    step_of_each_size, noise_search, released_search, deep_search, adversarial, training, mixed_training, resumed_training,
+    disagree, sums, left_alone,
 )  # fmt: skip
 
 
