@@ -14,6 +14,8 @@ from pipeline.runtime import say
 
 def save_checkpoint(path: Path, key: str, state: dict[str, Any]) -> None:
     """Write `state` (tensors, numbers, strings, lists, dicts) under `key`, whole or not at all."""
+    for left_over in path.parent.glob(f".{path.name}.*.tmp"):  # of a run that was killed while it wrote
+        left_over.unlink(missing_ok=True)
     with whole_file(path) as temporary:
         torch.save({"key": key, "state": state}, temporary)
 

@@ -112,7 +112,7 @@ class BatchNormOverRanks(torch.autograd.Function):
         scale_C = weight_C * invstd_C
         slope_C = -scale_C * invstd_C * sum_2C[0]
         offset_C = -scale_C * sum_2C[1] - slope_C * mean_C
-        grad_x = torch.addcmul(offset_C.view(shape), x.float(), slope_C.view(shape)).addcmul_(grad.float(), scale_C.view(shape))
+        grad_x = torch.addcmul(offset_C.view(shape), x.to(scale_C), slope_C.view(shape)).addcmul_(grad.to(scale_C), scale_C.view(shape))
         return grad_x.to(x.dtype), grad_weight_C, grad_bias_C, None, None
 
 

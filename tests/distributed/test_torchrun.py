@@ -26,7 +26,10 @@ pytestmark = pytest.mark.slow
 
 
 def run_folder(folder: Path) -> Path:
-    """Aligned toy crops with their split, 4 protected people and 2 others, and snapshots of a small search and a small training."""
+    """Aligned toy crops with their split, 4 protected people and 2 others, and snapshots of a small search and a small training.
+
+    The search learns slowly: in float32 a network of this depth on so few photos is chaotic (in float64 it is compared at full speed).
+    """
     faces = toy_faces(identities=6, photos=6)
     write_array(folder / "aligned" / "crops-0.npy", np.asarray(faces.shards[0]))
     identity = [f"person {label}" for label in faces.label]
@@ -37,7 +40,7 @@ def run_folder(folder: Path) -> Path:
         {"photo": photo, "identity": identity, "label": faces.label, "role": role, "part": part, "shard": "crops-0.npy", "row": faces.row}
     )
     write_table(folder / "split.parquet", table)
-    snapshot(folder, "noise-error-min", NoiseConfig(arm="error-min", rounds=1, batches=2, batch=8, input_size=75, dropout=0.3))
+    snapshot(folder, "noise-error-min", NoiseConfig(arm="error-min", rounds=1, batches=2, batch=8, input_size=75, dropout=0.3, lr=1e-4))
     snapshot(folder, "train", TrainConfig(epochs=2, batch=8, lr=0.005, model="mobilefacenet", input_size=75))
     return folder
 
@@ -85,7 +88,7 @@ def test_a_killed_training_goes_on_in_two_processes(tmp_path: Path) -> None:
             break
     started.communicate(timeout=120)
     model = folder / "clean" / "model"
-    assert sorted(path.name for path in model.iterdir()) == ["checkpoint.pt"]
+    assert (model / "checkpoint.pt").exists() and not (model / "history.jsonl").exists()
     said = run(TORCHRUN, *words("train", folder, "clean"))
     resumed = [line for line in said.splitlines() if "epoch" in line and "loss" in line]
     assert len(resumed) < 6 and "epoch 1 of" not in said and "epoch 6 of" in said
