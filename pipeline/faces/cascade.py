@@ -21,6 +21,7 @@ from pipeline.faces.mtcnn_networks import ONET_SIDE, PNET_CELL, PNET_STRIDE, RNE
 if TYPE_CHECKING:
     import torch
 
+DEFAULT_LEAST = 20.0  # px: facenet-pytorch's smallest face
 FACTOR = 0.709  # from one level of the pyramid to the next
 THRESHOLDS = 0.6, 0.7, 0.7  # of the three networks
 LEVEL_OVERLAP, OVERLAP = 0.5, 0.7  # boxes that overlap more than this are one: within a level, and within a photo
@@ -155,8 +156,14 @@ class Cascade:
 
 
 def pyramid(size: tuple[int, int], least: float) -> list[float]:
-    """The scales at which a photo (height, width) is searched for faces of at least `least` px: none below P-Net's window."""
-    scale = PNET_CELL / least
+    """The scales at which a photo (height, width) is searched for faces of at least `least` px: none below P-Net's window.
+
+    They are those of facenet-pytorch's default, a smallest face of 20 px, without the ones that `least` makes needless: a pyramid of its
+    own would find the same faces a pixel away. Below 20 px it begins at `least`.
+    """
+    scale = PNET_CELL / min(least, DEFAULT_LEAST)
+    while scale * FACTOR * least >= PNET_CELL:
+        scale *= FACTOR
     shorter, scales = min(size) * scale, []
     while shorter >= PNET_CELL:
         scales.append(scale)

@@ -10,7 +10,7 @@ import torch
 
 from pipeline.faces.area import IntegralImages
 from pipeline.faces.cascade import Boxes, Cascade, pyramid, suppress, suppress_nested
-from pipeline.faces.mtcnn_networks import CropNet, PNet, max_pool
+from pipeline.faces.mtcnn_networks import PNET_CELL, CropNet, PNet, max_pool
 from pipeline.photos.decode import decode_photo
 from pipeline.photos.synthetic import encode_photo
 
@@ -59,7 +59,7 @@ def test_as_facenet_pytorch_has_it(cascade: Cascade, reference, least: float) ->
     photos += [photo(4)[:201, 7:], photo(5)[31:, :183], group(photo(6), photo(7)[::2, ::2], photo(8)), photo(9)[:, :62]]
     count = 0
     for one, (boxes, landmarks) in zip(photos, cascade.find(photos, [least] * len(photos)), strict=True):
-        expected_boxes, expected_landmarks = reference(one, least)
+        expected_boxes, expected_landmarks = reference(one, PNET_CELL / pyramid(one.shape[:2], least)[0])
         assert len(boxes) == len(landmarks) == len(expected_boxes)
         order, expected_order = np.lexsort(boxes.T[:1]), np.lexsort(expected_boxes.T[:1])
         assert np.abs(boxes[order, :4] - expected_boxes[expected_order, :4]).max(initial=0) < 0.5
@@ -154,6 +154,14 @@ def test_suppression_is_torchvisions() -> None:
     assert sorted(suppress(boxes, 0.5)) == sorted(expected.tolist())
     nested = Boxes(np.array([0, 0, 1]), np.array([[0, 0, 100, 100], [20, 20, 50, 50], [20, 20, 50, 50]], np.float32), np.array([1.0, 2, 3]))
     assert sorted(suppress_nested(nested, 0.7)) == [1, 2]
+
+
+def test_the_pyramid_is_facenet_pytorchs_without_what_is_needless() -> None:
+    for least in (20, 28, 40, 61.5, 64):
+        scales = pyramid((250, 300), least)
+        assert np.allclose(scales, pyramid((250, 300), 20)[-len(scales) :])
+        assert 12 / scales[0] <= least < 12 / scales[0] / 0.709  # the first window is no larger than the smallest face
+    assert 12 / pyramid((250, 300), 15)[0] == 15
 
 
 def test_the_pyramid_ends_at_the_window() -> None:
