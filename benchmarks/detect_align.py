@@ -41,6 +41,7 @@ class Photos:
     root: Path
     names: list[tuple[str, str]]
     text: str
+    made: tempfile.TemporaryDirectory[str] | None = None  # rendered photos go with it
 
 
 @cache
@@ -49,7 +50,8 @@ def some_photos(root: Path | None, count: int) -> Photos:
     if root is None:
         from pipeline.photos.synthetic import encode_photo
 
-        folder = Path(tempfile.mkdtemp(prefix="detect-align-"))
+        made = tempfile.TemporaryDirectory(prefix="detect-align-")
+        folder = Path(made.name)
         names = []
         for number in range(count):
             identity, photo = divmod(number, RENDERED)
@@ -57,7 +59,7 @@ def some_photos(root: Path | None, count: int) -> Photos:
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_bytes(encode_photo(seed=0, identity=identity, photo=photo))
             names.append((name, f"id{identity:04d}"))
-        return Photos(folder, names, f"{count} rendered photos of 250 px")
+        return Photos(folder, names, f"{count} rendered photos of 250 px", made)
     found = sorted(path for path in root.glob("*/*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not found:
         raise SystemExit(f"--photos {root}: expected is one folder an identity with photos in it")
