@@ -99,9 +99,9 @@ def test_pairs_scored_in_blocks_are_the_same(monkeypatch: pytest.MonkeyPatch) ->
     label = np.repeat(np.arange(9), 6)
     embedding = np.random.default_rng(0).normal(size=(54, 16)).astype(np.float32)
     embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
-    whole = verify(embedding, label, max_pairs=500, seed=0)
+    whole = verify(embedding, label, of="test photos", max_pairs=500, seed=0)
     monkeypatch.setattr(verification, "PAIRS", 7)
-    assert verify(embedding, label, max_pairs=500, seed=0) == whole
+    assert verify(embedding, label, of="test photos", max_pairs=500, seed=0) == whole
 
 
 def test_pairs_are_capped_and_seeded() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ def pair(classes: int = 5) -> tuple[Any, Any]:
 
 def test_same_names_and_initial_weights() -> None:
     plain, quick = pair()
+    assert Path(facenet_networks().__file__).parts[-3:] == ("facenet_pytorch", "models", "inception_resnet_v1.py")
     assert list(plain.state_dict()) and set(plain.state_dict()) == set(quick.state_dict())
     assert all(torch.equal(tensor, quick.state_dict()[name]) for name, tensor in plain.state_dict().items())
 
