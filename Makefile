@@ -83,14 +83,14 @@ PUBLISHED := $(firstword $(filter error-min error-min-released,$(ARMS)) $(NOISY)
 # Each stage's own code: an edit to training makes no noise anew.
 py = $(sort $(foreach d,$(1),$(wildcard pipeline/$(d)) $(wildcard pipeline/$(d)/*.py)))
 CODE_data := $(call py,photos photos/synthetic)
-CODE_align := $(call py,faces photos/decode.py)
+CODE_align := $(call py,faces photos/decode.py shards.py)
 CODE_split := pipeline/split.py pipeline/shards.py
 CODE_noise := $(filter-out pipeline/noise/protect.py pipeline/noise/describe.py,$(call py,noise models distributed.py shared_memory.py shards.py training/faces.py training/optimiser.py training/shared.py training/compiled.py))
 CODE_protect := $(call py,shards.py noise/protect.py noise/table.py faces/restore.py faces/geometry.py evaluation/imperceptibility.py)
 CODE_train := $(call py,distributed.py shared_memory.py shards.py training/checkpoint.py training/compiled.py training/faces.py training/loop.py training/optimiser.py training/shared.py training/stage.py models countermeasures)
 CODE_evaluate := $(call py,evaluation/stage.py evaluation/accuracy.py evaluation/verification.py evaluation/identification.py \
 	evaluation/lfw_protocol.py evaluation/separability.py evaluation/utility.py evaluation/lpips.py evaluation/tested.py models/arcface_onnx.py)
-CODE_report := $(call py,report evaluation/summary.py evaluation/checks.py evaluation/verdict.py evaluation/orderings.py evaluation/paired.py \
+CODE_report := $(call py,report shards.py evaluation/summary.py evaluation/checks.py evaluation/verdict.py evaluation/orderings.py evaluation/paired.py \
 	evaluation/trials.py) $(wildcard pipeline/report/templates/*)
 
 CONFIGS := $(D)/data.yaml $(D)/align.yaml $(R)/config/split.yaml $(R)/config/train.yaml $(R)/config/evaluate.yaml $(NOISY:%=$(R)/config/noise-%.yaml) $(if $(AGAINST),$(R)/config/surrogate.yaml)

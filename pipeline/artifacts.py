@@ -112,21 +112,6 @@ def write_array(path: Path, array: np.ndarray) -> None:
         np.save(stream, array)
 
 
-def open_crops(path: Path) -> np.ndarray:
-    """Memory-map a shard of crops: uint8, N×H×W×3, RGB. `StageError` if it is not one."""
-    import numpy as np
-
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise StageError(f"{path}: missing; run the stage that makes it") from None
-    except (ValueError, OSError) as error:
-        raise StageError(f"{path}: unreadable ({error}); delete it and run the same command again") from None
-    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
-        raise StageError(f"{path}: expected uint8 N×H×W×3, found {array.dtype} {array.shape}; delete it and run again")
-    return array
-
-
 def sha256_of(content: bytes) -> str:
     """Hex SHA-256 of `content`."""
     return hashlib.sha256(content).hexdigest()

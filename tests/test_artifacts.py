@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.artifacts import open_crops, read_json, read_table, whole_file, write_array, write_if_changed, write_json, write_table
+from pipeline.artifacts import read_json, read_table, whole_file, write_array, write_if_changed, write_json, write_table
 from pipeline.errors import StageError
+from pipeline.shards import open_shard
 
 
 def test_a_failure_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
@@ -55,7 +56,7 @@ def test_damaged_files_are_named(tmp_path: Path, damage: str) -> None:
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         else:
             path.write_bytes(b"\x93NUMPY something else")
-    for path, read in ((table, lambda: read_table(table, ["a"])), (array, lambda: open_crops(array)), (text, lambda: read_json(text))):
+    for path, read in ((table, lambda: read_table(table, ["a"])), (array, lambda: open_shard(array)), (text, lambda: read_json(text))):
         with pytest.raises(StageError, match=path.name):
             read()
 
@@ -66,4 +67,4 @@ def test_tables_and_crops_of_the_wrong_kind(tmp_path: Path) -> None:
         read_table(tmp_path / "t.parquet", ["a", "b"])
     write_array(tmp_path / "c.npy", np.zeros((4, 8, 8, 3), np.float32))
     with pytest.raises(StageError, match="expected uint8"):
-        open_crops(tmp_path / "c.npy")
+        open_shard(tmp_path / "c.npy")

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts import open_crops, read_table, write_bytes, write_table
+from pipeline.artifacts import read_table, write_bytes, write_table
 from pipeline.config import AlignConfig
 from pipeline.errors import RequestError, StageError
 from pipeline.faces.align import ALIGNED, CHUNK_COLUMNS, align_chunk, checksum, chunk_table
 from pipeline.photos.pool import spread
 from pipeline.runtime import Runtime, progress, say
+from pipeline.shards import open_shard
 
 VERSION = 2  # raise it when the code in `pipeline/faces` gives other crops
 CHUNK_PHOTOS = 200
@@ -126,7 +127,7 @@ def read_chunk(aligned: Path, key: str, photos: int) -> Any | None:
     """The table of a chunk that is there, whole and matches its crops; None otherwise, and then it is aligned anew."""
     try:
         table = read_table(aligned / f"crops-{key}.parquet", CHUNK_COLUMNS)
-        crops = open_crops(aligned / f"crops-{key}.npy")
+        crops = open_shard(aligned / f"crops-{key}.npy")[:]
     except StageError:
         return None
     kept = table[table["reason"] == ALIGNED]

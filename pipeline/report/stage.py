@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.artifacts import open_crops, read_json, read_table, write_json, write_text
+from pipeline.artifacts import read_json, read_table, write_json, write_text
 from pipeline.config import EvaluateConfig, load
 from pipeline.errors import StageError
 from pipeline.evaluation.seeds import join_seeds
@@ -15,6 +15,7 @@ from pipeline.evaluation.summary import summarise_run
 from pipeline.report.render import Panel, render_report
 from pipeline.report.table import metrics_frame
 from pipeline.runtime import Runtime
+from pipeline.shards import open_shard
 
 PEOPLE_SHOWN = 4
 
@@ -54,8 +55,8 @@ def choose_panels(arms: list[str], data: Path, run: Path) -> list[Panel]:
         for index in range(len(shown)):
             row = {name: shown[name].iloc[index] for name in shown.columns}
             place = clean.loc[row["photo"]]
-            original = open_crops(data / "aligned" / str(place["shard"]))[int(place["row"])].copy()
-            protected = open_crops(folder / row["shard"])[int(row["row"])].copy()
+            original = open_shard(data / "aligned" / str(place["shard"]))[int(place["row"])]
+            protected = open_shard(folder / row["shard"])[int(row["row"])]
             panels.append(Panel(row["identity"], row["photo"], arm, original, protected, "crop"))
             if index == 0 and "file" in row:
                 before, after = photo_pair(data / "photos" / row["photo"], folder / "photos" / row["file"])

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipeline.artifacts import open_crops, write_table
+from pipeline.artifacts import write_table
 from pipeline.config import AlignConfig
 from pipeline.errors import RequestError, StageError
 from pipeline.faces import stage
@@ -19,6 +19,7 @@ from pipeline.faces.stage import MANIFEST_COLUMNS, REJECT_COLUMNS, TWO_IDENTITIE
 from pipeline.photos.decode import decode_photo
 from pipeline.photos.synthetic import encode_photo, identity_name
 from pipeline.runtime import Runtime
+from pipeline.shards import open_shard
 
 CONFIG = AlignConfig(min_face=60)
 
@@ -69,7 +70,7 @@ def results(data: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def crop_of(data: Path, row: Any) -> np.ndarray:
-    return np.asarray(open_crops(data / "aligned" / row["shard"])[row["row"]])
+    return np.asarray(open_shard(data / "aligned" / row["shard"])[row["row"]])
 
 
 def test_a_messy_folder(tmp_path: Path, runtime: Runtime, capsys: pytest.CaptureFixture[str]) -> None:

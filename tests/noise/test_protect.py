@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.artifacts import open_crops, write_array, write_table
+from pipeline.artifacts import write_array, write_table
 from pipeline.evaluation.imperceptibility import change_of, summarise
 from pipeline.noise import protect as module
 from pipeline.noise.protect import protect
 from pipeline.noise.random import random_noise
 from pipeline.noise.table import NoiseTable, add_noise, load_rows, save_noise
 from pipeline.runtime import Runtime
+from pipeline.shards import open_shard
 
 PHOTOS, IDENTITIES = 23, 4
 
@@ -55,7 +56,7 @@ def test_shards(
     names = sorted(path.name for path in output.iterdir() if "crops" in path.name)
     assert names == [f"crops-{number:05d}.npy" for number in range(files)]
     wanted = add_noise(crops, delta)
-    assert np.array_equal(np.concatenate([open_crops(output / name) for name in names]), wanted)
+    assert np.array_equal(np.concatenate([open_shard(output / name)[:] for name in names]), wanted)
     manifest = pd.read_parquet(output / "manifest.parquet")
     assert [(name, int(row)) for name, row in zip(manifest["shard"], manifest["row"], strict=True)] == [
         (f"crops-{i // shard:05d}.npy", i % shard) for i in range(PHOTOS)
