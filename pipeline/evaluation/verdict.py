@@ -47,7 +47,7 @@ def verdict(
         return nothing | {"verdict": "No claim: no error-minimizing arm was run; add error-min to ARMS."}
     arm, clean = arms[headline], arms["clean"]
     mine, before = arm["protected"], clean["protected"]
-    held, lost = lost_to(headline, trials, config)
+    held, lost = held_and_lost(headline, trials, config)
     ends_low, stays_low = mine["final"] <= config.protected_at_most, mine["peak"] <= config.peak_at_most
     moved = 0.0 if arm["others"] is None else clean["others"]["final"] - arm["others"]["final"]
     auc, auc_before = (auc_of_others(one) if arm["others"] is not None else auc_of_everyone(one) for one in (arm, clean))
@@ -81,7 +81,7 @@ def verdict(
     return {"verdict": sentences, "verdict_state": "holds" if holds else "fails", "lost_to": lost, "held_against": held}
 
 
-def lost_to(headline: str, trials: dict[str, Any], config: EvaluateConfig) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def held_and_lost(headline: str, trials: dict[str, Any], config: EvaluateConfig) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The trials that the arm `headline` held against and those it lost to, by the verdict's own limits, the worst first.
 
     A trainer may stop at any epoch, so a trial is lost where its last epoch or its best one is above its limit. Where the clean arm itself
