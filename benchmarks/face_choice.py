@@ -90,7 +90,7 @@ def main() -> None:
     arguments.add_argument("--photos", type=Path, required=True)
     arguments.add_argument("--pack", type=Path, required=True)
     arguments.add_argument("--detector", choices=("mtcnn", "scrfd"), default="mtcnn")
-    arguments.add_argument("--min-face", type=int, default=40)
+    arguments.add_argument("--min-face", type=int, default=AlignConfig().min_face)
     arguments.add_argument("--limit", type=int, default=0, help="chunks at most; 0: all")
     options = arguments.parse_args()
     cv2.setNumThreads(1)

@@ -1,9 +1,9 @@
 """MTCNN's cascade (Zhang et al., 2016): P-Net over a pyramid, then R-Net and O-Net on the crops that are left.
 
 It finds what facenet-pytorch's `detect_face` finds, with its thresholds, its pyramid and its rounding to whole pixels, at a fraction of
-the cost: see `pipeline/faces/area.py` and `mtcnn_networks.py`. One difference is meant: a box that misses the photo altogether is dropped,
-where facenet-pytorch then fails or takes one box's crop for another's. Boxes and their suppression are numpy's and OpenCV's, on the CPU;
-pixels and networks are on the device.
+the cost: see `pipeline/faces/area.py` and `mtcnn_networks.py`. Two differences are meant. A box that misses the photo altogether is
+dropped, where facenet-pytorch then fails or takes one box's crop for another's. And boxes of one face are told apart less finely, see
+`OVERLAPS`. Boxes and their suppression are numpy's and OpenCV's, on the CPU; pixels and networks are on the device.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 DEFAULT_LEAST = 20.0  # px: facenet-pytorch's smallest face
 FACTOR = 0.709  # from one level of the pyramid to the next
 THRESHOLDS = 0.6, 0.7, 0.7  # of the three networks
-LEVEL_OVERLAP, OVERLAP = 0.5, 0.7  # boxes that overlap more than this are one: within a level, and within a photo
+LEVEL_OVERLAP = 0.5  # boxes of one level that overlap more than this are one
+# The same for the boxes of a photo, after each of the networks. facenet-pytorch's 0.7 lets nine boxes a face through to O-Net, with ours
+# it is five, and P-Net's are a quarter fewer: the same faces (tests, `benchmarks/detect_align.py`), landmarks 0.7 px apart in the median.
+OVERLAPS, FACENET_OVERLAPS = (0.5, 0.6, 0.7), (0.7, 0.7, 0.7)
 # Batches that stay near a core's caches; a GPU wants all at once.
 LEVEL_PIXELS = {"cpu": 50_000, "cuda": 16_000_000}
 RNET_CROPS, ONET_CROPS = {"cpu": 64, "cuda": 8192}, {"cpu": 16, "cuda": 4096}
@@ -49,11 +52,15 @@ class Boxes:
 class Cascade:
     """The three networks on one device."""
 
-    def __init__(self, *, device: torch.device) -> None:
-        """Loads the weights; raises StageError where facenet-pytorch is not installed."""
+    def __init__(self, *, device: torch.device, overlaps: tuple[float, float, float] = OVERLAPS) -> None:
+        """Loads the weights; raises StageError where facenet-pytorch is not installed.
+
+        `overlaps`: after P-Net, R-Net and O-Net, boxes of a photo that overlap more than this are one (O-Net's: share of the smaller).
+        """
         self.pnet = PNet(device=device)
         self.rnet, self.onet = CropNet("rnet", device=device), CropNet("onet", device=device)
         self.device = device
+        self.overlaps = overlaps
 
     def find(self, photos: list[np.ndarray], least: list[float]) -> list[tuple[np.ndarray, np.ndarray]]:
         """The faces in each photo.
@@ -115,7 +122,7 @@ class Cascade:
             np.concatenate([one.place for one, _ in kept]),
             np.concatenate([one.odds for one, _ in kept]),
         )
-        chosen = suppress(boxes, OVERLAP)
+        chosen = suppress(boxes, self.overlaps[0])
         boxes, shifts = boxes.where(chosen), np.concatenate([some for _, some in kept])[chosen]
         sides = np.tile(boxes.place[:, 2:] - boxes.place[:, :2], 2)
         return Boxes(boxes.photo, square(boxes.place + shifts * sides), boxes.odds)
@@ -123,7 +130,7 @@ class Cascade:
     def refine(self, images: IntegralImages, boxes: Boxes) -> Boxes:
         """R-Net's boxes, squared."""
         boxes, outputs = self.look_closer(self.rnet, images, boxes, RNET_SIDE, RNET_CROPS[self.device.type], THRESHOLDS[1])
-        chosen = suppress(boxes, OVERLAP)
+        chosen = suppress(boxes, self.overlaps[1])
         boxes, outputs = boxes.where(chosen), outputs[chosen]
         return Boxes(boxes.photo, square(moved(boxes.place, outputs[:, 1:5])), boxes.odds)
 
@@ -133,7 +140,7 @@ class Cascade:
         sides = boxes.place[:, None, 2:] - boxes.place[:, None, :2] + 1
         landmarks = outputs[:, 5:].reshape(-1, 2, 5).transpose(0, 2, 1) * sides + boxes.place[:, None, :2] - 1
         boxes = Boxes(boxes.photo, moved(boxes.place, outputs[:, 1:5]), boxes.odds)
-        chosen = suppress_nested(boxes, OVERLAP)
+        chosen = suppress_nested(boxes, self.overlaps[2])
         return boxes.where(chosen), landmarks[chosen]
 
     def look_closer(

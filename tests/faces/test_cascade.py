@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.faces.area import IntegralImages
-from pipeline.faces.cascade import Boxes, Cascade, pyramid, suppress, suppress_nested
+from pipeline.faces.cascade import FACENET_OVERLAPS, Boxes, Cascade, pyramid, suppress, suppress_nested
 from pipeline.faces.mtcnn_networks import PNET_CELL, CropNet, PNet, max_pool
 from pipeline.photos.decode import decode_photo
 from pipeline.photos.synthetic import encode_photo
@@ -53,11 +53,15 @@ def group(*photos: np.ndarray) -> np.ndarray:
     return canvas
 
 
-@pytest.mark.parametrize("least", [20, 40, 61.5])
-def test_as_facenet_pytorch_has_it(cascade: Cascade, reference, least: float) -> None:
+def photos_of_all_kinds() -> list[np.ndarray]:
     photos = [photo(identity) for identity in range(4)]
-    photos += [photo(4)[:201, 7:], photo(5)[31:, :183], group(photo(6), photo(7)[::2, ::2], photo(8)), photo(9)[:, :62]]
-    count = 0
+    return [*photos, photo(4)[:201, 7:], photo(5)[31:, :183], group(photo(6), photo(7)[::2, ::2], photo(8)), photo(9)[:, :62]]
+
+
+@pytest.mark.parametrize("least", [20, 40, 61.5])
+def test_as_facenet_pytorch_has_it(reference, least: float) -> None:
+    photos = photos_of_all_kinds()
+    cascade, count = Cascade(device=CPU, overlaps=FACENET_OVERLAPS), 0
     for one, (boxes, landmarks) in zip(photos, cascade.find(photos, [least] * len(photos)), strict=True):
         expected_boxes, expected_landmarks = reference(one, PNET_CELL / pyramid(one.shape[:2], least)[0])
         assert len(boxes) == len(landmarks) == len(expected_boxes)
@@ -67,6 +71,20 @@ def test_as_facenet_pytorch_has_it(cascade: Cascade, reference, least: float) ->
         assert np.abs(landmarks[order] - expected_landmarks[expected_order]).max(initial=0) < 0.5
         count += len(boxes)
     assert count >= len(photos) - 1
+
+
+def test_fewer_boxes_find_the_same_faces(cascade: Cascade, reference) -> None:
+    """With our own overlaps: as many faces, each a few pixels from facenet-pytorch's, and the landmarks with it."""
+    photos, apart = photos_of_all_kinds(), []
+    for one, (boxes, landmarks) in zip(photos, cascade.find(photos, [20.0] * len(photos)), strict=True):
+        expected_boxes, expected_landmarks = reference(one, 20.0)
+        assert len(boxes) == len(expected_boxes)
+        order, expected_order = np.lexsort(boxes.T[:1]), np.lexsort(expected_boxes.T[:1])
+        sides = (expected_boxes[expected_order, 2:4] - expected_boxes[expected_order, :2]).max(1)
+        distances = np.linalg.norm(landmarks[order] - expected_landmarks[expected_order], axis=2).mean(1)
+        assert (distances < 0.05 * sides).all()
+        apart += distances.tolist()
+    assert np.median(apart) <= 2
 
 
 def test_no_face_no_photo_no_room(cascade: Cascade) -> None:
