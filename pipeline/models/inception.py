@@ -97,14 +97,15 @@ class QuickConv(nn.Module):
 def together(heads: Sequence[Any], x_BCHW: Tensor) -> tuple[Tensor, ...]:
     """What each of `heads`, 1×1 convolutions with batch norm and ReLU, gives for the same input."""
     norms = [head.bn for head in heads]
-    if any(type(norm) is not nn.BatchNorm2d for norm in norms):  # statistics over several processes
-        return tuple(head(x_BCHW) for head in heads)
     y_BCHW = pointwise(x_BCHW, torch.cat([head.conv.weight for head in heads]))
     first = norms[0]
     mean, variance = (torch.cat([getattr(norm, name) for norm in norms]) for name in ("running_mean", "running_var"))
     gamma, beta = torch.cat([norm.weight for norm in norms]), torch.cat([norm.bias for norm in norms])
     assert first.momentum is not None
-    y_BCHW = F.batch_norm(y_BCHW, mean, variance, gamma, beta, first.training, first.momentum, first.eps)
+    if type(first) is nn.BatchNorm2d:
+        y_BCHW = F.batch_norm(y_BCHW, mean, variance, gamma, beta, first.training, first.momentum, first.eps)
+    else:  # statistics over several processes
+        y_BCHW = first.normalise(y_BCHW, mean, variance, gamma, beta)
     sizes = [norm.num_features for norm in norms]
     if first.training:
         with torch.no_grad():

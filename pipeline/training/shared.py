@@ -64,20 +64,23 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
+        assert self.num_batches_tracked is not None and self.running_mean is not None and self.running_var is not None
+        self.num_batches_tracked.add_(1)
+        return self.normalise(input, self.running_mean, self.running_var, self.weight, self.bias)
+
+    def normalise(self, x: Tensor, mean_C: Tensor, variance_C: Tensor, weight_C: Tensor, bias_C: Tensor) -> Tensor:
+        """Batch norm of `x` (B, C, …) with this layer's mode, but these parameters; in training mode the running statistics, `mean_C` and
+        `variance_C`, move in place. So a few layers with one input can be one: see `together` in `models/inception.py`."""
+        if not self.training:
+            return F.batch_norm(x, mean_C, variance_C, weight_C, bias_C, training=False, eps=self.eps)
         part = self.spread.part
-        assert part is not None and len(input) == part.stop - part.start, "say how the batch is spread before the forward pass"
-        assert (
-            self.momentum is not None
-            and self.num_batches_tracked is not None
-            and self.running_mean is not None
-            and self.running_var is not None
-        )
-        output, mean_C, var_C = BatchNormOverRanks.apply(input, self.weight, self.bias, self.eps, self.spread)  # type: ignore[misc]
+        assert part is not None and len(x) == part.stop - part.start, "say how the batch is spread before the forward pass"
+        assert self.momentum is not None
+        output, batch_mean_C, batch_variance_C = BatchNormOverRanks.apply(x, weight_C, bias_C, self.eps, self.spread)  # type: ignore[misc]
         with torch.no_grad():
-            values = part.count * input[0, 0].numel()
-            self.num_batches_tracked.add_(1)
-            self.running_mean.lerp_(mean_C, self.momentum)
-            self.running_var.lerp_(var_C * (values / (values - 1)), self.momentum)
+            values = part.count * x[0, 0].numel()
+            mean_C.lerp_(batch_mean_C, self.momentum)
+            variance_C.lerp_(batch_variance_C * (values / (values - 1)), self.momentum)
         return output
 
 
@@ -102,18 +105,17 @@ class BatchNormOverRanks(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         grad, (x, weight_C, mean_C, var_C) = gradients[0], ctx.saved_tensors
         invstd_C = torch.rsqrt(var_C + ctx.eps)
-        # Over this rank's photos: Σ grad · x̂ and Σ grad, the gradients of weight and bias, which are summed with all the others later.
-        _, grad_weight_C, grad_bias_C = torch.ops.aten.native_batch_norm_backward(
-            grad, x, weight_C, None, None, mean_C, invstd_C, True, ctx.eps, [False, True, True]
+        # weight · invstd · (grad − mean grad − x̂ · mean(grad · x̂)), its means over this rank's photos, and their sums: the gradients of
+        # weight and bias, which are added up with all the others later.
+        grad_x, grad_weight_C, grad_bias_C = torch.ops.aten.native_batch_norm_backward(
+            grad, x, weight_C, None, None, mean_C, invstd_C, True, ctx.eps, [True, True, True]
         )
-        sum_2C = ctx.ranks.sum_(torch.stack((grad_weight_C, grad_bias_C))) / ctx.values
-        # weight · invstd · (grad − mean grad − x̂ · mean(grad · x̂)), as scale · grad + slope · x + offset with numbers a channel.
-        shape = (1, -1) + (1,) * (x.ndim - 2)
-        scale_C = weight_C * invstd_C
-        slope_C = -scale_C * invstd_C * sum_2C[0]
-        offset_C = -scale_C * sum_2C[1] - slope_C * mean_C
-        grad_x = torch.addcmul(offset_C.view(shape), x.to(scale_C), slope_C.view(shape)).addcmul_(grad.to(scale_C), scale_C.view(shape))
-        return grad_x.to(x.dtype), grad_weight_C, grad_bias_C, None, None
+        own_2C = torch.stack((grad_weight_C, grad_bias_C))
+        mine_2C = own_2C / (x.numel() // len(weight_C))
+        # The means over all ranks' photos in their place: another batch norm of x, by what the means differ.
+        apart_2C = (mine_2C - ctx.ranks.sum_(own_2C) / ctx.values) * (weight_C * invstd_C)
+        grad_x += F.batch_norm(x, mean_C, var_C, apart_2C[0], apart_2C[1], training=False, eps=ctx.eps)
+        return grad_x, grad_weight_C, grad_bias_C, None, None
 
 
 class SharedDropout(nn.Module):
