@@ -161,6 +161,16 @@ def test_the_notebook_of_one_identity_walks_through_the_run(project: Project) ->
         assert int(right[1]) / int(right[2]) == pytest.approx(arms[arm]["protected"]["per_identity"][person[1]], abs=1e-4)
 
 
+def test_networks_are_asked_whether_they_name_people_by_their_noise(project: Project) -> None:
+    from benchmarks.named_by_noise import named
+
+    shares = {arm: rest for arm, *rest in named(project.folder / "data" / "synthetic-smoke", project.run)}
+    assert set(shares) == {"clean", "error-min", "random"}
+    own, without, anybody = shares["clean"]
+    assert own == without <= anybody <= 1  # without noise there is nothing to leave out
+    assert all(0 <= share <= 1 for three in shares.values() for share in three)
+
+
 def test_what_is_published_keeps_epsilon_and_the_rest_of_the_photo(project: Project) -> None:
     from pipeline.photos.decode import decode_photo
 

@@ -88,6 +88,11 @@ def orderings_table(metrics: dict[str, Any]) -> Table | None:
         "Gu et al. (2017). “Protects”: at most half of the clean accuracy is left. “Protects little”, “does not protect”: at least four "
         "fifths. “Far above”: by 20 points. “Does not fall”: by 0.02 at most; “falls towards a guess”: at least half way."
     )
+    if any(arm.get("others") for arm in metrics["arms"].values()):
+        note += (
+            " On CIFAR-10 every class carried the noise. Here other people’s photos are clean: a network that knows a person by the noise "
+            "takes that person’s clean photos for somebody else’s, and kinds of noise can protect that did not there."
+        )
     return Table("orderings", "Does what was published hold here?", ["Finding", "Published", "Here", "Holds"], rows, note)
 
 

@@ -237,6 +237,14 @@ def test_limits_follow_what_was_measured(page: str, tmp_path: Path):
     assert "Measured in this run: jpeg-75" in words and "12.3%" in words
 
 
+def test_published_orderings_say_where_the_settings_differ(page: str, tmp_path: Path):
+    assert "On CIFAR-10 every class carried the noise" in words_of(page)
+    metrics = sample_metrics()
+    for arm in metrics["arms"].values():
+        arm["others"] = None  # the full setting
+    assert "every class carried the noise" not in words_of(page_of(metrics, [], tmp_path))
+
+
 def test_noise_is_amplified_around_grey():
     original = np.array([[[100, 100, 100], [0, 0, 255]]], np.uint8)
     protected = np.array([[[100, 105, 84], [12, 13, 239]]], np.uint8)
