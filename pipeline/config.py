@@ -48,6 +48,9 @@ class AlignConfig(StageConfig):
     detector_pack: str | None = Field(default=None, description="scrfd: absolute path of a local insightface pack")
     min_face: int = Field(default=30, ge=20, description="smallest face looked for and accepted, px of the photo")
     min_score: float | None = Field(default=None, ge=0, le=1, description="detections below this are not faces; none: 0.9 mtcnn, 0.5 scrfd")
+    face: Literal["identity", "centre"] = Field(
+        default="identity", description="in a group photo, the face most like the identity's other photos, or the one nearest the centre"
+    )
     crop_size: Literal[112] = 112
     max_side: int = Field(default=8192, ge=256, description="photos with a longer side are rejected")
     already_aligned: bool = Field(default=False, description="photos are 112×112 aligned crops (CASIA-WebFace's .rec): no detection")

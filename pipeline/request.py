@@ -156,6 +156,8 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
         data_values |= {"photos": source, "fingerprint": fingerprint(dataset, Path(source))}
     rendered = sections["align_synthetic"] if synthetic else {}
     align_values = {"detector": request.detector, "detector_pack": pack, "already_aligned": is_recordio(dataset, source)}
+    if dataset == "lfw":  # each of its photos is cut about the person it is named after, and many of its people have only one
+        align_values["face"] = "centre"
     split_values = {"setting": setting, "identities": identities, "seed": seed}
     refine = profile.get("train_from_weights") or {} if downstream else {}
     refine_noise = profile.get("noise_from_weights") or {} if surrogate else {}

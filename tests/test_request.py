@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pipeline.__main__ import main
-from pipeline.config import DataConfig, NoiseConfig, SplitConfig, TrainConfig, load, load_profile
+from pipeline.config import AlignConfig, DataConfig, NoiseConfig, SplitConfig, TrainConfig, load, load_profile
 from pipeline.errors import RequestError
 from pipeline.noise.arms import ARMS
 from pipeline.request import Request, write_snapshots
@@ -109,6 +109,17 @@ def test_weights_change_the_recipe_and_are_named_by_content(tmp_path: Path) -> N
     weights.write_bytes(b"two")
     changed = ask(tmp_path, profile="laptop", recogniser_weights=str(weights), surrogate_weights=str(weights))
     assert {path.name for path in changed} == {"train.yaml", "noise-error-min.yaml"}
+
+
+def test_lfw_is_aligned_by_its_own_rule(tmp_path: Path) -> None:
+    for name in ("Ada", "Bo"):
+        (tmp_path / "lfw" / name).mkdir(parents=True)
+        for number in (1, 2):
+            (tmp_path / "lfw" / name / f"{name}_{number:04d}.jpg").write_bytes(b"a photo")
+    (tmp_path / "lfw" / "pairs.txt").write_text("1\nAda 1 2\nAda 1 Bo 1\n")
+    for dataset, face in (("lfw", "centre"), ("folder", "identity")):
+        ask(tmp_path / dataset, dataset=dataset, photos=str(tmp_path / "lfw"), identities="1")
+        assert load(AlignConfig, tmp_path / dataset / "data" / "align.yaml").face == face
 
 
 def load_after(folder: Path, **changes: str) -> TrainConfig:

@@ -139,7 +139,8 @@ def existing_recognisers(config: EvaluateConfig, train_config: TrainConfig, runt
         ).to(runtime.torch_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
         found["pretrained"] = embedder_of(pretrained, runtime)
     if config.reference is not None:
-        found[Path(config.reference).stem] = ArcFaceOnnx(Path(config.reference), workers=runtime.workers)
+        # As many threads as torch has: arms are evaluated side by side, and onnxruntime's threads wait by spinning.
+        found[Path(config.reference).stem] = ArcFaceOnnx(Path(config.reference), workers=torch.get_num_threads())
     return found
 
 

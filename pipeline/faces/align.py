@@ -94,7 +94,9 @@ def align_chunk(chunk: list[tuple[str, str]], photos: Path, config: AlignConfig,
         What became of each photo, in the order given, and the crops of those with no reason against them: uint8 N×112×112×3, RGB.
     """
     rows = look(chunk, photos, config, device=device)
-    if not config.already_aligned:
+    if config.face == "centre":
+        take_central_faces(rows)
+    elif not config.already_aligned:
         take_faces(rows, detector_of(config, device))
     kept = [row.crop for row in rows if row.reason == ALIGNED and row.crop is not None]
     assert len(kept) == sum(row.reason == ALIGNED for row in rows)
@@ -222,6 +224,14 @@ def take_faces(rows: list[PhotoFaces], detector: Detector) -> None:
                 row.reason = choice
             else:
                 take(row, row.candidates[choice])
+
+
+def take_central_faces(rows: list[PhotoFaces]) -> None:
+    """Take the face nearest each photo's centre: LFW's rule (Huang et al. 2007, section 4) for whom a photo is named after."""
+    for row in rows:
+        if row.candidates:
+            centre = np.array([row.width, row.height]) / 2
+            take(row, min(row.candidates, key=lambda face: float(np.linalg.norm(np.reshape(face.box, (2, 2)).mean(0) - centre))))
 
 
 def take(row: PhotoFaces, face: Candidate) -> None:

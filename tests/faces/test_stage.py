@@ -236,6 +236,19 @@ def test_whole_identities_stay_together() -> None:
     assert [len(chunk) for chunk in large] == [500]
 
 
+def test_the_central_face_is_taken_where_that_is_the_rule(tmp_path: Path, runtime: Runtime) -> None:
+    """LFW's: the face nearest the centre, though others are larger and the identity has no other photo to compare with."""
+    group = np.full((250, 750, 3), 90, np.uint8)
+    group[:, :250], group[:, 500:] = look(1, 0), look(2, 0)
+    group[25:225, 275:475] = np.asarray(Image.fromarray(look(3, 0)).resize((200, 200)))
+    data = data_folder(tmp_path, {"id0003/group.png": png(group)})
+    align_photos(CONFIG.model_copy(update={"face": "centre"}), data, runtime)
+    rows, reasons = results(data)
+    assert not reasons
+    left, _, right, _ = rows["id0003/group.png"]["box"]
+    assert 275 < left < right < 475
+
+
 def test_crops_that_are_aligned_already(tmp_path: Path, runtime: Runtime) -> None:
     crop = np.random.default_rng(0).integers(0, 256, (112, 112, 3), np.uint8)
     data = data_folder(tmp_path, {"a/1.png": png(crop), "a/2.png": png(crop[:100])})
