@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # A tenth of a laptop study's round, in its proportion of surrogate batches to photos that carry noise.
 SIZE: dict[str, Any] = {"identities": 5, "photos": 16, "batches": 3}
-# In the laptop profile's proportion, too; small enough for the plain side (three minutes), hard enough that both need several rounds.
+# In the laptop profile's proportion, too; small enough for the plain side (two minutes), hard enough that both need several rounds.
 CONVERGING: dict[str, Any] = {
     "identities": 8,
     "photos": 16,

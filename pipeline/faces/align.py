@@ -227,7 +227,11 @@ def take_faces(rows: list[PhotoFaces], detector: Detector) -> None:
 
 
 def take_central_faces(rows: list[PhotoFaces]) -> None:
-    """Take the face nearest each photo's centre: LFW's rule (Huang et al. 2007, section 4) for whom a photo is named after."""
+    """Take the face nearest each photo's centre.
+
+    LFW's own rule: the face that holds the central pixel is whom the photo is named after, others are background (Huang et al., *Labeled
+    Faces in the Wild*, 2007).
+    """
     for row in rows:
         if row.candidates:
             centre = np.array([row.width, row.height]) / 2

@@ -24,7 +24,7 @@ from pipeline.photos.pool import spread
 from pipeline.runtime import Runtime, progress, say
 from pipeline.shards import open_shard
 
-VERSION = 3  # raise it when the code in `pipeline/faces` gives other crops
+VERSION = 4  # raise it when the code in `pipeline/faces` gives other crops
 CHUNK_PHOTOS = 200
 MANIFEST_COLUMNS = ["photo", "sha256", "identity", "box", "score", "landmarks", "matrix", "shard", "row", "width", "height"]
 REJECT_COLUMNS = ["photo", "identity", "reason"]

@@ -62,15 +62,19 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         assert input.ndim >= 2, input.shape
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(input)
         assert self.num_batches_tracked is not None and self.running_mean is not None and self.running_var is not None
-        self.num_batches_tracked.add_(1)
+        if self.training:
+            self.num_batches_tracked.add_(1)
         return self.normalise(input, self.running_mean, self.running_var, self.weight, self.bias)
 
     def normalise(self, x: Tensor, mean_C: Tensor, variance_C: Tensor, weight_C: Tensor, bias_C: Tensor) -> Tensor:
-        """Batch norm of `x` (B, C, …) with this layer's mode, but these parameters; in training mode the running statistics, `mean_C` and
-        `variance_C`, move in place. So a few layers with one input can be one: see `together` in `models/inception.py`."""
+        """Batch norm in this layer's mode, but with these parameters, so that layers of one input can be one (`together` in
+        `models/inception.py`).
+
+        Args:
+            x: (B, C, …), this rank's part of the batch. mean_C, variance_C: running statistics, float, moved in place in training mode.
+            weight_C, bias_C: of the channels.
+        """
         if not self.training:
             return F.batch_norm(x, mean_C, variance_C, weight_C, bias_C, training=False, eps=self.eps)
         part = self.spread.part

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.faces.area import IntegralImages
-from pipeline.faces.cascade import FACENET_OVERLAPS, Boxes, Cascade, pyramid, suppress, suppress_nested
+from pipeline.faces.cascade import Boxes, Cascade, overlapping, pyramid, suppress, suppress_nested
 from pipeline.faces.mtcnn_networks import PNET_CELL, CropNet, PNet, max_pool
 from pipeline.photos.decode import decode_photo
 from pipeline.photos.synthetic import encode_photo
@@ -61,7 +61,7 @@ def photos_of_all_kinds() -> list[np.ndarray]:
 @pytest.mark.parametrize("least", [20, 40, 61.5])
 def test_as_facenet_pytorch_has_it(reference, least: float) -> None:
     photos = photos_of_all_kinds()
-    cascade, count = Cascade(device=CPU, overlaps=FACENET_OVERLAPS), 0
+    cascade, count = Cascade(device=CPU, first_look=1.0), 0
     for one, (boxes, landmarks) in zip(photos, cascade.find(photos, [least] * len(photos)), strict=True):
         expected_boxes, expected_landmarks = reference(one, PNET_CELL / pyramid(one.shape[:2], least)[0])
         assert len(boxes) == len(landmarks) == len(expected_boxes)
@@ -73,8 +73,8 @@ def test_as_facenet_pytorch_has_it(reference, least: float) -> None:
     assert count >= len(photos) - 1
 
 
-def test_fewer_boxes_find_the_same_faces(cascade: Cascade, reference) -> None:
-    """With our own overlaps: as many faces, each a few pixels from facenet-pytorch's, and the landmarks with it."""
+def test_a_first_look_finds_the_same_faces(cascade: Cascade, reference) -> None:
+    """As many faces, each a few pixels from facenet-pytorch's, and the landmarks with it."""
     photos, apart = photos_of_all_kinds(), []
     for one, (boxes, landmarks) in zip(photos, cascade.find(photos, [20.0] * len(photos)), strict=True):
         expected_boxes, expected_landmarks = reference(one, 20.0)
@@ -85,6 +85,28 @@ def test_fewer_boxes_find_the_same_faces(cascade: Cascade, reference) -> None:
         assert (distances < 0.05 * sides).all()
         apart += distances.tolist()
     assert np.median(apart) <= 2
+
+
+def test_only_sure_faces_spare_others_a_look(cascade: Cascade, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no face is sure enough, O-Net looks at all boxes, and the result is that of looking at all at once."""
+    photos, least = photos_of_all_kinds(), [20.0] * len(photos_of_all_kinds())
+    everything = Cascade(device=CPU, first_look=1.0).find(photos, least)
+    monkeypatch.setattr("pipeline.faces.cascade.SURE", 1 - 1e-12)
+    for (boxes, landmarks), (all_boxes, all_landmarks) in zip(cascade.find(photos, least), everything, strict=True):
+        assert len(boxes) == len(all_boxes)
+        assert np.allclose(boxes, all_boxes, atol=0.01) and np.allclose(landmarks, all_landmarks, atol=0.01)
+
+
+def test_overlap_is_of_the_same_photo() -> None:
+    def boxes(*rows: tuple[int, int, int, int, int]) -> Boxes:
+        table = np.array(rows, np.float32).reshape(-1, 5)
+        return Boxes(table[:, 0].astype(np.int64), table[:, 1:], np.ones(len(rows), np.float32))
+
+    some = boxes((0, 0, 0, 10, 10), (0, 6, 0, 16, 10), (1, 0, 0, 10, 10), (0, 50, 50, 60, 60))
+    other = boxes((0, 2, 0, 12, 10))  # shares 80 of 120 with the first, 60 of 140 with the second
+    assert overlapping(some, other, 0.4).tolist() == [True, True, False, False]
+    assert overlapping(some, other, 0.5).tolist() == [True, False, False, False]
+    assert not overlapping(some, boxes(), 0.4).any() and len(overlapping(boxes(), some, 0.4)) == 0
 
 
 def test_no_face_no_photo_no_room(cascade: Cascade) -> None:
