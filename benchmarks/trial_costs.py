@@ -18,15 +18,14 @@ import numpy as np
 import torch
 
 from pipeline.config import TrainConfig
-from pipeline.countermeasures.names import FULL
 from pipeline.runtime import Runtime, cores, decide, prepare_torch
 from pipeline.training.faces import FaceSet
 from pipeline.training.loop import TestPhotos, train_recogniser
-from pipeline.training.trials import SHARES, TRAINERS, trial_of
+from pipeline.training.trials import SETS, trial_of, trials_asked_for
 
 CLASSES, PHOTOS, REPEATS = 150, 64, 3
 ARMS = 12  # all but `removed`, which trials leave out
-NETWORKS = [name for name, trial in TRAINERS.items() if not trial.weights and name != "scratch"]
+PLAIN = (*SETS["shares"], "last-layer-refit")  # trainings as the study's own, and a refit, which is below one
 
 
 def photos() -> FaceSet:
@@ -56,7 +55,8 @@ def main(names: list[str]) -> None:
     prepare_torch(runtime, 1 if runtime.device == "cpu" else cores())
     faces = photos()
     plain = TrainConfig(epochs=2, batch=32, input_size=75, dropout=0.0)
-    wanted = names or [*FULL, *NETWORKS]
+    full = trials_asked_for("full", tuned=False, weights=False)
+    wanted = names or [name for name in full if name not in PLAIN]
     epochs: dict[str, list[float]] = {name: [] for name in wanted}
     once: dict[str, float] = {}
     for _ in range(REPEATS):
@@ -70,8 +70,10 @@ def main(names: list[str]) -> None:
     for name, found in epochs.items():
         print(f"{name:24}{ratios[name]:6.2f} × a plain epoch   ({min(found):.2f} to {max(found):.2f}; once {once[name]:.1f} s)", flush=True)
     if not names:
-        total = sum(ratios.values()) + len(SHARES) + 1  # shares train plainly; refitting the last layer is below one
-        print(f"\nMATRIX=full without pretrained weights: {total:.1f} plain trainings an arm, {total * ARMS:.0f} for {ARMS} arms")
+        for matrix in ("core", "countermeasures", "full"):
+            some = trials_asked_for(matrix, tuned=False, weights=False)
+            total = sum(ratios.get(name, 1.0) for name in some)
+            print(f"MATRIX={matrix}: {len(some)} trials, {total:.1f} plain trainings an arm, {total * ARMS:.0f} for {ARMS} arms")
         print(f"torch {torch.__version__}, {runtime.device}, {runtime.precision}")
 
 

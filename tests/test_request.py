@@ -14,6 +14,7 @@ from pipeline.config import AlignConfig, DataConfig, NoiseConfig, SplitConfig, T
 from pipeline.errors import RequestError
 from pipeline.noise.arms import ARMS
 from pipeline.request import Request, write_snapshots
+from pipeline.training.trials import trials_asked_for
 
 PROFILES = Path(__file__).resolve().parents[1] / "configs"
 PLAIN = Request(
@@ -190,6 +191,13 @@ def test_a_set_leaves_out_what_the_run_cannot_do_or_does_anyway(tmp_path: Path) 
     assert names() == {"resnet18", "mobilefacenet", "arcface"}
     tuned = names(profile="laptop", recogniser_weights=str(weights))
     assert tuned == {"scratch", "resnet18", "mobilefacenet", "arcface", "linear-probe", "svm", "nearest-neighbour"}
+
+
+def test_full_is_all_sets() -> None:
+    full = trials_asked_for("full", tuned=False, weights=True)
+    assert full == trials_asked_for("countermeasures trainers shares", tuned=False, weights=True)
+    assert set(trials_asked_for("core", tuned=False, weights=False)) < set(full)
+    assert len(full) == len(set(full)) and {"jpeg-10", "last-layer-refit", "svm", "share-20"} <= set(full)
 
 
 @pytest.mark.parametrize(

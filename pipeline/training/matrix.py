@@ -26,15 +26,23 @@ def run_matrix(arms: list[str], trials: list[str], data: Path, run: Path, runtim
     wanted = pairs_of(arms, trials)
     todo = [pair for pair in wanted if not is_current(*pair, run)]
     say(f"matrix: {len(arms)} arms, {len(trials)} trials, {len(wanted) - len(todo)} of {len(wanted)} trainings done before")
-    started, failed = time.perf_counter(), []
     threads = max(1, runtime.workers // jobs)
+    took: list[float] = []
+    failed: list[str] = []
+
+    def timed(arm: str, trial: str) -> int:
+        started = time.perf_counter()
+        code = run_one(arm, trial, data, run, runtime, threads)
+        took.append(time.perf_counter() - started)
+        return code
+
     with ThreadPoolExecutor(jobs) as pool:
-        running = {pool.submit(run_one, arm, trial, data, run, runtime, threads): (arm, trial) for arm, trial in todo}
+        running = {pool.submit(timed, *pair): pair for pair in todo}
         for done, future in enumerate(as_completed(running), 1):
             if future.result():
                 failed.append(", ".join(running[future]))
-            spent = time.perf_counter() - started
-            say(f"matrix: {done} of {len(todo)} done, about {spent / done * (len(todo) - done) / 60:.0f} min left")
+            left = sum(took) / len(took) * (len(todo) - done) / jobs
+            say(f"matrix: {done} of {len(todo)} done, about {left / 60:.0f} min left")
     if failed:
         raise StageError(f"{len(failed)} trials failed, {failed[0]} for one: see its message above; the same command runs them again")
 

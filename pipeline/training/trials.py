@@ -35,8 +35,13 @@ TRAINERS: dict[str, Trial] = {
     "nearest-neighbour": Trial("trainer", "Frozen pretrained embeddings, nearest photo", {"trainer": "nearest-neighbour"}, weights=True),
 }  # fmt: skip
 REFIT = Trial("countermeasure", "Last layer refitted on a few clean photos (DFR)", {"trainer": "last-layer-refit"})
-SHARES = (20, 40, 60, 80)
-SETS = ("core", "trainers", "full")
+SETS: dict[str, tuple[str, ...]] = {
+    "core": CORE_COUNTERMEASURES,
+    "countermeasures": (*FULL_COUNTERMEASURES, "last-layer-refit"),
+    "trainers": tuple(TRAINERS),
+    "shares": ("share-20", "share-40", "share-60", "share-80"),
+}
+SETS["full"] = (*SETS["countermeasures"], *SETS["trainers"], *SETS["shares"])
 
 
 def trial_of(name: str) -> Trial:
@@ -58,7 +63,7 @@ def trial_of(name: str) -> Trial:
 
 
 def trials_asked_for(text: str, *, tuned: bool, weights: bool) -> list[str]:
-    """The names behind `MATRIX`: `core`, `trainers`, `full`, or names, in order and once each.
+    """The names behind `MATRIX`: one of `SETS` (`full` is all of them), or names, in order and once each.
 
     From a set, what this run cannot do (pretrained weights that were not given) or does anyway (its own trainer) is left out.
 
@@ -68,21 +73,15 @@ def trials_asked_for(text: str, *, tuned: bool, weights: bool) -> list[str]:
     Raises:
         ValueError: an unknown name, or one that needs weights when there are none.
     """
-    shares = tuple(f"share-{percent}" for percent in SHARES)
-    sets = {
-        "core": CORE_COUNTERMEASURES,
-        "trainers": tuple(TRAINERS),
-        "full": (*FULL_COUNTERMEASURES, "last-layer-refit", *TRAINERS, *shares),
-    }
     found: list[str] = []
     for word in text.split():
-        for name in sets.get(word, (word,)):
+        for name in SETS.get(word, (word,)):
             trial = trial_of(name)
             if trial.weights and not weights:
-                if word in sets:
+                if word in SETS:
                     continue
                 raise ValueError(f"{name!r} starts from pretrained weights: give RECOGNISER_WEIGHTS=")
-            if word in sets and name == ("fine-tune" if tuned else "scratch"):
+            if word in SETS and name == ("fine-tune" if tuned else "scratch"):
                 continue
             if name not in found:
                 found.append(name)
