@@ -176,6 +176,7 @@ def compare(config: Any, root: Path | None, count: int) -> Agreement:
     import torch
 
     from pipeline.faces.align import look
+    from pipeline.faces.geometry import overlaps
 
     photos = some_photos(root, count)
     threads = torch.get_num_threads()
@@ -196,15 +197,6 @@ def compare(config: Any, root: Path | None, count: int) -> Agreement:
             if hit:
                 distances.append(np.linalg.norm(points[shared[index].argmax()] - landmarks[index], axis=1).mean())
     return Agreement(faces, int(found), int(large), int(large_found), float(np.median(distances)) if distances else float("nan"), extra)
-
-
-def overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes N×4 with boxes M×4, N×M."""
-    corner = np.maximum(first[:, None, :2], second[None, :, :2])
-    sides = np.maximum(np.minimum(first[:, None, 2:], second[None, :, 2:]) - corner, 0)
-    shared = sides.prod(2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (first, second)]
-    return shared / np.maximum(areas[0][:, None] + areas[1][None] - shared, 1e-9)
 
 
 def recall(config: Any, root: Path | None, count: int) -> Pair:

@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from pipeline.runtime import Runtime
 
 IN_SEVERAL_PROCESSES = ("noise", "train")  # the stages that torchrun may start
-MATRIX_WORDS = "core, countermeasures, trainers, shares, full, or names of trials such as jpeg-50 resnet18 share-60"
 
 
 def parser() -> argparse.ArgumentParser:
     """All stages and their arguments."""
+    from pipeline.training.trials import SETS
+
+    trials = f"{', '.join(SETS)}, or names of trials such as jpeg-50 resnet18 share-60"
     top = argparse.ArgumentParser(
         prog="python -m pipeline",
         description="Make face photos useless for training face recognisers, and measure how far that holds. "
@@ -75,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--reference", default="", help="insightface recogniser (.onnx): does it still know the protected? Measured on LFW, too"
     )
-    sub.add_argument("--matrix", default="", help=f"trials to configure: {MATRIX_WORDS}")
+    sub.add_argument("--matrix", default="", help=f"trials to configure: {trials}")
 
     sub = stage("data", "render, import or link the photos")
     where(sub, run=False)
@@ -105,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
     sub = stage("matrix", "run the trials of MATRIX on every arm, those that are missing or no longer current")
     where(sub)
     sub.add_argument("--arms", default="clean error-min random", help="the arms to try")
-    sub.add_argument("--matrix", default="core", help=MATRIX_WORDS)
+    sub.add_argument("--matrix", default="core", help=trials)
     sub.add_argument("--jobs", type=int, default=1, help="trials at a time, each in a process of its own")
     runs_on(sub)
     sub = stage("report", "join the arms' metrics into metrics.json, metrics.csv and index.html")

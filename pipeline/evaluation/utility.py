@@ -17,7 +17,7 @@ from pipeline.artifacts import read_table
 from pipeline.config import AlignConfig
 from pipeline.errors import StageError
 from pipeline.evaluation.lfw_protocol import Embed, embed_crops
-from pipeline.faces.geometry import to_crop
+from pipeline.faces.geometry import overlaps, to_crop
 from pipeline.photos.pool import spread
 from pipeline.shards import crop_table
 
@@ -138,19 +138,10 @@ def look_again(
     shifts: list[float | None] = []
     for (box, landmarks, matrix, _), found in zip(chunk, detector_of(config, device).detect(decoded), strict=True):
         sure = found.where(found.scores >= config.least_score())
-        overlap = overlaps(box, sure.boxes)
+        overlap = overlaps(box[None], sure.boxes)[0]
         if not len(sure) or overlap.max() < OVERLAP:
             shifts.append(None)
             continue
         now = sure.landmarks[int(overlap.argmax())].astype(np.float64)
         shifts.append(float(np.linalg.norm(to_crop(now, matrix) - to_crop(landmarks, matrix), axis=1).mean()))
     return shifts
-
-
-def overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of one box (4,) with each of (N, 4), x0 y0 x1 y1: float64 (N,)."""
-    others = np.asarray(others, np.float64).reshape(-1, 4)
-    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
-    common = np.prod((high - low).clip(0), axis=1)
-    areas = np.prod(others[:, 2:] - others[:, :2], axis=1) + np.prod(box[2:] - box[:2])
-    return common / np.maximum(areas - common, 1e-12)

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from pipeline.faces.area import IntegralImages
+from pipeline.faces.geometry import overlaps
 from pipeline.faces.mtcnn_networks import ONET_SIDE, PNET_CELL, PNET_STRIDE, RNET_SIDE, CropNet, PNet
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ RNET_CROPS, ONET_CROPS = {"cpu": 64, "cuda": 8192}, {"cpu": 16, "cuda": 4096}
 
 @dataclass
 class Boxes:
-    """Boxes in some photos: in the order of their photos, and in each in the order of falling score."""
+    """Boxes in some photos, in any order."""
 
     photo: np.ndarray  # int64 N: which photo
     place: np.ndarray  # float32 N×4: x0, y0, x1, y1 in facenet-pytorch's sense, where pixel 1 is the first
@@ -220,11 +221,7 @@ def join(parts: list[Boxes]) -> Boxes:
 
 def overlapping(boxes: Boxes, others: Boxes, overlap: float) -> np.ndarray:
     """Of each box, whether it overlaps one of `others` in the same photo by more than `overlap`, as in `suppress`: bool N."""
-    here, there = boxes.place[:, None], others.place[None]
-    shared_NM = np.maximum(np.minimum(here[..., 2:], there[..., 2:]) - np.maximum(here[..., :2], there[..., :2]), 0).prod(2)
-    areas, their_areas = ((one.place[:, 2:] - one.place[:, :2]).prod(1) for one in (boxes, others))
-    union_NM = areas[:, None] + their_areas - shared_NM
-    return ((boxes.photo[:, None] == others.photo) & (shared_NM > overlap * union_NM)).any(1)
+    return ((boxes.photo[:, None] == others.photo) & (overlaps(boxes.place, others.place) > overlap)).any(1)
 
 
 def suppress_nested(boxes: Boxes, overlap: float) -> np.ndarray:

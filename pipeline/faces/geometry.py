@@ -89,3 +89,12 @@ def inverse(matrix: np.ndarray) -> np.ndarray:
         raise ValueError("the alignment cannot be inverted")
     turn = np.linalg.inv(np.asarray(matrix, np.float64)[:, :2])
     return np.hstack([turn, -(turn @ matrix[:, 2])[:, None]])
+
+
+def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of each of `boxes` N×4 with each of `others` M×4, x0 y0 x1 y1: float64 N×M."""
+    first, second = (np.asarray(some, np.float64).reshape(-1, 4) for some in (boxes, others))
+    low, high = np.maximum(first[:, None, :2], second[None, :, :2]), np.minimum(first[:, None, 2:], second[None, :, 2:])
+    shared_NM = (high - low).clip(0).prod(2)
+    area_N, area_M = ((some[:, 2:] - some[:, :2]).prod(1) for some in (first, second))
+    return shared_NM / np.maximum(area_N[:, None] + area_M - shared_NM, 1e-12)

@@ -1,7 +1,7 @@
 """MobileFaceNet (Chen et al., CCBR 2018), two layers of it written anew for CPUs: same parameters, same result up to rounding.
 
 torch's PReLU goes backwards one number at a time on a CPU, and its strided depthwise convolution takes a slow path in bf16; together they
-were two thirds of a training step (`python -m benchmarks.trial_costs mobilefacenet`).
+were two thirds of a training step at 75 px. `python -m benchmarks.trial_costs mobilefacenet` says what an epoch costs.
 """
 
 from __future__ import annotations

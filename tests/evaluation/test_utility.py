@@ -12,7 +12,7 @@ import pytest
 from pipeline.artifacts import write_table
 from pipeline.config import AlignConfig
 from pipeline.errors import StageError
-from pipeline.evaluation.utility import found_again, match_owner, overlaps, spread_evenly
+from pipeline.evaluation.utility import found_again, match_owner, spread_evenly
 from pipeline.faces.detect import make_detector
 from pipeline.faces.geometry import similarity_transform
 from pipeline.photos.synthetic import render_photo
@@ -56,12 +56,6 @@ def test_photos_are_taken_evenly() -> None:
     assert spread_evenly(5, 10).tolist() == [0, 1, 2, 3, 4]
     assert spread_evenly(101, 3).tolist() == [0, 50, 100]
     assert spread_evenly(0, 3).size == 0
-
-
-def test_overlap_of_boxes() -> None:
-    box = np.array([0.0, 0, 10, 10])
-    assert overlaps(box, np.array([[0.0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30]])).tolist() == [1.0, pytest.approx(1 / 3), 0.0]
-    assert overlaps(box, np.empty((0, 4))).size == 0
 
 
 def test_faces_are_found_again_unless_they_are_gone(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.faces.area import IntegralImages
-from pipeline.faces.cascade import Boxes, Cascade, overlapping, pyramid, suppress, suppress_nested
+from pipeline.faces.cascade import FIRST_LOOK, Boxes, Cascade, overlapping, pyramid, suppress, suppress_nested
 from pipeline.faces.mtcnn_networks import PNET_CELL, CropNet, PNet, max_pool
 from pipeline.photos.decode import decode_photo
 from pipeline.photos.synthetic import encode_photo
@@ -71,6 +71,20 @@ def test_as_facenet_pytorch_has_it(reference, least: float) -> None:
         assert np.abs(landmarks[order] - expected_landmarks[expected_order]).max(initial=0) < 0.5
         count += len(boxes)
     assert count >= len(photos) - 1
+
+
+def test_a_first_look_spares_boxes_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On photos with faces O-Net is given fewer crops than where it looks at all."""
+    photos = photos_of_all_kinds()
+
+    def crops_seen(first_look: float) -> int:
+        cascade, seen = Cascade(device=CPU, first_look=first_look), []
+        outputs = cascade.onet.outputs
+        monkeypatch.setattr(cascade.onet, "outputs", lambda crops: (seen.append(len(crops)), outputs(crops))[1])
+        cascade.find(photos, [20.0] * len(photos))
+        return sum(seen)
+
+    assert 0 < crops_seen(FIRST_LOOK) < 0.8 * crops_seen(1.0)
 
 
 def test_a_first_look_finds_the_same_faces(cascade: Cascade, reference) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.faces.geometry import TEMPLATE, finer, inverse, oversampling, scale_of, similarity_transform, to_crop, warp_crop
+from pipeline.faces.geometry import TEMPLATE, finer, inverse, overlaps, oversampling, scale_of, similarity_transform, to_crop, warp_crop
 
 
 def alignment(scale: float, degrees: float, x: float, y: float) -> np.ndarray:
@@ -68,3 +68,10 @@ def test_a_large_face_is_averaged_not_aliased() -> None:
 def test_a_finer_crop_averages_to_the_same_place(matrix: np.ndarray, times: int) -> None:
     fine = to_crop(np.array([[30.0, 40.0]]), finer(matrix, times))
     assert np.allclose((fine + 0.5) / times - 0.5, to_crop(np.array([[30.0, 40.0]]), matrix), atol=1e-6)
+
+
+def test_overlap_is_intersection_over_union() -> None:
+    boxes = np.array([[0.0, 0, 10, 10], [5, 0, 15, 10]])
+    others = np.array([[0.0, 0, 10, 10], [20, 20, 30, 30], [5, 5, 15, 15]])
+    assert np.allclose(overlaps(boxes, others), [[1, 0, 25 / 175], [1 / 3, 0, 1 / 3]])
+    assert overlaps(boxes, np.empty((0, 4))).shape == (2, 0)

@@ -70,6 +70,6 @@ def test_the_network_is_the_plain_one(dtype: torch.dtype, slack: float) -> None:
     network = MobileFaceNet(width=512, dropout=0.0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     photos = torch.rand(4, 3, 75, 75).to(memory_format=torch.channels_last)
     assert network.state_dict().keys() == plain_twin(network).state_dict().keys()
-    (y, dx, dw), (y_plain, dx_plain, dw_plain) = (gradients(one, photos, dtype=dtype) for one in (plain_twin(network), network))
+    (y, dx, dw), (y_plain, dx_plain, dw_plain) = (gradients(one, photos, dtype=dtype) for one in (network, plain_twin(network)))
     for one, plain in ((y, y_plain), (dx, dx_plain), *((dw[name], dw_plain[name]) for name in dw)):
         assert (one - plain).norm() <= slack * plain.norm() + 1e-6
