@@ -25,7 +25,7 @@ from pipeline.training.trials import SETS, trial_of, trials_asked_for
 
 CLASSES, PHOTOS, REPEATS = 150, 64, 3
 ARMS = 12  # all but `removed`, which trials leave out
-PLAIN = (*SETS["shares"], "last-layer-refit")  # trainings as the study's own, and a refit, which is below one
+KNOWN = dict.fromkeys(SETS["shares"], 1.0) | {"last-layer-refit": 0.0}  # the study's own training; no training, one pass
 
 
 def photos() -> FaceSet:
@@ -56,7 +56,7 @@ def main(names: list[str]) -> None:
     faces = photos()
     plain = TrainConfig(epochs=2, batch=32, input_size=75, dropout=0.0)
     full = trials_asked_for("full", tuned=False, weights=False)
-    wanted = names or [name for name in full if name not in PLAIN]
+    wanted = names or [name for name in full if name not in KNOWN]
     epochs: dict[str, list[float]] = {name: [] for name in wanted}
     once: dict[str, float] = {}
     for _ in range(REPEATS):
@@ -72,7 +72,7 @@ def main(names: list[str]) -> None:
     if not names:
         for matrix in ("core", "countermeasures", "full"):
             some = trials_asked_for(matrix, tuned=False, weights=False)
-            total = sum(ratios.get(name, 1.0) for name in some)
+            total = sum((KNOWN | ratios)[name] for name in some)
             print(f"MATRIX={matrix}: {len(some)} trials, {total:.1f} plain trainings an arm, {total * ARMS:.0f} for {ARMS} arms")
         print(f"torch {torch.__version__}, {runtime.device}, {runtime.precision}")
 
