@@ -25,7 +25,8 @@ from pipeline.training.trials import SETS, trial_of, trials_asked_for
 
 CLASSES, PHOTOS, REPEATS = 150, 64, 3
 ARMS = 12  # all but `removed`, which trials leave out
-KNOWN = dict.fromkeys(SETS["shares"], 1.0) | {"last-layer-refit": 0.0}  # the study's own training; no training, one pass
+# The study's own training; that again, for the one of the arms which is published; no training, one pass.
+KNOWN = dict.fromkeys(SETS["shares"], 1.0) | {"recropped": 1 / ARMS, "last-layer-refit": 0.0}
 
 
 def photos() -> FaceSet:
@@ -55,7 +56,7 @@ def main(names: list[str]) -> None:
     prepare_torch(runtime, 1 if runtime.device == "cpu" else cores())
     faces = photos()
     plain = TrainConfig(epochs=2, batch=32, input_size=75, dropout=0.0)
-    full = trials_asked_for("full", tuned=False, weights=False)
+    full = trials_asked_for("full", tuned=False, weights=False, photos=True)
     wanted = names or [name for name in full if name not in KNOWN]
     epochs: dict[str, list[float]] = {name: [] for name in wanted}
     once: dict[str, float] = {}
@@ -71,7 +72,7 @@ def main(names: list[str]) -> None:
         print(f"{name:24}{ratios[name]:6.2f} × a plain epoch   ({min(found):.2f} to {max(found):.2f}; once {once[name]:.1f} s)", flush=True)
     if not names:
         for matrix in ("core", "countermeasures", "full"):
-            some = trials_asked_for(matrix, tuned=False, weights=False)
+            some = trials_asked_for(matrix, tuned=False, weights=False, photos=True)
             total = sum((KNOWN | ratios)[name] for name in some)
             print(f"MATRIX={matrix}: {len(some)} trials, {total:.1f} plain trainings an arm, {total * ARMS:.0f} for {ARMS} arms")
         print(f"torch {torch.__version__}, {runtime.device}, {runtime.precision}")

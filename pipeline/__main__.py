@@ -200,12 +200,13 @@ def run_stage(args: argparse.Namespace) -> None:
 
         align_photos(load(AlignConfig, args.data / "align.yaml"), args.data, runtime)
     elif args.stage == "matrix":
-        from pipeline.config import TrainConfig, load
+        from pipeline.config import AlignConfig, TrainConfig, load
         from pipeline.training.matrix import run_matrix
         from pipeline.training.trials import trials_asked_for
 
         own = load(TrainConfig, args.run / "config" / "train.yaml")
-        trials = trials_asked_for(args.matrix, tuned=own.weights is not None, weights=own.weights is not None)
+        whole = not load(AlignConfig, args.data / "align.yaml").already_aligned
+        trials = trials_asked_for(args.matrix, tuned=own.weights is not None, weights=own.weights is not None, photos=whole)
         run_matrix(args.arms.split(), trials, args.data, args.run, runtime, jobs=max(1, args.jobs))
     elif args.stage == "report":
         from pipeline.report.stage import report_run
@@ -255,7 +256,8 @@ def run_arm_stage_here(args: argparse.Namespace, runtime: Runtime) -> None:
         machine.prepare_torch(runtime, args.threads)
         config = load(TrainConfig, args.run / "config" / "trials" / f"{args.trial}.yaml")
         scoring = load(EvaluateConfig, args.run / "config" / "evaluate.yaml")
-        run_trial(config, scoring, args.trial, args.arm, args.run, aligned, runtime)
+        faces = load(AlignConfig, args.data / "align.yaml")
+        run_trial(config, scoring, faces, args.trial, args.arm, args.run, aligned, runtime)
     elif args.stage == "evaluate":
         from pipeline.evaluation.stage import evaluate_arm
 

@@ -136,6 +136,7 @@ class TrainConfig(StageConfig):
     arcface_margin: float = Field(default=0.3, ge=0, le=1, description="radians")
     countermeasure: str = Field(default="none", description="what the trainer does to photos or training, `pipeline/countermeasures`")
     share: float = Field(default=1.0, ge=0, le=1, description="share of each protected identity's training photos that are protected")
+    recropped: bool = Field(default=False, description="protected faces come out of the protected photos, found and aligned anew")
     clean_photos: int = Field(default=4, ge=1, description="last-layer-refit: clean photos of each identity that the trainer has")
 
     def arcface(self) -> tuple[float, float] | None:

@@ -198,7 +198,8 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
             trained = snapshots[run / "config" / "surrogate.yaml"]
             values.append({"input_size": trained.input_size, "normalise": trained.normalise})
         snapshots[run / "config" / f"noise-{arm}.yaml"] = build(NoiseConfig, "noise", *values, common, own)
-    snapshots |= trial_snapshots(request.matrix, profile, snapshots[run / "config" / "train.yaml"], downstream, run, seed)
+    own_training, whole_photos = snapshots[run / "config" / "train.yaml"], not align_values["already_aligned"]
+    snapshots |= trial_snapshots(request.matrix, profile, own_training, downstream, run, seed, photos=whole_photos)
     return [path for path, config in snapshots.items() if write_if_changed(path, dump(config))]
 
 
@@ -215,11 +216,11 @@ def about(profiles: Path, profile: str, dataset: str) -> str:
 
 
 def trial_snapshots(
-    matrix: str, profile: dict[str, Any], own: TrainConfig, weights: dict[str, str], run: Path, seed: int
+    matrix: str, profile: dict[str, Any], own: TrainConfig, weights: dict[str, str], run: Path, seed: int, *, photos: bool
 ) -> dict[Path, TrainConfig]:
     """One training config a trial of MATRIX: the recipe it starts from, what its name says, and the profile's values for it."""
     try:
-        names = trials_asked_for(matrix, tuned=own.weights is not None, weights=bool(weights))
+        names = trials_asked_for(matrix, tuned=own.weights is not None, weights=bool(weights), photos=photos)
     except ValueError as error:
         raise RequestError(f"MATRIX: {error}") from None
     scratch, tuned, extra = profile.get("train") or {}, profile.get("train_from_weights") or {}, profile.get("trials") or {}

@@ -196,7 +196,7 @@ def test_every_kind_of_trial_ends_in_a_result(study: Study, name: str, values: d
     snapshot.parent.mkdir(parents=True, exist_ok=True)
     snapshot.write_text(dump(config), encoding="utf-8")
     assert not is_current("clean", name, study.run)
-    run_trial(config, SCORING, name, "clean", study.run, study.aligned, CPU)
+    run_trial(config, SCORING, AlignConfig(), name, "clean", study.run, study.aligned, CPU)
     folder = study.run / "clean" / "trials" / name
     assert is_current("clean", name, study.run)
     assert not (folder / "checkpoint.pt").exists()
@@ -204,7 +204,7 @@ def test_every_kind_of_trial_ends_in_a_result(study: Study, name: str, values: d
     assert set(result["protected"]["per_identity"]) == set(study.table().query("role == 'protected'")["identity"])
     # Done once is done, until its config changes.
     stamp = (folder / "result.json").stat().st_mtime_ns
-    run_trial(config, SCORING, name, "clean", study.run, study.aligned, CPU)
+    run_trial(config, SCORING, AlignConfig(), name, "clean", study.run, study.aligned, CPU)
     assert (folder / "result.json").stat().st_mtime_ns == stamp
     joined = collect_trials(["clean"], study.run)
     assert any(name in joined[section] for section in ("countermeasures", "trainers", "shares"))

@@ -273,22 +273,29 @@ def test_a_damaged_artefact_is_named_and_not_trusted(project: Project) -> None:
 
 
 def test_a_matrix_goes_on_after_a_kill_and_its_verdict_knows_of_it(project: Project) -> None:
-    words = ("matrix", "IDENTITIES=3", "MATRIX=grey", "WORKERS=1")
+    words = ("matrix", "IDENTITIES=3", "MATRIX=grey recropped", "WORKERS=1")
     running = subprocess.Popen(
         project.words(*words), cwd=project.folder, env=project.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, start_new_session=True,
     )  # fmt: skip
     assert running.stdout is not None
     for line in running.stdout:
-        if "matrix: 1 of 3 done" in line:
+        if "matrix: 1 of 4 done" in line:
             os.killpg(running.pid, signal.SIGKILL)
             break
     running.communicate()
     done = project.make(*words)
-    assert re.search(r"[12] of 3 trainings done before", done.stderr), "the first is not trained again"
+    assert re.search(r"[12] of 4 trainings done before", done.stderr), "the first is not trained again"
     metrics = project.metrics()
-    assert set(metrics["countermeasures"]) == {"early-stopping", "grey"}
+    assert set(metrics["countermeasures"]) == {"early-stopping", "grey", "recropped"}
     assert set(metrics["countermeasures"]["grey"]) == {"clean", "error-min", "random"}
+    assert set(metrics["countermeasures"]["recropped"]) == {"error-min"}, "nobody publishes the other arms' photos"
+    trial = project.run / "error-min" / "trials" / "recropped"
+    published = pd.read_parquet(project.run / "error-min" / "protected" / "manifest.parquet").query("part == 'train'")
+    anew, lost = (pd.read_parquet(trial / "aligned" / f"{name}.parquet") for name in ("manifest", "rejects"))
+    assert sorted([*anew["photo"], *lost["photo"]]) == sorted(published["file"])
+    everyone = pd.read_parquet(project.run / "split.parquet").query("part == 'train'")
+    assert json.loads((trial / "result.json").read_text(encoding="utf-8"))["photos"] == len(everyone) - len(lost)
     assert "greyscale" in (project.folder / "reports" / RUN / "index.html").read_text(encoding="utf-8")
 
 

@@ -194,10 +194,16 @@ def test_a_set_leaves_out_what_the_run_cannot_do_or_does_anyway(tmp_path: Path) 
 
 
 def test_full_is_all_sets() -> None:
-    full = trials_asked_for("full", tuned=False, weights=True)
-    assert full == trials_asked_for("countermeasures trainers shares", tuned=False, weights=True)
-    assert set(trials_asked_for("core", tuned=False, weights=False)) < set(full)
-    assert len(full) == len(set(full)) and {"jpeg-10", "last-layer-refit", "svm", "share-20"} <= set(full)
+    full = trials_asked_for("full", tuned=False, weights=True, photos=True)
+    assert full == trials_asked_for("countermeasures trainers shares", tuned=False, weights=True, photos=True)
+    assert set(trials_asked_for("core", tuned=False, weights=False, photos=True)) < set(full)
+    assert len(full) == len(set(full)) and {"jpeg-10", "last-layer-refit", "svm", "share-20", "recropped"} <= set(full)
+
+
+def test_crops_cannot_be_cropped_anew() -> None:
+    assert "recropped" not in trials_asked_for("full", tuned=False, weights=True, photos=False)
+    with pytest.raises(ValueError, match="'recropped' looks for faces in whole photos: this data set is of crops"):
+        trials_asked_for("grey recropped", tuned=False, weights=True, photos=False)
 
 
 @pytest.mark.parametrize(

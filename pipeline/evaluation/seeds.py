@@ -12,7 +12,7 @@ from pipeline.errors import StageError
 from pipeline.evaluation.orderings import orderings
 from pipeline.evaluation.paired import compare_arms
 from pipeline.evaluation.trials import SECTIONS
-from pipeline.evaluation.verdict import beyond, headline_of, held_and_lost
+from pipeline.evaluation.verdict import beyond, headline_of, sorted_trials
 
 RESAMPLES = 2000
 # Measures of an arm whose numbers become means over seeds; `linf` becomes the largest.
@@ -65,8 +65,10 @@ def join_seeds(runs: list[dict[str, Any]], *, name: str) -> dict[str, Any]:
     config = EvaluateConfig.model_validate(joined["provenance"]["config"].get("evaluate") or {})
     headline = headline_of(joined["arms"])
     trials = {section: joined[section] for section in SECTIONS.values()} | {"trial_titles": joined.get("trial_titles") or {}}
-    held, lost = ([], []) if headline is None or state == "invalid" else held_and_lost(headline, trials, config)
-    joined |= {"verdict_state": state, "lost_to": lost, "held_against": held}
+    held, lost, silent = [], [], []
+    if headline is not None and state != "invalid":
+        held, lost, silent = sorted_trials(headline, trials, config)
+    joined |= {"verdict_state": state, "lost_to": lost, "held_against": held, "silent": silent}
     joined["verdict"] = say(joined, runs, seeds, states)
     return joined
 

@@ -7,6 +7,7 @@ from typing import Any
 from pipeline.config import EvaluateConfig
 from pipeline.evaluation.checks import Check
 from pipeline.evaluation.orderings import auc_of_everyone, auc_of_others
+from pipeline.training.trials import trial_of
 
 MOST_NAMED = 6  # of what was lost to and of what was held against; the tables have all
 DETECTABLE = 0.9  # area under the curve from which on a linear model finds the noise reliably
@@ -34,11 +35,12 @@ def verdict(
 
     Returns:
         {"verdict" (a few sentences), "verdict_state" (`holds`, `fails` or `invalid`), "lost_to", "held_against" (rows {"trial", "title",
-        "accuracy" (of protected people), "peak" (bool: that of the best epoch)}, the worst first)}. Where the result is invalid the
-        sentences hold no accuracy of it.
+        "accuracy" (of protected people), "peak" (bool: that of the best epoch)}, the worst first), "silent" (rows {"trial", "title",
+        "clean"}: what taught the clean recogniser too little to say anything)}. Where the result is invalid the sentences hold no
+        accuracy of it.
     """
     headline = headline_of(arms)
-    nothing: dict[str, Any] = {"verdict_state": "invalid", "lost_to": [], "held_against": []}
+    nothing: dict[str, Any] = {"verdict_state": "invalid", "lost_to": [], "held_against": [], "silent": []}
     failed = [one for one in checks if not one["ok"] and one["arm"] in (None, "clean", headline)]
     if failed:
         more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
@@ -47,7 +49,7 @@ def verdict(
         return nothing | {"verdict": "No claim: no error-minimizing arm was run; add error-min to ARMS."}
     arm, clean = arms[headline], arms["clean"]
     mine, before = arm["protected"], clean["protected"]
-    held, lost = held_and_lost(headline, trials, config)
+    held, lost, silent = sorted_trials(headline, trials, config)
     ends_low, stays_low = mine["final"] <= config.protected_at_most, mine["peak"] <= config.peak_at_most
     moved = 0.0 if arm["others"] is None else clean["others"]["final"] - arm["others"]["final"]
     auc, auc_before = (auc_of_others(one) if arm["others"] is not None else auc_of_everyone(one) for one in (arm, clean))
@@ -78,35 +80,42 @@ def verdict(
     tried = any(trials[section] for section in ("trainers", "shares")) or set(trials["countermeasures"]) - {"early-stopping"}
     alone = "" if tried else " No other trainer or countermeasure was tried."
     sentences = f"{opening}{beyond(held, lost)}. {facts}.{detection(arm)}{alone}"
-    return {"verdict": sentences, "verdict_state": "holds" if holds else "fails", "lost_to": lost, "held_against": held}
+    state = "holds" if holds else "fails"
+    return {"verdict": sentences, "verdict_state": state, "lost_to": lost, "held_against": held, "silent": silent}
 
 
-def held_and_lost(headline: str, trials: dict[str, Any], config: EvaluateConfig) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The trials that the arm `headline` held against and those it lost to, by the verdict's own limits, the worst first.
+def sorted_trials(
+    headline: str, trials: dict[str, Any], config: EvaluateConfig
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+    """The trials that the arm `headline` held against, those it lost to, the worst first, and those that say nothing.
 
-    A trainer may stop at any epoch, so a trial is lost where its last epoch or its best one is above its limit. Where the clean arm itself
-    did not learn, a trial says nothing and stands in neither list. A share of protected photos needs no clean arm: it is the study's own.
+    By the verdict's own limits. A trainer may stop at any epoch, so a trial is lost where its last epoch or its best one is above its
+    limit. Where the clean arm itself did not learn, a trial says nothing. What concerns noise alone, such as a share of protected photos,
+    needs no clean arm: it is the study's own.
     """
-    held, lost = [], []
+    held, lost, silent = [], [], []
     for section in ("trainers", "countermeasures", "shares"):
         for name, arms in trials[section].items():
             mine, clean = arms.get(headline, {}), arms.get("clean", {}).get("protected")
             final, peak = mine.get("protected"), mine.get("protected_peak")
-            learned = section == "shares" or (clean is not None and clean >= config.clean_floor)
-            if final is None or not learned:
+            if final is None:
                 continue
             early = name == "early-stopping"  # whose accuracy is a peak
+            title = trials["trial_titles"].get(name, name)
+            if (early or not trial_of(name).noise_only) and (clean is None or clean < config.clean_floor):
+                silent.append({"trial": name, "title": title, "clean": clean})
+                continue
             ends_high = final > (config.peak_at_most if early else config.protected_at_most)
             peaks_high = peak is not None and peak > config.peak_at_most
             row = {
                 "trial": name,
-                "title": trials["trial_titles"].get(name, name),
+                "title": title,
                 "accuracy": peak if peaks_high and not ends_high else final,
                 "peak": peaks_high and not ends_high,
             }
             (lost if ends_high or peaks_high else held).append(row)
     worst_first = [sorted(rows, key=lambda row: -row["accuracy"]) for rows in (held, lost)]
-    return worst_first[0], worst_first[1]
+    return worst_first[0], worst_first[1], silent
 
 
 def beyond(held: list[dict[str, Any]], lost: list[dict[str, Any]]) -> str:

@@ -31,23 +31,26 @@ REJECT_COLUMNS = ["photo", "identity", "reason"]
 TWO_IDENTITIES = "under two identities"
 
 
-def align_photos(config: AlignConfig, data: Path, runtime: Runtime) -> None:
+def align_photos(config: AlignConfig, data: Path, runtime: Runtime, folder: Path | None = None) -> None:
     """Write `data/aligned/`: `crops-*.npy` (uint8 N×112×112×3, RGB), `rejects.parquet` and, last, `manifest.parquet`; CSVs beside them.
 
     `manifest.parquet` has a row an aligned photo, columns `MANIFEST_COLUMNS`: `box` (x0, y0, x1, y1), `landmarks` (five x, y in turn) in
     the pixels of the upright photo, `matrix` (2×3, row by row) from the photo to the crop. The result does not depend on the number of
     workers.
 
+    Args:
+        data: folder of `photos.parquet`. folder: what the photos' paths in it are below; None: `data/photos`.
+
     Raises:
         RequestError, StageError: the detector cannot be used, `photos.parquet` is missing, or no photo could be aligned.
     """
     photos = read_table(data / "photos.parquet", ["photo", "identity"])
-    aligned = data / "aligned"
+    aligned, folder = data / "aligned", folder or data / "photos"
     aligned.mkdir(parents=True, exist_ok=True)
     (aligned / "manifest.parquet").unlink(missing_ok=True)
     for left_over in aligned.glob(".*.tmp"):
         left_over.unlink(missing_ok=True)
-    chunks = [(chunk_key(chunk, data / "photos", config), chunk) for chunk in make_chunks(photos)]
+    chunks = [(chunk_key(chunk, folder, config), chunk) for chunk in make_chunks(photos)]
     tables: dict[str, Any] = {}
     with progress(None, what="aligning", unit="photo", total=len(photos)) as bar:
         for key, chunk in chunks:
@@ -59,7 +62,7 @@ def align_photos(config: AlignConfig, data: Path, runtime: Runtime) -> None:
         todo = sorted(((key, chunk) for key, chunk in chunks if key not in tables), key=lambda job: -len(job[1]))
         if todo and not config.already_aligned:
             check_detector(config, runtime)
-        work = partial(align_and_write, config=config, photos=data / "photos", aligned=aligned, device=runtime.device)
+        work = partial(align_and_write, config=config, photos=folder, aligned=aligned, device=runtime.device)
         for index, _ in spread(work, todo, workers=runtime.workers, preload=preload(config)):
             bar.update(len(todo[index][1]))
     for key, chunk in todo:

@@ -68,6 +68,13 @@ KNOWN = (
         "recogniser, from other initial weights.",
     ),
     (
+        "Photos cropped anew",
+        ("recropped",),
+        "The study’s own training used the protected crops themselves. A scraper finds and crops the face in the protected photo again, "
+        "perhaps with another detector than this run’s, which shifts and rescales the noise. The table “The way back to the photo” says "
+        "how much of the noise comes back with this run’s own alignment.",
+    ),
+    (
         "Strangers in training",
         ("auxiliary",),
         "The search for noise saw clean training photos of the other people that the recogniser trains on (“Noise search also sees”). "
@@ -75,12 +82,6 @@ KNOWN = (
     ),
 )  # fmt: skip
 
-DETECTOR = (
-    "Other detectors, and photos cropped anew",
-    "Training used the protected crops themselves. A scraper detects and crops the protected photo again, perhaps with another detector, "
-    "which shifts and rescales the noise. The table “The way back to the photo” says how much of the noise comes back with this run’s own "
-    "alignment; no recogniser was trained on such crops and no other detector was tried.",
-)
 RENDERED = (
     "Real faces",
     "The people of this run do not exist: their photos are rendered. Real photos may be harder or easier to learn and to protect.",
@@ -94,7 +95,9 @@ ONE_SEED = (
 
 def limits_of(metrics: dict[str, Any]) -> list[Limit]:
     """The statements that apply to this run, each with what of it the run measured."""
+    silent = {one["trial"] for one in metrics.get("silent") or []}
     names = [str(name) for section in ("trainers", "countermeasures", "shares") for name in metrics.get(section) or {}]
+    names = [name for name in names if name not in silent]
     elsewhere = {kind for record in metrics["arms"].values() for kind in record.get("identification") or {}} - {"own"}
     names += [f"open-set identification by {kind}" for kind in sorted(elsewhere)]
     tuned = str(at(metrics, "training", "kind") or "").startswith("fine-tuned")
@@ -107,7 +110,6 @@ def limits_of(metrics: dict[str, Any]) -> list[Limit]:
             measured = "In this run the recogniser was fine-tuned from pretrained weights; "
             measured += f"also measured: {', '.join(frozen)}." if frozen else "what frozen embeddings give was not measured."
         found.append(Limit(title, text, measured))
-    found.append(Limit(*DETECTOR))
     if str(at(metrics, "provenance", "dataset", "name") or "").startswith("synthetic"):
         found.append(Limit(*RENDERED))
     seeds = at(metrics, "provenance", "seeds")

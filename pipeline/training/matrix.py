@@ -11,8 +11,10 @@ from pathlib import Path
 from pipeline.artifacts import read_json
 from pipeline.config import TrainConfig, load
 from pipeline.errors import StageError
+from pipeline.noise.arms import arm_of
 from pipeline.runtime import Runtime, say
 from pipeline.training.keys import trial_key
+from pipeline.training.trials import trial_of
 
 
 def run_matrix(arms: list[str], trials: list[str], data: Path, run: Path, runtime: Runtime, *, jobs: int) -> None:
@@ -24,6 +26,8 @@ def run_matrix(arms: list[str], trials: list[str], data: Path, run: Path, runtim
         StageError: trials failed; the others were still run, and are kept.
     """
     wanted = pairs_of(arms, trials)
+    for trial in [trial for trial in trials if all(trial != pair[1] for pair in wanted)]:
+        say(f"matrix: {trial} says nothing of {', '.join(arms)}")
     todo = [pair for pair in wanted if not is_current(*pair, run)]
     say(f"matrix: {len(arms)} arms, {len(trials)} trials, {len(wanted) - len(todo)} of {len(wanted)} trainings done before")
     threads = max(1, runtime.workers // jobs)
@@ -51,11 +55,14 @@ def pairs_of(arms: list[str], trials: list[str]) -> list[tuple[str, str]]:
     """The (arm, trial) pairs that can say something.
 
     Who is trained without the protected names none of them, whatever else is done; but a last layer refitted on clean photos may find that
-    a network which never saw them knows them as well as one that did. And of the clean arm no share is protected.
+    a network which never saw them knows them as well as one that did. What concerns noise alone changes nothing for the clean arm, and
+    whole photos there are only of the arms that a person would publish.
     """
 
     def says_nothing(arm: str, trial: str) -> bool:
-        return (arm == "removed" and trial != "last-layer-refit") or (arm == "clean" and trial.startswith("share-"))
+        asked = trial_of(trial)
+        of_removed = arm == "removed" and trial != "last-layer-refit"
+        return of_removed or (arm == "clean" and asked.noise_only) or (asked.photos and not arm_of(arm).published)
 
     return [(arm, trial) for trial in trials for arm in arms if not says_nothing(arm, trial)]
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from pipeline.artifacts import read_json, read_table, write_json, write_text
-from pipeline.config import EvaluateConfig, TrainConfig
+from pipeline.config import AlignConfig, EvaluateConfig, TrainConfig
 from pipeline.evaluation.accuracy import group_accuracy
 from pipeline.evaluation.probes import last_layer_refit, linear_probe, linear_svm, nearest_neighbour
 from pipeline.models.recognisers import Recogniser, load_trained, make_recogniser
@@ -20,12 +20,25 @@ from pipeline.split import SPLIT_COLUMNS
 from pipeline.training.faces import FaceSet, face_set
 from pipeline.training.keys import trial_key
 from pipeline.training.loop import TestPhotos, accuracy_by_group, predict, train_recogniser
+from pipeline.training.recropped import recropped_set
 from pipeline.training.stage import test_photos, training_set
 from pipeline.training.trials import trial_of
 
 
-def run_trial(config: TrainConfig, scoring: EvaluateConfig, name: str, arm: str, run: Path, aligned: Path, runtime: Runtime) -> None:
+def run_trial(
+    config: TrainConfig,
+    scoring: EvaluateConfig,
+    faces: AlignConfig,
+    name: str,
+    arm: str,
+    run: Path,
+    aligned: Path,
+    runtime: Runtime,
+) -> None:
     """Write `history.jsonl` and, last, `result.json` into `<run>/<arm>/trials/<name>`; does nothing when they are current.
+
+    Args:
+        faces: how the run found its faces, for the trial that finds them anew.
 
     `result.json`: trial, kind, title, key, the groups' accuracies as in the contract, photos, seconds.
     """
@@ -35,7 +48,10 @@ def run_trial(config: TrainConfig, scoring: EvaluateConfig, name: str, arm: str,
         return
     started = time.perf_counter()
     table = read_table(split, SPLIT_COLUMNS)
-    train = training_set(table, arm, aligned, run, share=config.share, seed=config.seed)
+    if config.recropped:
+        train = recropped_set(faces, table, aligned, run / arm / "protected", output, runtime)
+    else:
+        train = training_set(table, arm, aligned, run, share=config.share, seed=config.seed)
     test = test_photos(table, aligned)
     classes = int(table["label"].max()) + 1
     if config.trainer == "sgd":

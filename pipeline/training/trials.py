@@ -21,7 +21,9 @@ class Trial:
     title: str
     values: dict[str, Any] = field(default_factory=dict)
     base: str = "own"
-    weights: bool = False
+    weights: bool = False  # starts from pretrained weights
+    photos: bool = False  # starts from whole protected photos, not from crops
+    noise_only: bool = False  # changes nothing where nothing is protected: the clean arm's result is that of the study itself
 
 
 TRAINERS: dict[str, Trial] = {
@@ -34,10 +36,13 @@ TRAINERS: dict[str, Trial] = {
     "svm": Trial("trainer", "Frozen pretrained embeddings, linear SVM", {"trainer": "svm"}, weights=True),
     "nearest-neighbour": Trial("trainer", "Frozen pretrained embeddings, nearest photo", {"trainer": "nearest-neighbour"}, weights=True),
 }  # fmt: skip
+RECROPPED = Trial(
+    "countermeasure", "Faces found and cropped anew in the protected photos", {"recropped": True}, photos=True, noise_only=True
+)
 REFIT = Trial("countermeasure", "Last layer refitted on a few clean photos (DFR)", {"trainer": "last-layer-refit"})
 SETS: dict[str, tuple[str, ...]] = {
     "core": CORE_COUNTERMEASURES,
-    "countermeasures": (*FULL_COUNTERMEASURES, "last-layer-refit"),
+    "countermeasures": ("recropped", *FULL_COUNTERMEASURES, "last-layer-refit"),
     "trainers": tuple(TRAINERS),
     "shares": ("share-20", "share-40", "share-60", "share-80"),
 }
@@ -50,36 +55,42 @@ def trial_of(name: str) -> Trial:
         return TRAINERS[name]
     if name == "last-layer-refit":
         return REFIT
+    if name == "recropped":
+        return RECROPPED
     if name.startswith("share-"):
         percent = name.removeprefix("share-")
         if percent.isascii() and percent.isdigit() and 0 <= int(percent) <= 100:
-            return Trial("share", f"only {percent}% of each person’s photos protected", {"share": int(percent) / 100})
+            return Trial("share", f"only {percent}% of each person’s photos protected", {"share": int(percent) / 100}, noise_only=True)
         raise ValueError(f"{name!r}: allowed are share-0 to share-100")
     try:
         check_name(name)
     except ValueError as error:
-        raise ValueError(f"{error}; or a trainer: {', '.join(TRAINERS)}, last-layer-refit, share-N; or a set: {', '.join(SETS)}") from None
+        raise ValueError(
+            f"{error}; or a trainer: {', '.join(TRAINERS)}; or recropped, last-layer-refit, share-N; or a set: {', '.join(SETS)}"
+        ) from None
     return Trial("countermeasure", title_of(name), {"countermeasure": name})
 
 
-def trials_asked_for(text: str, *, tuned: bool, weights: bool) -> list[str]:
+def trials_asked_for(text: str, *, tuned: bool, weights: bool, photos: bool) -> list[str]:
     """The names behind `MATRIX`: one of `SETS` (`full` is all of them), or names, in order and once each.
 
-    From a set, what this run cannot do (pretrained weights that were not given) or does anyway (its own trainer) is left out.
+    From a set, what this run cannot do (it has no pretrained weights, or no whole photos) or does anyway (its own trainer) is left out.
 
     Args:
-        tuned: the run itself fine-tunes. weights: pretrained weights were given.
+        tuned: the run itself fine-tunes. weights: pretrained weights were given. photos: the data set has whole photos, not crops alone.
 
     Raises:
-        ValueError: an unknown name, or one that needs weights when there are none.
+        ValueError: an unknown name, or one that needs weights or photos when there are none.
     """
     found: list[str] = []
     for word in text.split():
         for name in SETS.get(word, (word,)):
             trial = trial_of(name)
-            if trial.weights and not weights:
+            if (trial.weights and not weights) or (trial.photos and not photos):
                 if word in SETS:
                     continue
+                if trial.photos:
+                    raise ValueError(f"{name!r} looks for faces in whole photos: this data set is of crops that are aligned already")
                 raise ValueError(f"{name!r} starts from pretrained weights: give RECOGNISER_WEIGHTS=")
             if word in SETS and name == ("fine-tune" if tuned else "scratch"):
                 continue

@@ -206,6 +206,10 @@ def test_verdict_names_what_it_lost_to_and_what_it_held_against() -> None:
         "resnet18 (4%). "
     ), found["verdict"]
     assert "blur" not in found["verdict"], "where nobody learns, nothing was resisted"
+    assert found["silent"] == [{"trial": "blur-9.0", "title": "blur-9.0", "clean": 0.2}]
+    alone = trials_of(countermeasures={"grey": {"error-min": {"protected": 0.1}}, "recropped": {"error-min": {"protected": 0.1}}})
+    assert [row["trial"] for row in say(arms, alone)["silent"]] == ["grey"]
+    assert [row["trial"] for row in say(arms, alone)["held_against"]] == ["recropped"], "of the clean arm it is the study itself"
     assert [row["trial"] for row in found["lost_to"]] == ["jpeg-50", "share-60", "mixup", "fine-tune"]
     many = {f"jpeg-{quality}": trial(0.9, quality / 100) for quality in range(20, 60)}
     assert "and 34 more" in say(arms, trials_of(countermeasures=many))["verdict"]

@@ -36,7 +36,9 @@ def test_only_what_is_missing_is_run_and_a_failure_is_named(
 
 
 def test_trainings_that_can_say_nothing_are_not_run() -> None:
-    pairs = matrix.pairs_of(["clean", "removed", "random"], ["grey", "last-layer-refit", "share-60"])
+    pairs = matrix.pairs_of(["clean", "removed", "random"], ["grey", "last-layer-refit", "share-60", "recropped"])
     assert [arm for arm, trial in pairs if trial == "grey"] == ["clean", "random"]
     assert [arm for arm, trial in pairs if trial == "last-layer-refit"] == ["clean", "removed", "random"]
     assert [arm for arm, trial in pairs if trial == "share-60"] == ["random"], "nothing of the clean arm is protected"
+    assert not [arm for arm, trial in pairs if trial == "recropped"], "nobody publishes photos with random noise"
+    assert matrix.pairs_of(["clean", "error-min"], ["recropped"]) == [("error-min", "recropped")]
