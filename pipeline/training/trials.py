@@ -37,7 +37,7 @@ TRAINERS: dict[str, Trial] = {
     "nearest-neighbour": Trial("trainer", "Frozen pretrained embeddings, nearest photo", {"trainer": "nearest-neighbour"}, weights=True),
 }  # fmt: skip
 RECROPPED = Trial(
-    "countermeasure", "Faces found and cropped anew in the protected photos", {"recropped": True}, photos=True, noise_only=True
+    "countermeasure", "faces found and cropped anew in the protected photos", {"recropped": True}, photos=True, noise_only=True
 )
 REFIT = Trial("countermeasure", "Last layer refitted on a few clean photos (DFR)", {"trainer": "last-layer-refit"})
 SETS: dict[str, tuple[str, ...]] = {
