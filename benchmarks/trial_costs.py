@@ -3,7 +3,8 @@
     python -m benchmarks.trial_costs [NAME …]
 
 Random crops stand in for faces: a pass costs the same whatever is in them. On a CPU the one thread's own time is taken, so that other
-programs do not look like dear trials; each round times all trials between two plain epochs. From the ratios follows what a matrix takes.
+programs do not look like dear trials; each round times all trials between two plain epochs. From the ratios follows what a matrix takes
+at most: what teaches the clean arm nothing is not tried on the others.
 """
 
 from __future__ import annotations

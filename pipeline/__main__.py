@@ -200,14 +200,15 @@ def run_stage(args: argparse.Namespace) -> None:
 
         align_photos(load(AlignConfig, args.data / "align.yaml"), args.data, runtime)
     elif args.stage == "matrix":
-        from pipeline.config import AlignConfig, TrainConfig, load
+        from pipeline.config import AlignConfig, EvaluateConfig, TrainConfig, load
         from pipeline.training.matrix import run_matrix
         from pipeline.training.trials import trials_asked_for
 
         own = load(TrainConfig, args.run / "config" / "train.yaml")
         whole = not load(AlignConfig, args.data / "align.yaml").already_aligned
         trials = trials_asked_for(args.matrix, tuned=own.weights is not None, weights=own.weights is not None, photos=whole)
-        run_matrix(args.arms.split(), trials, args.data, args.run, runtime, jobs=max(1, args.jobs))
+        floor = load(EvaluateConfig, args.run / "config" / "evaluate.yaml").clean_floor
+        run_matrix(args.arms.split(), trials, args.data, args.run, runtime, jobs=max(1, args.jobs), clean_floor=floor)
     elif args.stage == "report":
         from pipeline.report.stage import report_run
 

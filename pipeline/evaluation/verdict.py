@@ -98,12 +98,14 @@ def sorted_trials(
         for name, arms in trials[section].items():
             mine, clean = arms.get(headline, {}), arms.get("clean", {}).get("protected")
             final, peak = mine.get("protected"), mine.get("protected_peak")
-            if final is None:
-                continue
             early = name == "early-stopping"  # whose accuracy is a peak
             title = trials["trial_titles"].get(name, name)
-            if (early or not trial_of(name).noise_only) and (clean is None or clean < config.clean_floor):
+            compared = early or not trial_of(name).noise_only
+            # What the clean arm did not learn under was not tried on the others.
+            if compared and ((clean is None and final is not None) or (clean is not None and clean < config.clean_floor)):
                 silent.append({"trial": name, "title": title, "clean": clean})
+                continue
+            if final is None:
                 continue
             ends_high = final > (config.peak_at_most if early else config.protected_at_most)
             peaks_high = peak is not None and peak > config.peak_at_most

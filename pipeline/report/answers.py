@@ -48,7 +48,8 @@ def against(metrics: dict[str, Any]) -> list[str]:
         f"{training.get('model') or 'A network'}, {how} on the photos as they are, {plural(training.get('epochs'), 'epoch', 'epochs')}."
     ]
     tried = [name for section in ("trainers", "countermeasures", "shares") for name in metrics.get(section) or {}]
-    others = len([name for name in tried if name != "early-stopping"])
+    silent = {one["trial"] for one in metrics.get("silent") or []}
+    others = len([name for name in tried if name != "early-stopping" and name not in silent])
     early = "a trainer who stops at the best epoch" if "early-stopping" in tried else ""
     more = plural(others, "other trainer or countermeasure", "other trainers and countermeasures") if others else ""
     if early or more:

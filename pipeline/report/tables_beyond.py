@@ -119,7 +119,8 @@ def separability_table(metrics: dict[str, Any]) -> Table | None:
 TRIAL_NOTES = {
     "countermeasures": (
         "Accuracy on clean test photos after the last epoch; with early stopping after the protected people’s best epoch. The "
-        "stronger the colour, the more is named. A countermeasure says something only where the clean arm still learned."
+        "stronger the colour, the more is named. A countermeasure says something only where the clean arm still learned; where it did not, "
+        "other arms may be spared it."
     ),
     "trainers": "Accuracy on clean test photos after the last epoch. A trainer says something only where the clean arm learned.",
     "shares": "The rest of their photos leaked clean. Accuracy on clean test photos after the last epoch.",

@@ -17,10 +17,14 @@ from pipeline.training.keys import trial_key
 from pipeline.training.trials import trial_of
 
 
-def run_matrix(arms: list[str], trials: list[str], data: Path, run: Path, runtime: Runtime, *, jobs: int) -> None:
+def run_matrix(arms: list[str], trials: list[str], data: Path, run: Path, runtime: Runtime, *, jobs: int, clean_floor: float = 0.0) -> None:
     """Run every trial of every arm in processes of their own, one thread each on a CPU.
 
-    A trial whose `result.json` is of the same config, inputs and code is kept, so a killed matrix goes on where it was.
+    A trial whose `result.json` is of the same config, inputs and code is kept, so a killed matrix goes on where it was. The clean arm goes
+    first: what teaches nothing without noise says nothing of noise, so the other arms are spared it.
+
+    Args:
+        clean_floor: accuracy of the clean arm below which a trial says nothing.
 
     Raises:
         StageError: trials failed; the others were still run, and are kept.
@@ -30,6 +34,7 @@ def run_matrix(arms: list[str], trials: list[str], data: Path, run: Path, runtim
         say(f"matrix: {trial} says nothing of {', '.join(arms)}")
     todo = [pair for pair in wanted if not is_current(*pair, run)]
     say(f"matrix: {len(arms)} arms, {len(trials)} trials, {len(wanted) - len(todo)} of {len(wanted)} trainings done before")
+    first, others = [pair for pair in todo if pair[0] == "clean"], [pair for pair in todo if pair[0] != "clean"]
     threads = max(1, runtime.workers // jobs)
     took: list[float] = []
     failed: list[str] = []
@@ -40,13 +45,21 @@ def run_matrix(arms: list[str], trials: list[str], data: Path, run: Path, runtim
         took.append(time.perf_counter() - started)
         return code
 
-    with ThreadPoolExecutor(jobs) as pool:
-        running = {pool.submit(timed, *pair): pair for pair in todo}
-        for done, future in enumerate(as_completed(running), 1):
-            if future.result():
-                failed.append(", ".join(running[future]))
-            left = sum(took) / len(took) * (len(todo) - done) / jobs
-            say(f"matrix: {done} of {len(todo)} done, about {left / 60:.0f} min left")
+    def run_all(pairs: list[tuple[str, str]], *, before: int, total: int) -> None:
+        with ThreadPoolExecutor(jobs) as pool:
+            running = {pool.submit(timed, *pair): pair for pair in pairs}
+            for done, future in enumerate(as_completed(running), before + 1):
+                if future.result():
+                    failed.append(", ".join(running[future]))
+                left = sum(took) / len(took) * (total - done) / jobs
+                say(f"matrix: {done} of {total} done, about {left / 60:.0f} min left")
+
+    run_all(first, before=0, total=len(todo))
+    silent = {trial for trial in trials if teaches_nothing(trial, run, clean_floor)}
+    for trial in [trial for trial in trials if any(trial == pair[1] for pair in others) and trial in silent]:
+        say(f"matrix: {trial} teaches too little without noise to say anything (below {clean_floor:.0%}): not tried on other arms")
+    others = [pair for pair in others if pair[1] not in silent]
+    run_all(others, before=len(first), total=len(first) + len(others))
     if failed:
         raise StageError(f"{len(failed)} trials failed, {failed[0]} for one: see its message above; the same command runs them again")
 
@@ -65,6 +78,18 @@ def pairs_of(arms: list[str], trials: list[str]) -> list[tuple[str, str]]:
         return of_removed or (arm == "clean" and asked.noise_only) or (asked.photos and not arm_of(arm).published)
 
     return [(arm, trial) for trial in trials for arm in arms if not says_nothing(arm, trial)]
+
+
+def teaches_nothing(trial: str, run: Path, clean_floor: float) -> bool:
+    """Whether the clean arm's recogniser, which learned in the study itself, names too few under this trial.
+
+    Where it did not learn in the study either, the run makes no claim of anything, and nothing is left out.
+    """
+    study, result = run / "clean" / "metrics.json", run / "clean" / "trials" / trial / "result.json"
+    if trial_of(trial).noise_only or not study.exists() or not is_current("clean", trial, run):
+        return False
+    own, tried = (read_json(path)["protected"] for path in (study, result))
+    return own is not None and tried is not None and tried["final"] < clean_floor <= own["final"]
 
 
 def is_current(arm: str, trial: str, run: Path) -> bool:

@@ -207,6 +207,8 @@ def test_verdict_names_what_it_lost_to_and_what_it_held_against() -> None:
     ), found["verdict"]
     assert "blur" not in found["verdict"], "where nobody learns, nothing was resisted"
     assert found["silent"] == [{"trial": "blur-9.0", "title": "blur-9.0", "clean": 0.2}]
+    spared = say(arms, trials_of(countermeasures={"ueraser": {"clean": {"protected": 0.0}}}))
+    assert spared["silent"] == [{"trial": "ueraser", "title": "ueraser", "clean": 0.0}], "not tried with noise, and the report says why"
     alone = trials_of(countermeasures={"grey": {"error-min": {"protected": 0.1}}, "recropped": {"error-min": {"protected": 0.1}}})
     assert [row["trial"] for row in say(arms, alone)["silent"]] == ["grey"]
     assert [row["trial"] for row in say(arms, alone)["held_against"]] == ["recropped"], "of the clean arm it is the study itself"

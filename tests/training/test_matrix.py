@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.artifacts import write_json
 from pipeline.errors import StageError
 from pipeline.runtime import Runtime
 from pipeline.training import matrix
@@ -33,6 +34,38 @@ def test_only_what_is_missing_is_run_and_a_failure_is_named(
     ran.clear()
     matrix.run_matrix(["clean", "error-min"], ["grey"], tmp_path, tmp_path, cpu, jobs=1)
     assert ran == []
+
+
+@pytest.mark.parametrize(
+    ("own", "tried", "ran_on"),
+    [(0.9, 0.1, ["clean"]), (0.9, 0.6, ["clean", "error-min", "random"]), (0.1, 0.1, ["clean", "error-min", "random"])],
+)
+def test_what_teaches_nothing_without_noise_is_not_tried_on_other_arms(
+    tmp_path: Path,
+    cpu: Runtime,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    own: float,
+    tried: float,
+    ran_on: list,
+) -> None:
+    ran: list[str] = []
+
+    def run_one(arm: str, trial: str, *_: Any) -> int:
+        ran.append(arm)
+        write_json(tmp_path / arm / "trials" / trial / "result.json", {"protected": {"final": tried}})
+        return 0
+
+    write_json(tmp_path / "clean" / "metrics.json", {"protected": {"final": own}})
+    monkeypatch.setattr(matrix, "is_current", lambda arm, trial, run: (run / arm / "trials" / trial / "result.json").exists())
+    monkeypatch.setattr(matrix, "run_one", run_one)
+    for _ in range(2):  # nor when the same is asked again
+        matrix.run_matrix(["error-min", "clean", "random"], ["ueraser"], tmp_path, tmp_path, cpu, jobs=2, clean_floor=0.5)
+        assert ran[0] == "clean" and sorted(ran) == ran_on
+        told = capsys.readouterr().err
+        assert ("ueraser teaches too little without noise" in told) == (len(ran_on) == 1)
+    matrix.run_matrix(["clean", "error-min"], ["share-20"], tmp_path, tmp_path, cpu, jobs=1, clean_floor=0.5)
+    assert ran[len(ran_on) :] == ["error-min"], "a share needs no clean arm"
 
 
 def test_trainings_that_can_say_nothing_are_not_run() -> None:
