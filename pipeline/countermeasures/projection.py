@@ -74,7 +74,7 @@ def fit_linear(
         FloatingPointError: the weights are not finite.
     """
     assert count > 0 and len(label) == count, (count, len(label))
-    labels = torch.from_numpy(np.asarray(label, np.int64)).to(device)
+    labels = torch.tensor(np.asarray(label, np.int64), device=device)
     epochs = max(epochs, math.ceil(updates / math.ceil(count / batch)))
     inputs = crops(np.arange(1)).size
     start_KD = torch.rand((classes, inputs), generator=torch.Generator().manual_seed(seed))

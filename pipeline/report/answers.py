@@ -111,7 +111,9 @@ def when_it_fails(metrics: dict[str, Any], record: dict[str, Any]) -> list[str]:
         names = ["the study’s own training"] if state == "fails" else []
         names += [f"{one['title']} ({percent(one['accuracy'])})" for one in metrics.get("lost_to") or []]
         found.append(f"Lost to: {', '.join(names)}." if names else "Lost to nothing that was tried here.")
-        found += [f"{one['title']} says nothing here: {taught_nothing(one)}." for one in metrics.get("silent") or []]
+        found += [
+            f"{one['title'][0].upper()}{one['title'][1:]} says nothing here: {taught_nothing(one)}." for one in metrics.get("silent") or []
+        ]
     for name, one in (record.get("identification") or {}).items():
         if name != "own" and at(one, "rank1") is not None:
             found.append(f"It hides nobody from a recogniser that exists already: {name} finds {percent(one['rank1'])} of searches.")

@@ -136,8 +136,8 @@ def trial_tables(metrics: dict[str, Any], section: str, column: str, what: str) 
     measured = metrics.get(section) or {}
     titles = metrics.get("trial_titles") or {}
     arms = list(dict.fromkeys([*metrics["arms"], *(arm for record in measured.values() for arm in record)]))
-    # Early stopping is known of every arm: where more was tried, those that it was tried on are shown.
-    tried = [record for name, record in measured.items() if name != "early-stopping"] or list(measured.values())
+    # Early stopping is known of every arm: where more was tried with noise, the arms that it was tried on are shown.
+    tried = [record for name, record in measured.items() if name != "early-stopping" and set(record) - {"clean"}] or list(measured.values())
     arms = [arm for arm in arms if any(arm in record for record in tried)]
     own = {arm: {group: accuracy_of(at(record, group)) for group in GROUPS} for arm, record in metrics["arms"].items()}
     tables = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -33,13 +35,16 @@ def as_batch(crops: np.ndarray) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def fitted() -> tuple[OrthogonalProjection, list[int]]:
     crops, label = noisy_photos(500, seed=0)
+    label.flags.writeable = False  # as pandas gives it
     sizes: list[int] = []
 
     def read(index: np.ndarray) -> np.ndarray:
         sizes.append(len(index))
         return crops[index]
 
-    return fit_orthogonal_projection(read, len(label), label, CLASSES, 0), sizes
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return fit_orthogonal_projection(read, len(label), label, CLASSES, 0), sizes
 
 
 def test_photos_are_read_in_batches(fitted: tuple[OrthogonalProjection, list[int]]) -> None:

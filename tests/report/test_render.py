@@ -198,7 +198,7 @@ def test_five_answers_need_no_reading_on(page: str, tmp_path: Path):
     silent = [{"trial": "jpeg-50", "title": "JPEG, quality 50", "clean": 0.012}, {"trial": "grey", "title": "greyscale", "clean": None}]
     unsure = words_of(page_of(sample_metrics() | {"silent": silent}, [], tmp_path))
     assert "JPEG, quality 50 says nothing here: without noise, too, it leaves a recogniser that names only 1.2%." in unsure
-    assert "greyscale says nothing here: it was not tried without noise." in unsure
+    assert "Greyscale says nothing here: it was not tried without noise." in unsure
     failing = page_of(sample_metrics() | {"verdict_state": "fails", "lost_to": []}, [], tmp_path)
     assert "Lost to: the study’s own training." in failing
     invalid: dict[str, Any] = sample_metrics() | {"verdict_state": "invalid", "verdict": "No claim: clean arm learned failed."}
@@ -241,6 +241,14 @@ def test_limits_follow_what_was_measured(page: str, tmp_path: Path):
     assert "Measured in this run: jpeg-75" in words and "12.3%" in words
     said_nothing = metrics | {"silent": [{"trial": "jpeg-75", "title": "JPEG, quality 75", "clean": 0.01}]}
     assert "Measured in this run: jpeg-75" not in words_of(page_of(said_nothing, [], tmp_path))
+
+
+def test_what_was_tried_on_the_clean_arm_alone_hides_no_arm(tmp_path: Path):
+    metrics = sample_metrics()
+    early: dict[str, Any] = {arm: {"protected": 0.5, "others": 0.5} for arm in metrics["arms"]}
+    metrics["countermeasures"] = {"early-stopping": early, "ueraser": {"clean": {"protected": 0.0, "others": 0.01}}}
+    table = page_of(metrics, [], tmp_path).split("Accuracy of protected people under countermeasures")[1].split("</table>")[0]
+    assert all(f">{arm}<" in table for arm in metrics["arms"]), table
 
 
 def test_published_orderings_say_where_the_settings_differ(page: str, tmp_path: Path):
