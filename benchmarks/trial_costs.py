@@ -19,15 +19,16 @@ import numpy as np
 import torch
 
 from pipeline.config import TrainConfig
+from pipeline.noise.arms import ARMS
 from pipeline.runtime import Runtime, cores, decide, prepare_torch
 from pipeline.training.faces import FaceSet
 from pipeline.training.loop import TestPhotos, train_recogniser
 from pipeline.training.trials import SETS, trial_of, trials_asked_for
 
 CLASSES, PHOTOS, REPEATS = 150, 64, 3
-ARMS = 12  # all but `removed`, which trials leave out
-# The study's own training; that again, for the one of the arms which is published; no training, one pass.
-KNOWN = dict.fromkeys(SETS["shares"], 1.0) | {"recropped": 1 / ARMS, "last-layer-refit": 0.0}
+COUNT = len(ARMS) - 1  # `removed` is left out of trials
+# The study's own training; that again, on the arms that a person would publish; no training, one pass.
+KNOWN = dict.fromkeys(SETS["shares"], 1.0) | {"recropped": sum(arm.published for arm in ARMS.values()) / COUNT, "last-layer-refit": 0.0}
 
 
 def photos() -> FaceSet:
@@ -75,7 +76,7 @@ def main(names: list[str]) -> None:
         for matrix in ("core", "countermeasures", "full"):
             some = trials_asked_for(matrix, tuned=False, weights=False, photos=True)
             total = sum((KNOWN | ratios)[name] for name in some)
-            print(f"MATRIX={matrix}: {len(some)} trials, {total:.1f} plain trainings an arm, {total * ARMS:.0f} for {ARMS} arms")
+            print(f"MATRIX={matrix}: {len(some)} trials, {total:.1f} plain trainings an arm, {total * COUNT:.0f} for {COUNT} arms")
         print(f"torch {torch.__version__}, {runtime.device}, {runtime.precision}")
 
 

@@ -17,7 +17,7 @@ from pipeline.training.keys import trial_key
 from pipeline.training.trials import trial_of
 
 
-def run_matrix(arms: list[str], trials: list[str], data: Path, run: Path, runtime: Runtime, *, jobs: int, clean_floor: float = 0.0) -> None:
+def run_matrix(arms: list[str], trials: list[str], data: Path, run: Path, runtime: Runtime, *, jobs: int, clean_floor: float) -> None:
     """Run every trial of every arm in processes of their own, one thread each on a CPU.
 
     A trial whose `result.json` is of the same config, inputs and code is kept, so a killed matrix goes on where it was. The clean arm goes
@@ -30,7 +30,7 @@ def run_matrix(arms: list[str], trials: list[str], data: Path, run: Path, runtim
         StageError: trials failed; the others were still run, and are kept.
     """
     wanted = pairs_of(arms, trials)
-    for trial in [trial for trial in trials if all(trial != pair[1] for pair in wanted)]:
+    for trial in sorted(set(trials) - {trial for _, trial in wanted}):
         say(f"matrix: {trial} says nothing of {', '.join(arms)}")
     todo = [pair for pair in wanted if not is_current(*pair, run)]
     say(f"matrix: {len(arms)} arms, {len(trials)} trials, {len(wanted) - len(todo)} of {len(wanted)} trainings done before")
@@ -55,8 +55,8 @@ def run_matrix(arms: list[str], trials: list[str], data: Path, run: Path, runtim
                 say(f"matrix: {done} of {total} done, about {left / 60:.0f} min left")
 
     run_all(first, before=0, total=len(todo))
-    silent = {trial for trial in trials if teaches_nothing(trial, run, clean_floor)}
-    for trial in [trial for trial in trials if any(trial == pair[1] for pair in others) and trial in silent]:
+    silent = {trial for trial in {trial for _, trial in others} if teaches_nothing(trial, run, clean_floor)}
+    for trial in sorted(silent):
         say(f"matrix: {trial} teaches too little without noise to say anything (below {clean_floor:.0%}): not tried on other arms")
     others = [pair for pair in others if pair[1] not in silent]
     run_all(others, before=len(first), total=len(first) + len(others))

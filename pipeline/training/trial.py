@@ -37,10 +37,10 @@ def run_trial(
 ) -> None:
     """Write `history.jsonl` and, last, `result.json` into `<run>/<arm>/trials/<name>`; does nothing when they are current.
 
+    `result.json`: trial, kind, title, key, the groups' accuracies as in the contract, photos, seconds.
+
     Args:
         faces: how the run found its faces, for the trial that finds them anew.
-
-    `result.json`: trial, kind, title, key, the groups' accuracies as in the contract, photos, seconds.
     """
     split, output = run / "split.parquet", run / arm / "trials" / name
     key = trial_key(config, arm, run, split)

@@ -28,11 +28,11 @@ def test_only_what_is_missing_is_run_and_a_failure_is_named(
     monkeypatch.setattr(matrix, "is_current", lambda arm, trial, _run: (arm, trial) in done)
     monkeypatch.setattr(matrix, "run_one", run_one)
     with pytest.raises(StageError, match=r"2 trials failed, (clean|error-min), mixup for one"):
-        matrix.run_matrix(["clean", "error-min"], ["grey", "mixup"], tmp_path, tmp_path, cpu, jobs=2)
+        matrix.run_matrix(["clean", "error-min"], ["grey", "mixup"], tmp_path, tmp_path, cpu, jobs=2, clean_floor=0.0)
     assert sorted(ran) == [("clean", "mixup"), ("error-min", "grey"), ("error-min", "mixup")], "one failure stops no other"
     assert "1 of 4 trainings done before" in capsys.readouterr().err
     ran.clear()
-    matrix.run_matrix(["clean", "error-min"], ["grey"], tmp_path, tmp_path, cpu, jobs=1)
+    matrix.run_matrix(["clean", "error-min"], ["grey"], tmp_path, tmp_path, cpu, jobs=1, clean_floor=0.0)
     assert ran == []
 
 
@@ -47,7 +47,7 @@ def test_what_teaches_nothing_without_noise_is_not_tried_on_other_arms(
     capsys: pytest.CaptureFixture[str],
     own: float,
     tried: float,
-    ran_on: list,
+    ran_on: list[str],
 ) -> None:
     ran: list[str] = []
 
