@@ -21,7 +21,7 @@ MATRIX ?=##                     trials beside the study: core, countermeasures, 
 EPSILON ?= 16##                 largest change of a pixel, of 255
 SEEDS ?= 0##                   seed of everything drawn
 DETECTOR ?= mtcnn##            mtcnn, or scrfd (needs DETECTOR_PACK)
-DETECTOR_PACK ?=##              folder of a local insightface pack
+DETECTOR_PACK ?=##              folder of a local insightface pack: for DETECTOR=scrfd, or MATRIX=recropped-scrfd
 RECOGNISER_WEIGHTS ?=##         safetensors the recogniser is fine-tuned from (empty: from scratch)
 SURROGATE_WEIGHTS ?=##          safetensors the noise's surrogate starts from (empty: from scratch)
 LFW ?=##                        folder of LFW with pairs.txt: verification by its protocol, too

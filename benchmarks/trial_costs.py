@@ -27,8 +27,13 @@ from pipeline.training.trials import SETS, trial_of, trials_asked_for
 
 CLASSES, PHOTOS, REPEATS = 150, 64, 3
 COUNT = len(ARMS) - 1  # `removed` is left out of trials
-# The study's own training; that again, on the arms that a person would publish; no training, one pass.
-KNOWN = dict.fromkeys(SETS["shares"], 1.0) | {"recropped": sum(arm.published for arm in ARMS.values()) / COUNT, "last-layer-refit": 0.0}
+PUBLISHED = sum(arm.published for arm in ARMS.values())
+# The study's own training; that again, on the arms that a person would publish (and without noise); no training, one pass.
+KNOWN = dict.fromkeys(SETS["shares"], 1.0) | {
+    "recropped": PUBLISHED / COUNT,
+    "recropped-jpeg-75": (PUBLISHED + 1) / COUNT,
+    "last-layer-refit": 0.0,
+}
 
 
 def photos() -> FaceSet:

@@ -258,7 +258,7 @@ def run_arm_stage_here(args: argparse.Namespace, runtime: Runtime) -> None:
         config = load(TrainConfig, args.run / "config" / "trials" / f"{args.trial}.yaml")
         scoring = load(EvaluateConfig, args.run / "config" / "evaluate.yaml")
         faces = load(AlignConfig, args.data / "align.yaml")
-        run_trial(config, scoring, faces, args.trial, args.arm, args.run, aligned, runtime)
+        run_trial(config, scoring, faces, args.trial, args.arm, args.run, args.data, runtime)
     elif args.stage == "evaluate":
         from pipeline.evaluation.stage import evaluate_arm
 

@@ -107,6 +107,18 @@ class NoiseConfig(StageConfig):
     weights_sha256: str | None = None
 
 
+class RecropConfig(StageConfig):
+    """What happens to published photos before a scraper cuts the faces out of them (`pipeline/training/recropped.py`)."""
+
+    jpeg: int | None = Field(default=None, ge=1, le=100, description="every photo is a JPEG of this quality; none: files as published")
+    detector: Literal["own", "mtcnn", "scrfd"] = Field(default="own", description="finds everybody's faces; own: the run's, as it did")
+    detector_pack: str | None = Field(default=None, description="scrfd: absolute path of a local insightface pack")
+
+    def everyone(self) -> bool:
+        """Whether crops change of people, too, whose photos carry no noise."""
+        return self.jpeg is not None or self.detector != "own"
+
+
 class TrainConfig(StageConfig):
     """The downstream recogniser, the same for every arm (`pipeline/training`)."""
 
@@ -136,7 +148,7 @@ class TrainConfig(StageConfig):
     arcface_margin: float = Field(default=0.3, ge=0, le=1, description="radians")
     countermeasure: str = Field(default="none", description="what the trainer does to photos or training, `pipeline/countermeasures`")
     share: float = Field(default=1.0, ge=0, le=1, description="share of each protected identity's training photos that are protected")
-    recropped: bool = Field(default=False, description="protected faces come out of the protected photos, found and aligned anew")
+    recropped: RecropConfig | None = Field(default=None, description="faces are found and aligned anew in the published photos")
     clean_photos: int = Field(default=4, ge=1, description="last-layer-refit: clean photos of each identity that the trainer has")
 
     def arcface(self) -> tuple[float, float] | None:

@@ -137,7 +137,7 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
     surrogate = weights_asked_for("SURROGATE_WEIGHTS", request.surrogate_weights)
     source = source_asked_for(dataset, request.photos)
     check_source(dataset, source)
-    pack = detector_pack(request)
+    pack = detector_pack(request, "DETECTOR=scrfd") if request.detector == "scrfd" else None
 
     synthetic = dataset == "synthetic"
     everyone = setting == "full" and isinstance(identities, int)  # then the number says nothing
@@ -199,7 +199,7 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
             values.append({"input_size": trained.input_size, "normalise": trained.normalise})
         snapshots[run / "config" / f"noise-{arm}.yaml"] = build(NoiseConfig, "noise", *values, common, own)
     own_training, whole_photos = snapshots[run / "config" / "train.yaml"], not align_values["already_aligned"]
-    snapshots |= trial_snapshots(request.matrix, profile, own_training, downstream, run, seed, photos=whole_photos)
+    snapshots |= trial_snapshots(request, profile, own_training, downstream, run, seed, photos=whole_photos)
     return [path for path, config in snapshots.items() if write_if_changed(path, dump(config))]
 
 
@@ -216,11 +216,11 @@ def about(profiles: Path, profile: str, dataset: str) -> str:
 
 
 def trial_snapshots(
-    matrix: str, profile: dict[str, Any], own: TrainConfig, weights: dict[str, str], run: Path, seed: int, *, photos: bool
+    request: Request, profile: dict[str, Any], own: TrainConfig, weights: dict[str, str], run: Path, seed: int, *, photos: bool
 ) -> dict[Path, TrainConfig]:
     """One training config a trial of MATRIX: the recipe it starts from, what its name says, and the profile's values for it."""
     try:
-        names = trials_asked_for(matrix, tuned=own.weights is not None, weights=bool(weights), photos=photos)
+        names = trials_asked_for(request.matrix, tuned=own.weights is not None, weights=bool(weights), photos=photos)
     except ValueError as error:
         raise RequestError(f"MATRIX: {error}") from None
     scratch, tuned, extra = profile.get("train") or {}, profile.get("train_from_weights") or {}, profile.get("trials") or {}
@@ -230,6 +230,8 @@ def trial_snapshots(
         base = {"own": own.model_dump(), "scratch": scratch, "tuned": scratch | tuned}[trial.base]
         starts_from = weights if trial.weights else {}
         values = trial.values | (extra.get(name) or {}) | {"seed": seed}
+        if name == "recropped-scrfd":
+            values["recropped"] = trial.values["recropped"] | {"detector_pack": detector_pack(request, "MATRIX=recropped-scrfd")}
         found[run / "config" / "trials" / f"{name}.yaml"] = build(TrainConfig, "trials", base, starts_from, values)
     return found
 
@@ -277,14 +279,10 @@ def reference_asked_for(value: str) -> str | None:
     return str(Path(value).absolute())
 
 
-def detector_pack(request: Request) -> str | None:
-    """The absolute path of the insightface pack that scrfd needs; none for mtcnn."""
-    if request.detector != "scrfd":
-        return None
+def detector_pack(request: Request, wanted_by: str) -> str:
+    """The absolute path of the insightface pack that scrfd needs."""
     if not request.detector_pack or not Path(request.detector_pack).is_dir():
-        raise RequestError(
-            f"DETECTOR_PACK={request.detector_pack}: DETECTOR=scrfd needs the folder of a local insightface pack (det_*.onnx)"
-        )
+        raise RequestError(f"DETECTOR_PACK={request.detector_pack}: {wanted_by} needs the folder of a local insightface pack (det_*.onnx)")
     return str(Path(request.detector_pack).absolute())
 
 

@@ -293,7 +293,7 @@ def test_a_matrix_goes_on_after_a_kill_and_its_verdict_knows_of_it(project: Proj
     trial = project.run / "error-min" / "trials" / "recropped"
     published = pd.read_parquet(project.run / "error-min" / "protected" / "manifest.parquet").query("part == 'train'")
     anew, lost = (pd.read_parquet(trial / "aligned" / f"{name}.parquet") for name in ("manifest", "rejects"))
-    assert sorted([*anew["photo"], *lost["photo"]]) == sorted(published["file"])
+    assert sorted([*anew["photo"], *lost["photo"]]) == sorted(published["photo"])
     everyone = pd.read_parquet(project.run / "split.parquet").query("part == 'train'")
     assert json.loads((trial / "result.json").read_text(encoding="utf-8"))["photos"] == len(everyone) - len(lost)
     assert "greyscale" in (project.folder / "reports" / RUN / "index.html").read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pipeline.__main__ import main
-from pipeline.config import AlignConfig, DataConfig, NoiseConfig, SplitConfig, TrainConfig, load, load_profile
+from pipeline.config import AlignConfig, DataConfig, NoiseConfig, RecropConfig, SplitConfig, TrainConfig, load, load_profile
 from pipeline.errors import RequestError
 from pipeline.noise.arms import ARMS
 from pipeline.request import Request, write_snapshots
@@ -21,6 +21,7 @@ PLAIN = Request(
     profile="smoke", dataset="synthetic", photos="", identities="3", setting="partial", arms="clean error-min random", epsilon="16",
     seeds="0", detector="mtcnn", detector_pack="", recogniser_weights="", surrogate_weights="", show_people="no",
 )  # fmt: skip
+NO_RECROPPINGS = ("magic", "jpeg", "jpeg-", "jpeg-0", "jpeg-075", "jpeg-101")
 
 
 def ask(folder: Path, **changes: str) -> list[Path]:
@@ -197,18 +198,34 @@ def test_full_is_all_sets() -> None:
     full = trials_asked_for("full", tuned=False, weights=True, photos=True)
     assert full == trials_asked_for("countermeasures trainers shares", tuned=False, weights=True, photos=True)
     assert set(trials_asked_for("core", tuned=False, weights=False, photos=True)) < set(full)
-    assert len(full) == len(set(full)) and {"jpeg-10", "last-layer-refit", "svm", "share-20", "recropped"} <= set(full)
+    assert len(full) == len(set(full)) and {"jpeg-10", "last-layer-refit", "svm", "share-20", "recropped", "recropped-jpeg-75"} <= set(full)
 
 
 def test_crops_cannot_be_cropped_anew() -> None:
-    assert "recropped" not in trials_asked_for("full", tuned=False, weights=True, photos=False)
+    assert not [name for name in trials_asked_for("full", tuned=False, weights=True, photos=False) if name.startswith("recropped")]
     with pytest.raises(ValueError, match="'recropped' looks for faces in whole photos: this data set is of crops"):
         trials_asked_for("grey recropped", tuned=False, weights=True, photos=False)
+
+
+def test_a_scrapers_detector_is_told_apart_from_the_runs(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="DETECTOR_PACK=: MATRIX=recropped-scrfd needs the folder of a local insightface pack"):
+        ask(tmp_path, matrix="recropped-scrfd")
+    assert not (tmp_path / "run").exists()
+    ask(tmp_path, matrix="recropped recropped-jpeg-75 recropped-scrfd", detector_pack=str(tmp_path))
+    assert load(AlignConfig, tmp_path / "data" / "align.yaml").detector_pack is None, "another pack aligns nothing anew"
+    trials = tmp_path / "run" / "config" / "trials"
+    asked = {path.stem: load(TrainConfig, path).recropped for path in trials.iterdir()}
+    assert asked == {
+        "recropped": RecropConfig(),
+        "recropped-jpeg-75": RecropConfig(jpeg=75),
+        "recropped-scrfd": RecropConfig(detector="scrfd", detector_pack=str(tmp_path)),
+    }
 
 
 @pytest.mark.parametrize(
     ("matrix", "message"),
     [
+        *[(f"recropped-{how}", f"MATRIX: 'recropped-{how}': allowed are recropped, recropped-jpeg-Q, rec") for how in NO_RECROPPINGS],
         ("jpeg-0", "MATRIX: countermeasure 'jpeg-0': allowed"),
         ("share-101", "MATRIX: 'share-101': allowed are share-0 to share-100"),
         ("magic", "MATRIX: countermeasure 'magic': allowed are"),

@@ -71,8 +71,8 @@ KNOWN = (
         "Photos cropped anew",
         ("recropped",),
         "The study’s own training used the protected crops themselves. A scraper finds and crops the face in the protected photo again, "
-        "perhaps with another detector than this run’s, which shifts and rescales the noise. The table “The way back to the photo” says "
-        "how much of the noise comes back with this run’s own alignment.",
+        "perhaps with another detector than this run’s and after a platform saved the photo as JPEG, which shifts and rescales the noise. "
+        "The table “The way back to the photo” says how much of the noise comes back with this run’s own alignment.",
     ),
     (
         "Strangers in training",

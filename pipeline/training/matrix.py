@@ -75,7 +75,8 @@ def pairs_of(arms: list[str], trials: list[str]) -> list[tuple[str, str]]:
     def says_nothing(arm: str, trial: str) -> bool:
         asked = trial_of(trial)
         of_removed = arm == "removed" and trial != "last-layer-refit"
-        return of_removed or (arm == "clean" and asked.noise_only) or (asked.photos and not arm_of(arm).published)
+        unpublished = asked.photos and arm != "clean" and not arm_of(arm).published
+        return of_removed or unpublished or (arm == "clean" and asked.noise_only)
 
     return [(arm, trial) for trial in trials for arm in arms if not says_nothing(arm, trial)]
 

@@ -32,7 +32,7 @@ def run_trial(
     name: str,
     arm: str,
     run: Path,
-    aligned: Path,
+    data: Path,
     runtime: Runtime,
 ) -> None:
     """Write `history.jsonl` and, last, `result.json` into `<run>/<arm>/trials/<name>`; does nothing when they are current.
@@ -40,16 +40,18 @@ def run_trial(
     `result.json`: trial, kind, title, key, the groups' accuracies as in the contract, photos, seconds.
 
     Args:
-        faces: how the run found its faces, for the trial that finds them anew.
+        faces: how the run found its faces, for the trials that find them anew. data: `data/<dataset>`, with `photos/` and `aligned/`.
     """
+    aligned = data / "aligned"
     split, output = run / "split.parquet", run / arm / "trials" / name
     key = trial_key(config, arm, run, split)
     if (output / "result.json").exists() and read_json(output / "result.json").get("key") == key:
         return
     started = time.perf_counter()
     table = read_table(split, SPLIT_COLUMNS)
-    if config.recropped:
-        train = recropped_set(faces, table, aligned, run / arm / "protected", output, runtime)
+    if config.recropped is not None:
+        protected = None if arm == "clean" else run / arm / "protected"
+        train = recropped_set(config.recropped, faces, table, data, protected, output, runtime)
     else:
         train = training_set(table, arm, aligned, run, share=config.share, seed=config.seed)
     test = test_photos(table, aligned)

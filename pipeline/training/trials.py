@@ -36,13 +36,13 @@ TRAINERS: dict[str, Trial] = {
     "svm": Trial("trainer", "Frozen pretrained embeddings, linear SVM", {"trainer": "svm"}, weights=True),
     "nearest-neighbour": Trial("trainer", "Frozen pretrained embeddings, nearest photo", {"trainer": "nearest-neighbour"}, weights=True),
 }  # fmt: skip
-RECROPPED = Trial(
-    "countermeasure", "faces found and cropped anew in the protected photos", {"recropped": True}, photos=True, noise_only=True
-)
+RECROPPED = Trial("countermeasure", "faces found and cropped anew in the protected photos", {"recropped": {}}, photos=True, noise_only=True)
+DETECTORS = {"mtcnn": "MTCNN", "scrfd": "SCRFD"}
+RECROPPINGS = ("recropped", "recropped-jpeg-Q", *(f"recropped-{detector}" for detector in DETECTORS))
 REFIT = Trial("countermeasure", "Last layer refitted on a few clean photos (DFR)", {"trainer": "last-layer-refit"})
 SETS: dict[str, tuple[str, ...]] = {
     "core": CORE_COUNTERMEASURES,
-    "countermeasures": ("recropped", *FULL_COUNTERMEASURES, "last-layer-refit"),
+    "countermeasures": ("recropped", "recropped-jpeg-75", *FULL_COUNTERMEASURES, "last-layer-refit"),
     "trainers": tuple(TRAINERS),
     "shares": ("share-20", "share-40", "share-60", "share-80"),
 }
@@ -55,8 +55,8 @@ def trial_of(name: str) -> Trial:
         return TRAINERS[name]
     if name == "last-layer-refit":
         return REFIT
-    if name == "recropped":
-        return RECROPPED
+    if name == "recropped" or name.startswith("recropped-"):
+        return recropped_trial(name)
     if name.startswith("share-"):
         percent = name.removeprefix("share-")
         if percent.isascii() and percent.isdigit() and 0 <= int(percent) <= 100:
@@ -66,9 +66,27 @@ def trial_of(name: str) -> Trial:
         check_name(name)
     except ValueError as error:
         raise ValueError(
-            f"{error}; or a trainer: {', '.join(TRAINERS)}; or recropped, last-layer-refit, share-N; or a set: {', '.join(SETS)}"
+            f"{error}; or a trainer: {', '.join(TRAINERS)}; or {', '.join(RECROPPINGS)}, last-layer-refit, share-N; "
+            f"or a set: {', '.join(SETS)}"
         ) from None
     return Trial("countermeasure", title_of(name), {"countermeasure": name})
+
+
+def recropped_trial(name: str) -> Trial:
+    """`recropped`, or that after what changes everybody's photos: JPEG, or another detector; `ValueError` says what is allowed.
+
+    Those teach another thing without noise, too, so they are tried on the clean arm as well.
+    """
+    how = name.removeprefix("recropped").removeprefix("-")
+    if not how:
+        return RECROPPED
+    if how in DETECTORS:
+        return Trial("countermeasure", f"faces found and cropped anew with {DETECTORS[how]}", {"recropped": {"detector": how}}, photos=True)
+    quality = how.removeprefix("jpeg-")
+    if f"jpeg-{quality}" != how or not quality.isascii() or not quality.isdigit() or quality[0] == "0" or int(quality) > 100:
+        raise ValueError(f"{name!r}: allowed are {', '.join(RECROPPINGS)}, Q a whole number from 1 to 100")
+    title = f"photos saved as JPEG, quality {quality}, then faces found and cropped anew"
+    return Trial("countermeasure", title, {"recropped": {"jpeg": int(quality)}}, photos=True)
 
 
 def trials_asked_for(text: str, *, tuned: bool, weights: bool, photos: bool) -> list[str]:

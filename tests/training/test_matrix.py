@@ -75,3 +75,5 @@ def test_trainings_that_can_say_nothing_are_not_run() -> None:
     assert [arm for arm, trial in pairs if trial == "share-60"] == ["random"], "nothing of the clean arm is protected"
     assert not [arm for arm, trial in pairs if trial == "recropped"], "nobody publishes photos with random noise"
     assert matrix.pairs_of(["clean", "error-min"], ["recropped"]) == [("error-min", "recropped")]
+    both = matrix.pairs_of(["clean", "removed", "random", "error-min"], ["recropped-jpeg-75"])
+    assert [arm for arm, _ in both] == ["clean", "error-min"], "JPEG changes what is learned without noise, too"
