@@ -14,10 +14,10 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 PROFILE ?= laptop##            smoke (minutes), laptop (default), paper (GPU): hyper-parameters, see configs/
 DATASET ?= synthetic##         synthetic, folder, webface, celeba or lfw
 PHOTOS ?=##                     path of the photos (synthetic needs none)
-IDENTITIES ?= 50##              how many to protect, drawn by seed; or a file with one name a line
+IDENTITIES ?= 50##              how many to protect, drawn by seed, 20 or more for a claim; or a file with one name a line
 SETTING ?= partial##           partial, or full: everyone is protected, whatever number IDENTITIES is
 ARMS ?= clean error-min random## arms of the study; `python -m pipeline arms` lists them
-MATRIX ?=##                     trials beside the study: core, countermeasures, trainers, shares, full, or names (make matrix: core)
+MATRIX ?=##                     trials of `make matrix`: core, countermeasures, trainers, shares, full, or names (empty: core)
 EPSILON ?= 16##                 largest change of a pixel, of 255
 SEEDS ?= 0##                   seed of everything drawn
 DETECTOR ?= mtcnn##            mtcnn, or scrfd (needs DETECTOR_PACK)
@@ -29,7 +29,7 @@ REFERENCE ?=##                  insightface recogniser (.onnx): does it still kn
 RUNS ?=##                       finished runs to compare, as named in reports/
 SHOW_PEOPLE ?= no##            no, or consented: real faces may stand in the report
 DEVICE ?= auto##               auto, cpu, cuda or cuda:N
-WORKERS ?= auto##              processes for photos and faces, and arms trained at a time
+WORKERS ?= auto##              auto, or how many processes for photos and faces, and arms trained at a time
 NPROC ?= 1##                   processes that search noise and train one arm together, through torchrun: a GPU each, or cores
 VENV ?= .venv##                where the packages live
 DATA_ROOT ?= data##            where photos, crops and runs are kept
@@ -48,10 +48,14 @@ MATRIX := $(or $(strip $(MATRIX)),core)
 endif
 export DEVICE WORKERS MATRIX LFW REFERENCE
 # These stand in file names, so each is one word without odd characters; what else they may be, `configure` says.
-NAMED := PROFILE DATASET IDENTITIES SETTING EPSILON
+NAMED := PROFILE DATASET IDENTITIES SETTING EPSILON VENV DATA_ROOT REPORTS_ROOT
 $(foreach v,$(NAMED),$(if $(filter 1,$(words $($(v)))),,$(error $(v)=$($(v)): allowed is one value without spaces)))
 
 $(if $(shell echo '$(subst ','"'"',$(NPROC))' | grep -xE '[1-9][0-9]*'),,$(error NPROC=$(NPROC): allowed is a whole number from 1))
+$(if $(shell echo '$(subst ','"'"',$(WORKERS))' | grep -xE 'auto|[1-9][0-9]*'),,$(error WORKERS=$(WORKERS): allowed are auto and whole numbers from 1))
+$(if $(wildcard $(IDENTITIES)/.),$(error IDENTITIES=$(IDENTITIES): is a folder; allowed is how many, or a file with one name a line))
+# Any other goal would leave what MATRIX asks for undone.
+$(if $(strip $(MATRIX)),$(if $(MAKECMDGOALS),$(if $(filter matrix help,$(MAKECMDGOALS)),,$(error MATRIX=$(MATRIX) is for `make matrix`))))
 
 # Several seeds: `study` and `matrix` run once a seed, and a report joins them.
 SEVERAL := $(filter-out 0 1,$(words $(SEEDS)))
@@ -79,10 +83,12 @@ REPORT := $(REPORTS_ROOT)/$(RUN)
 NOISY := $(filter-out clean removed,$(ARMS))
 AGAINST := $(filter error-max% tap fawkes,$(ARMS))
 PUBLISHED := $(firstword $(filter error-min error-min-released,$(ARMS)) $(NOISY))
+$(if $(filter protect,$(MAKECMDGOALS)),$(if $(PUBLISHED),,$(error ARMS=$(ARMS): nothing to protect with; allowed is an arm with noise, such as error-min)))
 
 # Each stage's own code: an edit to training makes no noise anew.
-py = $(sort $(foreach d,$(1),$(wildcard pipeline/$(d)) $(wildcard pipeline/$(d)/*.py)))
-CODE_data := $(call py,photos photos/synthetic)
+# Files alone: a folder is newer as soon as Python caches something in it.
+py = $(sort $(foreach d,$(1),$(wildcard pipeline/$(if $(filter %.py,$(d)),$(d),$(d)/*.py))))
+CODE_data := $(filter-out pipeline/photos/posted.py,$(call py,photos photos/synthetic))
 CODE_align := $(call py,faces photos/decode.py shards.py)
 CODE_split := pipeline/split.py pipeline/shards.py
 CODE_noise := $(filter-out pipeline/noise/protect.py pipeline/noise/describe.py,$(call py,noise models distributed.py shared_memory.py shards.py training/faces.py training/optimiser.py training/shared.py training/compiled.py))
@@ -93,7 +99,7 @@ CODE_evaluate := $(call py,evaluation/stage.py evaluation/accuracy.py evaluation
 CODE_report := $(call py,report shards.py evaluation/summary.py evaluation/checks.py evaluation/verdict.py evaluation/orderings.py evaluation/paired.py \
 	evaluation/trials.py) $(wildcard pipeline/report/templates/*)
 
-CONFIGS := $(D)/data.yaml $(D)/align.yaml $(R)/config/split.yaml $(R)/config/train.yaml $(R)/config/evaluate.yaml $(NOISY:%=$(R)/config/noise-%.yaml) $(if $(AGAINST),$(R)/config/surrogate.yaml)
+CONFIGS := $(D)/data.yaml $(D)/align.yaml $(R)/config/split.yaml $(R)/config/train.yaml $(R)/config/evaluate.yaml $(R)/config/report.yaml $(NOISY:%=$(R)/config/noise-%.yaml) $(if $(AGAINST),$(R)/config/surrogate.yaml)
 
 .PHONY: help setup data align protect train evaluate report study matrix compare test lint bench clean doctor lock FORCE
 
@@ -146,10 +152,10 @@ $(R)/%/metrics.json: $(R)/%/model/history.jsonl $(R)/config/evaluate.yaml $(CODE
 
 ifneq ($(DATASET),lfw)
 $(DATA_ROOT)/lfw/aligned/manifest.parquet: FORCE
-	@$(MAKE) align DATASET=lfw PHOTOS="$$LFW" LFW= IDENTITIES=1 ARMS=clean SETTING=partial MATRIX= REFERENCE=
+	@$(MAKE) align DATASET=lfw PHOTOS="$$LFW" LFW= IDENTITIES=1 ARMS='clean error-min' SETTING=full MATRIX= REFERENCE=
 endif
 
-$(REPORT)/index.html: $(ARMS:%=$(R)/%/metrics.json) $(R)/config/evaluate.yaml $(CODE_report)
+$(REPORT)/index.html: $(ARMS:%=$(R)/%/metrics.json) $(R)/config/evaluate.yaml $(R)/config/report.yaml $(CODE_report)
 	$(PIPELINE) report --data '$(D)' --run '$(R)' --arms "$$ARMS" --output '$(REPORT)' $(ON)
 
 EACH_SEED = $(if $(SEVERAL),for seed in $(SEEDS); do $(MAKE) $@ SEEDS=$$seed; done; \

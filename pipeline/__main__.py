@@ -1,6 +1,7 @@
 """`python -m pipeline STAGE …`: the only place where arguments are read. `make` calls the stages in order; each can be called alone.
 
-Exit codes: 0 done; 2 the request is wrong and nothing was written; 1 anything else. Progress goes to stderr, results to stdout.
+Exit codes: 0 done; 2 the request is wrong (a message names the value and what is allowed); 130 interrupted from the keyboard; 1 anything
+else. Progress goes to stderr, results to stdout.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m pipeline",
         description="Make face photos useless for training face recognisers, and measure how far that holds. "
-        "`make study` runs all stages in the order given here.",
+        "`make study` runs configure, data, align, split, then noise, protect, train and evaluate for each arm, and report.",
     )
     stages = top.add_subparsers(dest="stage", required=True, metavar="STAGE")
 
@@ -139,14 +140,16 @@ def run_stage(args: argparse.Namespace) -> None:
     ranks = launched(os.environ)
     if ranks.size > 1 and args.stage not in IN_SEVERAL_PROCESSES:
         raise RequestError(f"torchrun: {args.stage} runs in one process; allowed are {' and '.join(IN_SEVERAL_PROCESSES)}")
+    check_arms(args)
     if args.stage == "configure":
-        from pipeline.request import Request, about, write_snapshots
+        from pipeline.request import Request, about, no_claim, write_snapshots
 
         fields = {name: getattr(args, name) for name in Request.__dataclass_fields__}
         written = write_snapshots(Request(**fields), args.profiles, args.data, args.run)
-        told = about(args.profiles, args.profile, args.dataset)
-        if written and told:  # a study that is new: what it will take, before it takes it
-            machine.say(told)
+        if written:  # a study that is new: what it will take, and whether it can end in a claim, before it takes it
+            for told in (about(args.profiles, args.profile, args.dataset), no_claim(args.run)):
+                if told:
+                    machine.say(told)
         for path in written:
             machine.say(f"wrote {path}")
         return
@@ -206,15 +209,31 @@ def run_stage(args: argparse.Namespace) -> None:
 
         own = load(TrainConfig, args.run / "config" / "train.yaml")
         whole = not load(AlignConfig, args.data / "align.yaml").already_aligned
-        trials = trials_asked_for(args.matrix, tuned=own.weights is not None, weights=own.weights is not None, photos=whole)
-        floor = load(EvaluateConfig, args.run / "config" / "evaluate.yaml").clean_floor
-        run_matrix(args.arms.split(), trials, args.data, args.run, runtime, jobs=max(1, args.jobs), clean_floor=floor)
+        try:
+            trials = trials_asked_for(args.matrix, tuned=own.weights is not None, weights=own.weights is not None, photos=whole)
+        except ValueError as error:
+            raise RequestError(f"MATRIX: {error}") from None
+        limits = load(EvaluateConfig, args.run / "config" / "evaluate.yaml")
+        run_matrix(args.arms.split(), trials, args.data, args.run, runtime, jobs=max(1, args.jobs), limits=limits)
     elif args.stage == "report":
         from pipeline.report.stage import report_run
 
         report_run(args.arms.split(), args.data, args.run, args.output, runtime)
     else:
         run_arm_stage(args, runtime)
+
+
+def check_arms(args: argparse.Namespace) -> None:
+    """`RequestError` where a stage is to work on an arm that there is not; `configure` itself says so of ARMS."""
+    from pipeline.noise.arms import ARMS
+
+    if args.stage == "configure" or ("arm" not in args and "arms" not in args):
+        return
+    allowed = (*ARMS, "surrogate") if args.stage == "train" else tuple(ARMS)
+    asked = [args.arm] if "arm" in args else args.arms.split()
+    for arm in asked or [""]:
+        if arm not in allowed:
+            raise RequestError(f"arm {arm!r}: allowed are {', '.join(allowed)}")
 
 
 def run_arm_stage(args: argparse.Namespace, runtime: Runtime) -> None:

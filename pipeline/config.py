@@ -175,6 +175,12 @@ class EvaluateConfig(StageConfig):
     seed: int = Field(default=0, ge=0)
 
 
+class ReportConfig(StageConfig):
+    """What the report joins (`pipeline/report`)."""
+
+    arms: tuple[str, ...]
+
+
 Config = TypeVar("Config", bound=StageConfig)
 
 
@@ -203,14 +209,23 @@ def load(kind: type[Config], path: Path) -> Config:
 
 
 def load_profile(path: Path) -> dict[str, Any]:
-    """Read `configs/<profile>.yaml` as nested dicts; the sections are checked when they become stage configs."""
+    """Read `configs/<profile>.yaml` as nested dicts; what the sections hold is checked when they become stage configs.
+
+    Raises:
+        RequestError: no such profile, not YAML, an unknown section, or values for an arm or a trial that there is not.
+    """
+    from pipeline.noise.arms import ARMS
+    from pipeline.training.trials import trial_of
+
     try:
         sections = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         known = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml")))
         raise RequestError(f"PROFILE={path.stem}: no such profile; there are {known}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RequestError(f"PROFILE={path.stem}: {path} is not valid YAML ({error})") from None
+    if not isinstance(sections, dict):
+        raise RequestError(f"PROFILE={path.stem}: {path} has no sections, such as data, split, noise and train")
     allowed = {
         "about",
         "data",
@@ -227,4 +242,16 @@ def load_profile(path: Path) -> dict[str, Any]:
     unknown = set(sections) - allowed
     if unknown:
         raise RequestError(f"PROFILE={path.stem}: unknown section {', '.join(sorted(unknown))}; allowed are {', '.join(sorted(allowed))}")
+    for name, values in sections.items():
+        if not isinstance(values, dict | None):
+            raise RequestError(f"PROFILE={path.stem}: section {name} is {values!r}; allowed are lines of key: value")
+    noisy = {key for name, arm in ARMS.items() if arm.method != "none" for key in (name, arm.method)}
+    for name in sections.get("noise") or {}:
+        if name not in noisy:
+            raise RequestError(f"PROFILE={path.stem}: noise: {name!r}: allowed are {', '.join(sorted(noisy))}")
+    for name in sections.get("trials") or {}:
+        try:
+            trial_of(str(name))
+        except ValueError as error:
+            raise RequestError(f"PROFILE={path.stem}: trials: {error}") from None
     return sections

@@ -7,6 +7,7 @@ reruns a stage exactly when its own parameters did.
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,15 @@ from pipeline.config import (
     DataConfig,
     EvaluateConfig,
     NoiseConfig,
+    ReportConfig,
     SplitConfig,
     TrainConfig,
     dump,
     explain,
+    load,
     load_profile,
 )
-from pipeline.errors import RequestError
+from pipeline.errors import RequestError, StageError
 from pipeline.noise.arms import ARMS
 from pipeline.training.trials import trial_of, trials_asked_for
 
@@ -70,6 +73,11 @@ def whole_number(variable: str, value: str, low: int, high: int) -> int:
     return int(value)
 
 
+def composed(name: str) -> str:
+    """`name` in Unicode's form NFC: an ö is typed as one character, and where a folder came from a Mac it is often an o and its dots."""
+    return unicodedata.normalize("NFC", name)
+
+
 def identities_asked_for(value: str) -> int | tuple[str, ...]:
     """How many identities, or the names in a file with one a line."""
     path = Path(value)
@@ -79,12 +87,13 @@ def identities_asked_for(value: str) -> int | tuple[str, ...]:
         except RequestError as error:
             raise RequestError(f"{error}, or a file with one name a line (there is none called that)") from None
     try:
-        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"IDENTITIES={value}: not readable as text ({error})") from None
     if not names:
         raise RequestError(f"IDENTITIES={value}: the file names nobody; allowed is one identity a line")
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    spelt = [composed(name) for name in names]
+    repeated = sorted({name for name in spelt if spelt.count(name) > 1})
     if repeated:
         raise RequestError(f"IDENTITIES={value}: {repeated[0]!r} stands there more than once")
     return names
@@ -116,6 +125,9 @@ def build(kind: type[Config], section: str, *values: dict[str, Any]) -> Config:
 def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> list[Path]:
     """Check the request whole, then write `data/{data,align}.yaml` and `run/config/*.yaml`; returns those that changed.
 
+    Snapshots of trials that an earlier request asked for are written anew, too, or removed where there can be no such trial now: the report
+    joins every result that belongs to its snapshot.
+
     Raises:
         RequestError: names the variable, its value and what is allowed; nothing was written.
     """
@@ -133,10 +145,13 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
         raise RequestError(f"ARMS={request.arms!r}: allowed are different names out of {', '.join(ARMS)}")
     for arm in arms:
         one_of("ARMS", arm, tuple(ARMS))
+    if setting == "full" and "removed" in arms:
+        raise RequestError(f"ARMS={request.arms!r}: SETTING=full protects everyone, so removed leaves nobody to train on; leave it out")
     downstream = weights_asked_for("RECOGNISER_WEIGHTS", request.recogniser_weights)
     surrogate = weights_asked_for("SURROGATE_WEIGHTS", request.surrogate_weights)
     source = source_asked_for(dataset, request.photos)
     check_source(dataset, source)
+    lfw = lfw_asked_for(request.lfw, dataset)
     pack = detector_pack(request, "DETECTOR=scrfd") if request.detector == "scrfd" else None
 
     synthetic = dataset == "synthetic"
@@ -147,12 +162,13 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
     if synthetic:
         data_values |= sections["data"]
         count = int(sections["data"].get("identities", DataConfig(dataset="synthetic").identities))
-        if isinstance(identities, int) and identities > count and not everyone:
-            raise RequestError(f"IDENTITIES={identities}: allowed are 1 to {count}, the identities that PROFILE={request.profile} renders")
+        if isinstance(identities, int) and identities >= count and not everyone:
+            rendered_are = f"PROFILE={request.profile} renders {count} identities, and SETTING=partial leaves some unprotected"
+            raise RequestError(f"IDENTITIES={identities}: allowed are 1 to {count - 1}: {rendered_are}; or SETTING=full")
     else:
         assert source is not None
         if not everyone:
-            check_identities(dataset, source, identities)
+            identities = identities_in(dataset, source, identities, setting)
         data_values |= {"photos": source, "fingerprint": fingerprint(dataset, Path(source))}
     rendered = sections["align_synthetic"] if synthetic else {}
     align_values = {"detector": request.detector, "detector_pack": pack, "already_aligned": is_recordio(dataset, source)}
@@ -175,11 +191,12 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
             {
                 "seed": seed,
                 "real_faces": not synthetic,
-                "lfw": lfw_asked_for(request.lfw),
+                "lfw": lfw,
                 "reference": reference_asked_for(request.reference),
                 "consented": one_of("SHOW_PEOPLE", request.show_people, ("no", "consented")) == "consented",
             },
         ),
+        run / "config" / "report.yaml": ReportConfig(arms=tuple(arms)),
     }
     if any(ARMS[arm].surrogate for arm in arms):
         # Another seed than the downstream model's, whose initial weights the defender cannot know.
@@ -200,6 +217,9 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
         snapshots[run / "config" / f"noise-{arm}.yaml"] = build(NoiseConfig, "noise", *values, common, own)
     own_training, whole_photos = snapshots[run / "config" / "train.yaml"], not align_values["already_aligned"]
     snapshots |= trial_snapshots(request, profile, own_training, downstream, run, seed, photos=whole_photos)
+    for path in (run / "config" / "trials").glob("*.yaml"):
+        if path not in snapshots:
+            path.unlink()
     return [path for path, config in snapshots.items() if write_if_changed(path, dump(config))]
 
 
@@ -215,39 +235,94 @@ def about(profiles: Path, profile: str, dataset: str) -> str:
     return "\n".join(lines)
 
 
+def no_claim(run: Path) -> str:
+    """Why a study of the snapshots in `run` ends in numbers, but in no claim, in one line; empty where nothing speaks against one."""
+    from pipeline.evaluation.accuracy import FEWEST_IDENTITIES
+
+    split, arms = load(SplitConfig, run / "config" / "split.yaml"), load(ReportConfig, run / "config" / "report.yaml").arms
+    count = split.identities if isinstance(split.identities, int) else len(split.identities)
+    everyone = split.setting == "full" and isinstance(split.identities, int)  # how many those are, the split will tell
+    reasons = []
+    if count < FEWEST_IDENTITIES and not everyone:
+        reasons.append(f"{count} identities are protected, {FEWEST_IDENTITIES} or more are needed")
+    if "clean" not in arms:
+        reasons.append("clean is not in ARMS")
+    if not any(arm.startswith("error-min") for arm in arms):
+        reasons.append("no error-min arm is in ARMS")
+    return f"a study of this gives numbers, but no claim: {'; '.join(reasons)}" if reasons else ""
+
+
 def trial_snapshots(
     request: Request, profile: dict[str, Any], own: TrainConfig, weights: dict[str, str], run: Path, seed: int, *, photos: bool
 ) -> dict[Path, TrainConfig]:
-    """One training config a trial of MATRIX: the recipe it starts from, what its name says, and the profile's values for it."""
+    """One training config a trial of MATRIX: the recipe it starts from, what its name says, and the profile's values for it.
+
+    One, too, for every trial that has a snapshot from before, where it can still be made.
+    """
     try:
         names = trials_asked_for(request.matrix, tuned=own.weights is not None, weights=bool(weights), photos=photos)
     except ValueError as error:
         raise RequestError(f"MATRIX: {error}") from None
     scratch, tuned, extra = profile.get("train") or {}, profile.get("train_from_weights") or {}, profile.get("trials") or {}
+    folder = run / "config" / "trials"
+    before = sorted(path.stem for path in folder.glob("*.yaml") if path.stem not in names)
     found: dict[Path, TrainConfig] = {}
-    for name in names:
-        trial = trial_of(name)
+    for name in [*names, *before]:
+        try:
+            trial = trial_of(name)
+        except ValueError:
+            continue  # a name that there was once
+        if (trial.weights and not weights) or (trial.photos and not photos):
+            continue
         base = {"own": own.model_dump(), "scratch": scratch, "tuned": scratch | tuned}[trial.base]
         starts_from = weights if trial.weights else {}
         values = trial.values | (extra.get(name) or {}) | {"seed": seed}
         if name == "recropped-scrfd":
-            values["recropped"] = trial.values["recropped"] | {"detector_pack": detector_pack(request, "MATRIX=recropped-scrfd")}
-        found[run / "config" / "trials" / f"{name}.yaml"] = build(TrainConfig, "trials", base, starts_from, values)
+            kept = name in before and not request.detector_pack
+            pack = pack_of(folder / f"{name}.yaml") if kept else detector_pack(request, "MATRIX=recropped-scrfd")
+            if pack is None:
+                continue
+            values["recropped"] = trial.values["recropped"] | {"detector_pack": pack}
+        found[folder / f"{name}.yaml"] = build(TrainConfig, "trials", base, starts_from, values)
     return found
 
 
-def check_identities(dataset: str, source: str, identities: int | tuple[str, ...]) -> None:
-    """Refuse identities that the source cannot have, before any face is looked for: where folders are identities, that is quick to see."""
+def pack_of(snapshot: Path) -> str | None:
+    """The insightface pack that a trial's snapshot names; none where it cannot be read."""
+    try:
+        recropped = load(TrainConfig, snapshot).recropped
+    except StageError:
+        return None
+    return recropped.detector_pack if recropped else None
+
+
+def identities_in(dataset: str, source: str, identities: int | tuple[str, ...], setting: str) -> int | tuple[str, ...]:
+    """The identities asked for, names as their folders are spelt.
+
+    Refuses those that the source cannot have, before any face is looked for: where folders are identities, that is quick to see.
+
+    Raises:
+        RequestError: more than there are, a name that is no folder, or with SETTING=partial nobody left who is not protected.
+    """
     if dataset not in ("folder", "lfw"):
-        return
+        return identities
     folders = {path.name for path in Path(source).iterdir() if path.is_dir() and not path.name.startswith(".")}
+    most = len(folders) - (setting == "partial")
+    if most < 1:
+        raise RequestError(f"PHOTOS={source}: holds one folder; noise is searched against other people, so at least two are needed")
     if isinstance(identities, int):
-        if identities > len(folders):
-            raise RequestError(f"IDENTITIES={identities}: allowed are 1 to {len(folders)}, the folders in PHOTOS={source}")
-        return
-    missing = [name for name in identities if name not in folders]
-    if missing:
-        raise RequestError(f"IDENTITIES: {missing[0]!r} is no folder in PHOTOS={source}")
+        count = identities
+    else:
+        spelling = {composed(name): name for name in sorted(folders)} | {name: name for name in folders}
+        missing = [name for name in identities if name not in spelling and composed(name) not in spelling]
+        if missing:
+            raise RequestError(f"IDENTITIES: {missing[0]!r} is no folder in PHOTOS={source}")
+        identities = tuple(spelling[name] if name in spelling else spelling[composed(name)] for name in identities)
+        count = len(identities)
+    if count > most:
+        others = "" if setting == "full" else ": SETTING=partial leaves some unprotected; or SETTING=full"
+        raise RequestError(f"IDENTITIES={count}: allowed are 1 to {most} of the {len(folders)} folders in PHOTOS={source}{others}")
+    return identities
 
 
 def source_asked_for(dataset: str, photos: str) -> str | None:
@@ -261,10 +336,15 @@ def source_asked_for(dataset: str, photos: str) -> str | None:
     return str(Path(photos).expanduser().absolute())
 
 
-def lfw_asked_for(value: str) -> str | None:
+def lfw_asked_for(value: str, dataset: str) -> str | None:
     """The absolute path of LFW, for verification; none if it was not asked for."""
     if not value:
         return None
+    if dataset == "lfw":
+        raise RequestError(
+            f"LFW={value}: the ten folds hold photos that DATASET=lfw trains on; leave LFW= empty: people who are kept out of training are "
+            f"verified anyway"
+        )
     if not (Path(value) / "pairs.txt").is_file():
         raise RequestError(f"LFW={value}: allowed is a folder of LFW with pairs.txt in it, or nothing")
     return str(Path(value).absolute())

@@ -2,6 +2,7 @@
 
 Roles are drawn by seed: `protected`, `auxiliary` (others whose clean photos the noise search sees) and `other`. Within each identity
 80/20 photos train/test (Huang et al., ICLR 2021, section 4.4); photos that a perceptual hash calls the same are never on both sides.
+Who has too few photos for both sides is left out of everything that is trained.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline.artifacts import read_table, write_json, write_table
+from pipeline.artifacts import read_table, write_json, write_table, write_text
 from pipeline.config import SplitConfig
 from pipeline.errors import RequestError
 from pipeline.runtime import say
 from pipeline.shards import CropTable, crop_table
 
 SPLIT_COLUMNS = ["photo", "identity", "label", "role", "part", "shard", "row"]
+LEFT_OUT_COLUMNS = ["identity", "photos", "reason"]
 READ = 256  # crops in memory at a time
 DISTANCES = 2**22  # distances between hashes in memory at a time
 
@@ -66,7 +68,9 @@ def hold_out(groups: np.ndarray, fraction: float, generator: np.random.Generator
     """Which of an identity's photos are held out (N,) bool, whole groups only, and how many photos had to change sides.
 
     A plain draw comes first; test photos with a near-duplicate in training move to training, and photos without one take their place.
+    Where that leaves none, the smallest group is held out. There must be two groups at least.
     """
+    assert len(np.unique(groups)) > 1, "one group is either trained on or held out"
     order = generator.permutation(len(groups))
     wanted = max(1, round(len(groups) * fraction))
     test = np.zeros(len(groups), bool)
@@ -76,38 +80,52 @@ def hold_out(groups: np.ndarray, fraction: float, generator: np.random.Generator
     test[straddling] = False
     alone = [i for i in order[wanted:] if size[groups[i]] == 1]
     test[alone[: len(straddling)]] = True
+    if not test.any():
+        test = groups == min(groups[order], key=lambda group: size[group])
+    elif test.all():
+        test &= groups != max(groups[order], key=lambda group: size[group])
     return test, len(straddling)
 
 
-def choose_protected(names: list[str], config: SplitConfig, generator: np.random.Generator) -> list[str]:
-    """The protected identities: those asked for by name, or as many as asked for, drawn by seed."""
+def choose_protected(counts: Any, names: list[str], config: SplitConfig, generator: np.random.Generator) -> list[str]:
+    """The protected identities: those asked for by name, or as many as asked for, drawn by seed.
+
+    Args:
+        counts: aligned photos of each identity. names: who can be drawn.
+    """
     if isinstance(config.identities, tuple):
         known = set(names)
-        unknown = [name for name in config.identities if name not in known]
-        if unknown:
-            raise RequestError(
-                f"IDENTITIES: {unknown[0]!r} is not among the {len(names)} identities with at least {config.min_photos} aligned photos"
-            )
+        for name in config.identities:
+            if name not in known:
+                raise RequestError(f"IDENTITIES: {why_not(name, int(counts.get(name, 0)), len(names), config)}")
         return list(config.identities)
     if config.identities > len(names):
-        raise RequestError(f"IDENTITIES={config.identities}: only {len(names)} identities have at least {config.min_photos} aligned photos")
+        raise RequestError(
+            f"IDENTITIES={config.identities}: only {len(names)} identities have at least {config.min_photos} aligned photos that are not "
+            f"all near-duplicates; min_photos in configs/<profile>.yaml sets how many are needed"
+        )
     return list(generator.choice(names, config.identities, replace=False))
 
 
-def split_photos(config: SplitConfig, aligned: Path, output: Path) -> None:
-    """Write `split.json` (counts) and, last, `split.parquet` at `output`: a row a photo, columns `SPLIT_COLUMNS`.
+def why_not(name: str, photos: int, usable: int, config: SplitConfig) -> str:
+    """Why the identity `name`, with so many aligned photos, cannot be protected, in words."""
+    if photos == 0:
+        return f"{name!r} is not among the {usable} identities with at least {config.min_photos} aligned photos"
+    if photos < config.min_photos:
+        needed = f"at least {config.min_photos} are needed (min_photos in configs/<profile>.yaml sets that)"
+        return f"{name!r} has {photos} aligned photos, {needed}"
+    return f"the {photos} aligned photos of {name!r} are near-duplicates of one another; one that is not is needed, to be held out"
 
-    `label` numbers the identities that train the recogniser, 0-based in the order of their names.
+
+def draw_roles(counts: Any, names: list[str], config: SplitConfig) -> dict[str, str]:
+    """Who of `names` is `protected`, `auxiliary` or `other`, by seed; the rest of them is in no role.
 
     Raises:
-        RequestError: fewer identities than asked for, or an unknown name.
+        RequestError: there are too few of them, or one who was asked for is none of them.
     """
-    manifest = read_table(aligned / "manifest.parquet", ["photo", "identity", "shard", "row"], only=True)
     generator = np.random.default_rng((config.seed, 0x51))
-    counts = manifest["identity"].value_counts()
-    names = sorted(counts[counts >= config.min_photos].index)
     everyone = config.setting == "full" and isinstance(config.identities, int)  # a list of names is who there is, in the full setting
-    protected = [] if everyone else choose_protected(names, config, generator)
+    protected = [] if everyone else choose_protected(counts, names, config, generator)
     rest = sorted(set(names) - set(protected))
     if config.max_identities is not None:
         room = max(0, config.max_identities - len(protected))
@@ -115,31 +133,107 @@ def split_photos(config: SplitConfig, aligned: Path, output: Path) -> None:
     if config.setting == "full":
         protected, rest = rest if everyone else protected, []
     if len(protected) + len(rest) < 2:
-        raise RequestError(f"IDENTITIES={config.identities}: training a recogniser needs at least 2 identities, {len(protected)} found")
-    auxiliary = set(generator.choice(rest, min(config.auxiliary, len(rest)), replace=False)) if rest else set()
-    used = sorted(protected + rest)
-    role = dict.fromkeys(used, "other") | dict.fromkeys(auxiliary, "auxiliary") | dict.fromkeys(protected, "protected")
+        raise RequestError(
+            f"IDENTITIES={config.identities}: training a recogniser needs at least 2 identities with {config.min_photos} aligned photos "
+            f"that are not all near-duplicates, {len(names)} found"
+        )
+    if config.setting == "partial" and not rest:
+        most = min(len(names), config.max_identities or len(names))
+        raise RequestError(
+            f"IDENTITIES: all {len(protected)} identities would be protected, and SETTING=partial trains on others, too; "
+            f"allowed are 1 to {most - 1}, or SETTING=full"
+        )
+    auxiliary = generator.choice(rest, min(config.auxiliary, len(rest)), replace=False) if rest else []
+    return dict.fromkeys(rest, "other") | dict.fromkeys(auxiliary, "auxiliary") | dict.fromkeys(protected, "protected")
 
-    table: Any = manifest[manifest["identity"].isin(used)]
+
+def split_photos(config: SplitConfig, aligned: Path, output: Path) -> None:
+    """Write `split.json` (counts), `left_out.csv` and, last, `split.parquet` at `output`: a row a photo, columns `SPLIT_COLUMNS`.
+
+    `label` numbers the identities that train the recogniser, 0-based in the order of their names. `left_out.csv` has a row for everybody
+    else of whom there are photos, columns `LEFT_OUT_COLUMNS`; `photos` counts the aligned ones.
+
+    Raises:
+        RequestError: fewer identities than asked for, an unknown name, or nobody left who is not protected.
+    """
+    manifest = read_table(aligned / "manifest.parquet", ["photo", "identity", "shard", "row"], only=True)
+    manifest = manifest.sort_values(["identity", "photo"], ignore_index=True)
+    counts = manifest["identity"].value_counts()
+    enough = sorted(counts[counts >= config.min_photos].index)
+    # Only who was drawn is looked at, so who turns out to have near-duplicates alone is left out and the draw made anew.
+    groups: dict[str, np.ndarray] = {}
+    alike: set[str] = set()
+    while True:
+        role = draw_roles(counts, [name for name in enough if name not in alike], config)
+        new = role.keys() - groups.keys()
+        groups |= groups_of(manifest[manifest["identity"].isin(new)], aligned, config.duplicate_bits)
+        found = {name for name in new if len(np.unique(groups[name])) == 1}
+        if not found:
+            break
+        alike |= found
+
+    used = sorted(role)
+    table: Any = manifest[manifest["identity"].isin(used)].reset_index(drop=True)
     table = table.assign(label=table["identity"].map({name: label for label, name in enumerate(used)}), role=table["identity"].map(role))
-    table = table.sort_values(["label", "photo"], ignore_index=True)
-    hashes = hashes_of(crop_table(table, aligned))
     test, moved = np.zeros(len(table), bool), 0
-    for label, (start, end) in enumerate(pairwise(np.searchsorted(table["label"], np.arange(len(used) + 1)).tolist())):
-        groups = near_duplicates(hashes[start:end], config.duplicate_bits)
-        test[start:end], changed = hold_out(groups, config.test_fraction, np.random.default_rng((config.seed, 0x52, label)))
+    ends = np.searchsorted(table["label"], np.arange(len(used) + 1)).tolist()
+    for label, (name, (start, end)) in enumerate(zip(used, pairwise(ends), strict=True)):
+        generator = np.random.default_rng((config.seed, 0x52, label))
+        test[start:end], changed = hold_out(groups[name], config.test_fraction, generator)
         moved += changed
     table = table.assign(part=np.where(test, "test", "train"))[SPLIT_COLUMNS]
+    left_out = left_out_of(counts, set(used), alike, aligned, config)
     facts = {
         "identities": {kind: sum(value == kind for value in role.values()) for kind in ("protected", "auxiliary", "other")},
         "photos": {part: int((table["part"] == part).sum()) for part in ("train", "test")},
-        "left_out": {"identities": len(counts) - len(used), "too_few_photos": int((counts < config.min_photos).sum())},
+        "left_out": {
+            "identities": len(left_out),
+            "too_few_photos": int((left_out["photos"] < config.min_photos).sum()),
+            "near_duplicates_only": len(alike),
+        },
         "duplicates_moved": moved,
     }
     write_json(output.with_suffix(".json"), facts)
+    write_text(output.with_name("left_out.csv"), left_out.to_csv(index=False))
     write_table(output, table)
     say(
         f"split: {facts['identities']['protected']} identities protected, {facts['identities']['auxiliary']} auxiliary, "
         f"{facts['identities']['other']} other; {facts['photos']['train']} photos train, {facts['photos']['test']} test; "
         f"{moved} near-duplicates moved out of the test photos"
     )
+    if len(left_out):
+        say(f"split: {len(left_out)} identities are left out of training; {output.with_name('left_out.csv')} says why")
+
+
+def groups_of(table: Any, aligned: Path, bits: int) -> dict[str, np.ndarray]:
+    """The groups of near-duplicates of each identity's photos, in the table's order, as `near_duplicates` numbers them."""
+    if table.empty:
+        return {}
+    hashes = hashes_of(crop_table(table, aligned))
+    return {name: near_duplicates(hashes[rows], bits) for name, rows in table.groupby("identity").indices.items()}
+
+
+def left_out_of(counts: Any, used: set[str], alike: set[str], aligned: Path, config: SplitConfig) -> Any:
+    """Everybody who is not in `used`, columns `LEFT_OUT_COLUMNS`: `photos` are the aligned ones.
+
+    Args:
+        counts: aligned photos of each identity. alike: who has photos enough, but all near-duplicates.
+    """
+    import pandas as pd
+
+    photos = {str(name): int(count) for name, count in counts.items()}
+    rejects = aligned / "rejects.parquet"
+    if rejects.exists():  # people without any aligned photo
+        photos |= {name: 0 for name in read_table(rejects, ["identity"], only=True)["identity"].unique() if name not in photos}
+
+    def reason(name: str) -> str:
+        if photos[name] < config.min_photos:
+            return f"fewer than {config.min_photos} aligned photos"
+        if name in alike:
+            return "near-duplicates of one photo only"
+        if config.setting == "full" and not isinstance(config.identities, int):
+            return "not among those asked for"
+        return f"not drawn: {config.max_identities} identities are used at most"
+
+    rows = [(name, photos[name], reason(name)) for name in sorted(photos.keys() - used)]
+    return pd.DataFrame(rows, columns=LEFT_OUT_COLUMNS)  # type: ignore[arg-type]

@@ -132,6 +132,7 @@ def test_a_cloak_moves_the_embedding_towards_the_most_distant_of_the_others() ->
 
 
 def test_targets_form_one_cycle_of_the_protected() -> None:
+    assert next_identity(np.array([7]), 8, seed=0).tolist() == [0, 1, 2, 3, 4, 5, 6, 0], "a single person looks like somebody else"
     following = next_identity(np.array([1, 4, 6]), 8, seed=0)
     assert following[[0, 2, 3, 5, 7]].tolist() == [0, 2, 3, 5, 7]
     walk = [1]
@@ -196,7 +197,7 @@ def test_every_kind_of_trial_ends_in_a_result(study: Study, name: str, values: d
     snapshot.parent.mkdir(parents=True, exist_ok=True)
     snapshot.write_text(dump(config), encoding="utf-8")
     assert not is_current("clean", name, study.run)
-    run_trial(config, SCORING, AlignConfig(), name, "clean", study.run, study.aligned, CPU)
+    run_trial(config, SCORING, AlignConfig(), name, "clean", study.run, study.data, CPU)
     folder = study.run / "clean" / "trials" / name
     assert is_current("clean", name, study.run)
     assert not (folder / "checkpoint.pt").exists()
@@ -204,7 +205,7 @@ def test_every_kind_of_trial_ends_in_a_result(study: Study, name: str, values: d
     assert set(result["protected"]["per_identity"]) == set(study.table().query("role == 'protected'")["identity"])
     # Done once is done, until its config changes.
     stamp = (folder / "result.json").stat().st_mtime_ns
-    run_trial(config, SCORING, AlignConfig(), name, "clean", study.run, study.aligned, CPU)
+    run_trial(config, SCORING, AlignConfig(), name, "clean", study.run, study.data, CPU)
     assert (folder / "result.json").stat().st_mtime_ns == stamp
     joined = collect_trials(["clean"], study.run)
     assert any(name in joined[section] for section in ("countermeasures", "trainers", "shares"))

@@ -219,6 +219,16 @@ def test_other_identities_reuse_photos_and_crops(project: Project) -> None:
     assert project.stages("protect", "IDENTITIES=3") == []
 
 
+def test_other_arms_rerun_the_report_alone(project: Project) -> None:
+    report = project.folder / "reports" / RUN / "index.html"
+    assert project.stages(*STUDY, "ARMS=clean error-min") == ["report"]
+    assert "random" not in project.metrics()["arms"]
+    stamp = report.stat().st_mtime_ns
+    assert project.stages(*STUDY, "ARMS=clean error-min") == [] and report.stat().st_mtime_ns == stamp
+    assert project.stages(*STUDY) == ["report"]
+    assert set(project.metrics()["arms"]) == {"clean", "error-min", "random"}
+
+
 def test_a_config_reruns_only_what_reads_it(project: Project) -> None:
     profile = project.folder / "configs" / "smoke.yaml"
     text = profile.read_text(encoding="utf-8")
@@ -303,9 +313,10 @@ def test_wrong_requests_cost_nothing(project: Project, tmp_path: Path) -> None:
     root = tmp_path / "data"
     for words, message in (
         (("EPSILON=300",), "EPSILON=300: allowed are whole numbers from 1 to 64"),
-        (("IDENTITIES=1000",), "IDENTITIES=1000: allowed are 1 to 6"),
+        (("IDENTITIES=1000",), "IDENTITIES=1000: allowed are 1 to 5"),
         (("SEEDS=0 x",), 'SEEDS=0 x: allowed are whole numbers, such as 0 or "0 1 2"'),
-        (("IDENTITIES=3", "MATRIX=jpeg-0"), "MATRIX: countermeasure 'jpeg-0': allowed is jpeg-Q"),
+        (("IDENTITIES=3", "MATRIX=jpeg-50"), "MATRIX=jpeg-50 is for `make matrix`"),
+        (("matrix", "IDENTITIES=3", "MATRIX=jpeg-0"), "MATRIX: countermeasure 'jpeg-0': allowed is jpeg-Q"),
         (("IDENTITIES=3", "LFW=/nowhere"), "LFW=/nowhere: allowed is a folder of LFW"),
         (("IDENTITIES=3 4",), "IDENTITIES=3 4: allowed is one value without spaces"),
         (("DATASET=folder", "PHOTOS=/no/such place"), "/no/such place"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,21 @@ import pytest
 import yaml
 
 from pipeline.__main__ import main
-from pipeline.config import AlignConfig, DataConfig, NoiseConfig, RecropConfig, SplitConfig, TrainConfig, load, load_profile
+from pipeline.config import (
+    AlignConfig,
+    DataConfig,
+    NoiseConfig,
+    RecropConfig,
+    ReportConfig,
+    SplitConfig,
+    TrainConfig,
+    dump,
+    load,
+    load_profile,
+)
 from pipeline.errors import RequestError
 from pipeline.noise.arms import ARMS
-from pipeline.request import Request, write_snapshots
+from pipeline.request import Request, no_claim, trial_snapshots, write_snapshots
 from pipeline.training.trials import trials_asked_for
 
 PROFILES = Path(__file__).resolve().parents[1] / "configs"
@@ -31,11 +43,14 @@ def ask(folder: Path, **changes: str) -> list[Path]:
 def test_snapshots_change_only_with_their_content(tmp_path: Path) -> None:
     first = ask(tmp_path)
     assert {path.name for path in first} == {
-        "data.yaml", "align.yaml", "split.yaml", "train.yaml", "evaluate.yaml", "noise-error-min.yaml", "noise-random.yaml",
+        "data.yaml", "align.yaml", "split.yaml", "train.yaml", "evaluate.yaml", "report.yaml", "noise-error-min.yaml", "noise-random.yaml",
     }  # fmt: skip
     assert ask(tmp_path) == []
     assert {path.name for path in ask(tmp_path, identities="2")} == {"split.yaml"}
     assert {path.name for path in ask(tmp_path, identities="2", epsilon="8")} == {"noise-error-min.yaml", "noise-random.yaml"}
+    fewer = {path.name for path in ask(tmp_path, identities="2", epsilon="8", arms="clean error-min")}
+    assert fewer == {"report.yaml"}, "the report is of other arms now"
+    assert load(ReportConfig, tmp_path / "run" / "config" / "report.yaml").arms == ("clean", "error-min")
 
 
 @pytest.mark.parametrize(
@@ -43,7 +58,9 @@ def test_snapshots_change_only_with_their_content(tmp_path: Path) -> None:
     [
         ({"epsilon": "0"}, "EPSILON=0: allowed are whole numbers from 1 to 64"),
         ({"epsilon": "16/255"}, "EPSILON=16/255: allowed"),
-        ({"identities": "7"}, "IDENTITIES=7: allowed are 1 to 6"),
+        ({"identities": "7"}, "IDENTITIES=7: allowed are 1 to 5: PROFILE=smoke renders 6"),
+        ({"identities": "6"}, "IDENTITIES=6: allowed are 1 to 5: PROFILE=smoke renders 6"),
+        ({"setting": "full", "arms": "clean removed"}, "ARMS='clean removed': SETTING=full protects everyone"),
         ({"identities": "../x"}, "IDENTITIES=../x: allowed"),
         ({"identities": "-1"}, "IDENTITIES=-1: allowed"),
         ({"identities": "٣"}, "IDENTITIES=٣: allowed"),
@@ -82,6 +99,21 @@ def test_identities_from_a_file(tmp_path: Path) -> None:
     names.write_text(" \n", encoding="utf-8")
     with pytest.raises(RequestError, match="names nobody"):
         ask(tmp_path, identities=str(names))
+    names.write_text("Zoe\u0308\nZo\u00eb\n", encoding="utf-8")
+    with pytest.raises(RequestError, match="stands there more than once"):
+        ask(tmp_path, identities=str(names))
+
+
+def test_names_are_those_of_the_folders_however_they_are_spelt(tmp_path: Path) -> None:
+    """Saved with a byte order mark, as by Windows' editor, and typed in one form of Unicode while the folder has the other."""
+    mac, typed = unicodedata.normalize("NFD", "Zoë"), "Zoë"
+    for name in (mac, "Bo", "Cy"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "a.jpg").write_bytes(b"not looked at yet")
+    names = tmp_path / "who.txt"
+    names.write_text(f"Bo\r\n{typed}\r\n", encoding="utf-8-sig")
+    ask(tmp_path, dataset="folder", photos=str(tmp_path / "photos"), identities=str(names))
+    assert load(SplitConfig, tmp_path / "run" / "config" / "split.yaml").identities == ("Bo", mac)
 
 
 def test_a_folder_must_hold_the_identities(tmp_path: Path) -> None:
@@ -89,14 +121,19 @@ def test_a_folder_must_hold_the_identities(tmp_path: Path) -> None:
     for name in ("anna", "<script>"):
         (photos / name).mkdir(parents=True)
         (photos / name / "a.jpg").write_bytes(b"not looked at yet")
-    with pytest.raises(RequestError, match="IDENTITIES=3: allowed are 1 to 2, the folders in PHOTOS="):
-        ask(tmp_path, dataset="folder", photos=str(photos), identities="3")
+    for count in ("2", "3"):
+        with pytest.raises(RequestError, match=f"IDENTITIES={count}: allowed are 1 to 1 of the 2 folders in PHOTOS=.*or SETTING=full"):
+            ask(tmp_path, dataset="folder", photos=str(photos), identities=count)
     names = tmp_path / "who.txt"
     names.write_text("<script>\n../x\n", encoding="utf-8")
     with pytest.raises(RequestError, match=r"'\.\./x' is no folder in PHOTOS="):
         ask(tmp_path, dataset="folder", photos=str(photos), identities=str(names))
+    names.write_text("<script>\nanna\n", encoding="utf-8")
+    with pytest.raises(RequestError, match="IDENTITIES=2: allowed are 1 to 1 of the 2 folders"):
+        ask(tmp_path, dataset="folder", photos=str(photos), identities=str(names))
     assert not (tmp_path / "run").exists()
-    ask(tmp_path, dataset="folder", photos=str(photos), identities="2")
+    ask(tmp_path, dataset="folder", photos=str(photos), identities=str(names), setting="full")
+    ask(tmp_path, dataset="folder", photos=str(photos), identities="1")
 
 
 def test_weights_change_the_recipe_and_are_named_by_content(tmp_path: Path) -> None:
@@ -122,6 +159,10 @@ def test_lfw_is_aligned_by_its_own_rule(tmp_path: Path) -> None:
     for dataset, face in (("lfw", "centre"), ("folder", "identity")):
         ask(tmp_path / dataset, dataset=dataset, photos=str(tmp_path / "lfw"), identities="1")
         assert load(AlignConfig, tmp_path / dataset / "data" / "align.yaml").face == face
+    given = {"photos": str(tmp_path / "lfw"), "identities": "1", "lfw": str(tmp_path / "lfw")}
+    ask(tmp_path / "others", dataset="folder", **given)
+    with pytest.raises(RequestError, match=r"LFW=.*: the ten folds hold photos that DATASET=lfw trains on; leave LFW= empty"):
+        ask(tmp_path / "itself", dataset="lfw", **given)
 
 
 def load_after(folder: Path, **changes: str) -> TrainConfig:
@@ -132,7 +173,7 @@ def load_after(folder: Path, **changes: str) -> TrainConfig:
 @pytest.mark.parametrize("profile", ["smoke", "laptop", "paper"])
 def test_every_profile_is_whole(tmp_path: Path, profile: str) -> None:
     assert (
-        len(ask(tmp_path, profile=profile, arms=" ".join(ARMS))) == 5 + 1 + len(ARMS) - 2
+        len(ask(tmp_path, profile=profile, arms=" ".join(ARMS))) == 6 + 1 + len(ARMS) - 2
     )  # the stages, the surrogate, and every arm that has noise
 
 
@@ -152,6 +193,55 @@ def test_command_line_says_it_in_one_line_and_exits_2(tmp_path: Path, capsys: py
     captured = capsys.readouterr()
     assert captured.err == "configure: EPSILON=300: allowed are whole numbers from 1 to 64\n"
     assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("matrix", "--arms", "clean foo"), "matrix: arm 'foo': allowed are clean"),
+        (("matrix", "--matrix", "bogus"), "matrix: MATRIX: countermeasure 'bogus': allowed"),
+        (("protect", "--arm", "foo"), "protect: arm 'foo': allowed are clean"),
+        (("protect", "--arm", "surrogate"), "protect: arm 'surrogate': allowed are clean"),
+        (("report", "--arms", "", "--output", "o"), "report: arm '': allowed are clean"),
+    ],
+)
+def test_unknown_arms_and_trials_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str) -> None:
+    ask(tmp_path)
+    assert main([*words, "--data", str(tmp_path / "data"), "--run", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err.startswith(message)
+
+
+def test_a_study_that_cannot_end_in_a_claim_says_so_when_it_is_new(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["configure", "--data", str(tmp_path / "d"), "--run", str(tmp_path / "r"), "--profiles", str(PROFILES)]
+    assert main([*words, "--identities", "19", "--arms", "random"]) == 0
+    told = "numbers, but no claim: 19 identities are protected, 20 or more are needed; clean is not in ARMS; no error-min arm is in ARMS"
+    assert told in capsys.readouterr().err
+    assert main([*words, "--identities", "19", "--arms", "random"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main([*words, "--identities", "20", "--arms", "clean error-min-released"]) == 0
+    assert "no claim" not in capsys.readouterr().err
+    ask(tmp_path, setting="full", identities="3")
+    assert no_claim(tmp_path / "run") == "", "the number says nothing where everyone is protected"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no sections"),
+        ("# nothing\n", "has no sections"),
+        ("- data\n", "has no sections"),
+        ("train: 3\n", "section train is 3"),
+        ("speed: {}\n", "unknown section speed"),
+        ("noise: {error-mini: {step: 2.0}}\n", "noise: 'error-mini': allowed are backdoor, error-max,"),
+        ("noise: {clean: {step: 2.0}}\n", "noise: 'clean': allowed are"),
+        ("trials: {jpeg-500: {epochs: 2}}\n", "trials: countermeasure 'jpeg-500': allowed is"),
+    ],
+)
+def test_a_profile_that_would_be_read_in_part_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(RequestError, match=r"PROFILE=mine: ") as caught:
+        load_profile(tmp_path / "mine.yaml")
+    assert message in str(caught.value)
 
 
 def test_missing_and_damaged_snapshots_exit_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -180,6 +270,41 @@ def test_matrix_writes_a_config_a_trial(tmp_path: Path) -> None:
     assert jpeg == own.model_copy(update={"countermeasure": "jpeg-50"}), "a trial differs in what its name says and nothing else"
     assert (resnet.model, resnet.countermeasure) == ("resnet18", "none")
     assert part.share == 0.6
+
+
+def test_trials_of_an_earlier_request_follow_the_run_or_go(tmp_path: Path) -> None:
+    """Their results count where they belong to their snapshots, so those are of the run as it is."""
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    one.write_bytes(b"one")
+    two.write_bytes(b"two")
+    trials = tmp_path / "run" / "config" / "trials"
+    ask(
+        tmp_path, profile="laptop", matrix="jpeg-50 svm recropped recropped-scrfd", recogniser_weights=str(one), detector_pack=str(tmp_path)
+    )
+    (trials / "magic.yaml").write_text("{}", encoding="utf-8")  # of a name that there is no more
+    changed = ask(tmp_path, profile="laptop", recogniser_weights=str(two))
+    assert {path.stem for path in changed if path.parent == trials} == {"jpeg-50", "svm", "recropped", "recropped-scrfd"}
+    assert not (trials / "magic.yaml").exists()
+    own = load(TrainConfig, tmp_path / "run" / "config" / "train.yaml")
+    assert load(TrainConfig, trials / "jpeg-50.yaml") == own.model_copy(update={"countermeasure": "jpeg-50"})
+    assert load(TrainConfig, trials / "svm.yaml").weights == str(two)
+    assert load(TrainConfig, trials / "recropped-scrfd.yaml").recropped == RecropConfig(detector="scrfd", detector_pack=str(tmp_path))
+    assert ask(tmp_path, profile="laptop", recogniser_weights=str(two)) == []
+
+    (trials / "recropped-scrfd.yaml").write_text("half", encoding="utf-8")
+    ask(tmp_path, profile="laptop")
+    assert {path.stem for path in trials.iterdir()} == {"jpeg-50", "recropped"}, "there are no weights, and nobody knows the pack"
+    with pytest.raises(RequestError):
+        ask(tmp_path, epsilon="0")
+    assert {path.stem for path in trials.iterdir()} == {"jpeg-50", "recropped"}
+
+
+def test_crops_have_no_trials_on_photos_left_from_before(tmp_path: Path) -> None:
+    (tmp_path / "run" / "config" / "trials").mkdir(parents=True)
+    for name in ("recropped", "grey"):
+        (tmp_path / "run" / "config" / "trials" / f"{name}.yaml").write_text(dump(TrainConfig()), encoding="utf-8")
+    found = trial_snapshots(PLAIN, {}, TrainConfig(), {}, tmp_path / "run", 0, photos=False)
+    assert {path.stem for path in found} == {"grey"}
 
 
 def test_a_set_leaves_out_what_the_run_cannot_do_or_does_anyway(tmp_path: Path) -> None:

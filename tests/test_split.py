@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pipeline import split as split_module
@@ -64,13 +64,67 @@ def test_near_duplicates_stay_on_one_side(tmp_path: Path) -> None:
     assert (table.groupby("identity")["part"].nunique() == 2).all()
 
 
-@given(st.lists(st.integers(0, 6), min_size=2, max_size=30), st.integers(0, 5))
-def test_no_group_is_on_both_sides(groups: list[int], seed: int) -> None:
+@given(st.lists(st.integers(0, 6), min_size=2, max_size=30), st.sampled_from([0.2, 0.5, 0.95]), st.integers(0, 5))
+def test_no_group_is_on_both_sides_and_none_is_empty(groups: list[int], fraction: float, seed: int) -> None:
     codes = np.array(groups)
-    test, moved = hold_out(codes, 0.2, np.random.default_rng(seed))
-    assert not set(codes[test]) & set(codes[~test]) or not test.any()
+    assume(len(set(groups)) > 1)
+    test, moved = hold_out(codes, fraction, np.random.default_rng(seed))
+    assert not set(codes[test]) & set(codes[~test])
+    assert test.any() and not test.all()
     assert 0 <= moved <= len(codes)
-    assert test.sum() <= max(1, round(0.2 * len(codes)))
+    smallest = min(groups.count(group) for group in groups)
+    assert test.sum() <= max(smallest, round(fraction * len(codes)))
+
+
+def test_where_every_group_is_larger_than_the_draw_the_smallest_is_held_out(tmp_path: Path) -> None:
+    for seed in range(9):
+        test, _ = hold_out(np.repeat([0, 3, 7], (5, 2, 3)), 0.1, np.random.default_rng(seed))
+        assert test.tolist() == [False] * 5 + [True] * 2 + [False] * 3
+
+
+def test_who_has_near_duplicates_alone_is_left_out_and_another_drawn(tmp_path: Path) -> None:
+    aligned = aligned_folder(tmp_path / "aligned", {"p0": 6, "p1": 6}, duplicates=6)
+    others = aligned_folder(tmp_path / "more", {f"q{i}": 6 for i in range(4)})
+    both = [pd.read_parquet(folder / "manifest.parquet") for folder in (aligned, others)]
+    write_array(aligned / "crops-b.npy", np.load(others / "crops-a.npy"))
+    write_table(aligned / "manifest.parquet", pd.concat([both[0], both[1].assign(shard="crops-b.npy")], ignore_index=True))
+    for seed in range(4):  # whoever is drawn first
+        table = split(tmp_path, aligned, identities=3, auxiliary=0, seed=seed)
+        assert set(table["identity"]) == {f"q{i}" for i in range(4)}
+        assert table.loc[table["role"] == "protected", "identity"].nunique() == 3
+        assert (table.groupby("identity")["part"].nunique() == 2).all()
+        assert sorted(table["label"].unique()) == list(range(4))
+    assert read_json(tmp_path / "split.json")["left_out"] == {"identities": 2, "too_few_photos": 0, "near_duplicates_only": 2}
+    left_out = pd.read_csv(tmp_path / "left_out.csv")
+    assert left_out.to_dict("list") == {
+        "identity": ["p0", "p1"], "photos": [6, 6], "reason": ["near-duplicates of one photo only"] * 2,
+    }  # fmt: skip
+    with pytest.raises(RequestError, match="the 6 aligned photos of 'p1' are near-duplicates of one another"):
+        split(tmp_path, aligned, identities=("q0", "p1"))
+    with pytest.raises(RequestError, match="IDENTITIES=5: only 4 identities have at least 5 aligned photos that are not all near-dup"):
+        split(tmp_path, aligned, identities=5)
+
+
+def test_everybody_left_out_is_listed_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    aligned = aligned_folder(tmp_path / "aligned", {f"p{i}": 6 for i in range(4)} | {"few": 3})
+    rejects = pd.DataFrame({"photo": ["p0/x", "none/x"], "identity": ["p0", "none"], "reason": "no face"})
+    write_table(aligned / "rejects.parquet", rejects)
+
+    def reasons() -> dict[str, tuple[int, str]]:
+        left_out = pd.read_csv(tmp_path / "left_out.csv", keep_default_na=False)
+        return {row.identity: (row.photos, row.reason) for row in left_out.itertuples()}  # type: ignore[misc]
+
+    too_few = {"few": (3, "fewer than 5 aligned photos"), "none": (0, "fewer than 5 aligned photos")}
+    split(tmp_path, aligned, identities=2)
+    assert reasons() == too_few
+    assert f"2 identities are left out of training; {tmp_path / 'left_out.csv'} says why" in capsys.readouterr().err
+    split(tmp_path, aligned, identities=2, max_identities=3)
+    (other,) = reasons().keys() - too_few.keys()
+    assert reasons()[other] == (6, "not drawn: 3 identities are used at most")
+    split(tmp_path, aligned, setting="full", identities=("p1", "p2"))
+    assert reasons() == too_few | dict.fromkeys(("p0", "p3"), (6, "not among those asked for"))
+    split(tmp_path, aligned, identities=2, min_photos=2)
+    assert set(reasons()) == {"none"}
 
 
 @settings(max_examples=10)
@@ -85,10 +139,19 @@ def test_hash_sees_through_recompression(seed: int) -> None:
 
 @pytest.mark.parametrize(
     ("identities", "message"),
-    [(10, "IDENTITIES=10: only 9 identities"), (("p1", "nobody"), "'nobody' is not among the 9 identities")],
+    [
+        (10, "IDENTITIES=10: only 9 identities"),
+        (
+            9,
+            "IDENTITIES: all 9 identities would be protected, .*; allowed are 1 to 8, or SETTING=full",
+        ),
+        (tuple(f"p{i}" for i in range(9)), "IDENTITIES: all 9 identities would be protected"),
+        (("p1", "nobody"), "'nobody' is not among the 9 identities"),
+        (("p1", "few"), r"'few' has 3 aligned photos, at least 5 are needed \(min_photos in configs/<profile>.yaml sets that\)"),
+    ],
 )
 def test_impossible_requests(tmp_path: Path, identities: object, message: str) -> None:
-    aligned = aligned_folder(tmp_path / "aligned", {f"p{i}": 10 for i in range(9)})
+    aligned = aligned_folder(tmp_path / "aligned", {f"p{i}": 10 for i in range(9)} | {"few": 3})
     with pytest.raises(RequestError, match=message):
         split(tmp_path, aligned, identities=identities)
     assert not (tmp_path / "split.parquet").exists()

@@ -55,11 +55,15 @@ def group_accuracy(
     resamples: int,
     seed: int,
 ) -> dict[str, Any] | None:
-    """The contract's record of one group: final, peak, peak_epoch, by_epoch, ci95, per_identity. None for an empty group.
+    """The record of one group in `metrics.json`: final, peak, peak_epoch, by_epoch, ci95, per_identity, test_photos. None for nobody.
 
     Args:
         history: the training's records; `group` ("protected" or "others") is looked up in each, epochs not scored are None.
         right, label: (N,) of the final model on the group's clean test photos; `names[label]` is the identity.
+
+    Returns:
+        `final` and `ci95` are of all photos together, so an identity weighs as its photos do. `per_identity`: name → accuracy;
+        `test_photos`: name → how many photos that is of, in the same order, so that the two give `final` back.
     """
     if len(right) == 0:
         return None
@@ -74,4 +78,5 @@ def group_accuracy(
         "by_epoch": [None if value is None else round(value, 4) for value in curve],
         "ci95": interval_by_identity(right, label, resamples=resamples, seed=seed),
         "per_identity": {names[one]: round(float(share), 4) for one, share in zip(identities, hits / photos, strict=True)},
+        "test_photos": {names[one]: int(count) for one, count in zip(identities, photos, strict=True)},
     }

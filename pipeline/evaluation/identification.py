@@ -54,9 +54,10 @@ def identify(
             photos of people who are not enrolled. gallery_label, probe_label: int (N,).
 
     Returns:
-        rank1 (share of probes whose best match is right) with its interval by identity, tpir_at_fpir (share of probes that are rank 1 and
-        above the score which only that share of strangers reaches; None with fewer than 1 / FPIR strangers), and counts; `probes` are
-        those asked, at most `MOST_PROBES`. None without gallery or probes.
+        rank1 (share of probes whose best match is right; None with one person in the gallery, who is every probe's best match) with its
+        interval by identity, tpir_at_fpir (share of probes that are rank 1 and above the score which only that share of strangers
+        reaches; None with fewer than 1 / FPIR strangers), and counts; `probes` are those asked, at most `MOST_PROBES`. None without
+        gallery or probes.
     """
     if len(gallery) == 0 or len(probe) == 0:
         return None
@@ -76,7 +77,7 @@ def identify(
             threshold = among_strangers[passing] if passing < len(stranger) else -np.inf
             tpir[str(rate)] = round(float((right & (best > threshold)).mean()), 4)
     return {
-        "rank1": round(float(right.mean()), 4),
+        "rank1": round(float(right.mean()), 4) if len(identities) > 1 else None,
         "rank1_ci95": interval_by_identity(right, probe_label, resamples=resamples, seed=seed),
         "tpir_at_fpir": tpir,
         "identities": len(identities),

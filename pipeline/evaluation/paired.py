@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.evaluation.accuracy import FEWEST_IDENTITIES
 
 GROUPS = ("protected", "others")
+FEWEST_SEEDS = 6  # of k seeds the smallest two-sided p is 2 / 2^k: with fewer than 6 it cannot fall below 0.05, whatever was found
 
 
 def seed_of(name: str) -> str:
@@ -18,15 +19,20 @@ def seed_of(name: str) -> str:
     return found.group(1) if found else ""
 
 
-def resampled_means(difference: np.ndarray, seeds: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:
-    """Means of redraws of identities; of several seeds these are redrawn first, then the identities of each (hierarchical bootstrap)."""
-    names = np.unique(seeds)
-    by_seed = [difference[seeds == one] for one in names]
+def resampled_means(by_seed: list[np.ndarray], resamples: int, generator: np.random.Generator) -> np.ndarray:
+    """Means of redraws of identities; of several seeds these are redrawn first, then the identities of each (hierarchical bootstrap).
+
+    Args:
+        by_seed: differences of the identities of each seed, (K,) each.
+
+    Returns:
+        (resamples,), means over seeds of the means over their identities.
+    """
     means_SR = [one[generator.integers(0, len(one), (resamples, len(one)))].mean(1) for one in by_seed]
-    if len(names) == 1:
+    if len(by_seed) == 1:
         return means_SR[0]
     # A seed that is drawn twice has its identities redrawn twice: take another row of its redraws for each time.
-    drawn_RS = generator.integers(0, len(names), (resamples, len(names)))
+    drawn_RS = generator.integers(0, len(by_seed), (resamples, len(by_seed)))
     rows_RS = generator.integers(0, resamples, drawn_RS.shape)
     return np.stack(means_SR)[drawn_RS, rows_RS].mean(1)
 
@@ -40,22 +46,32 @@ def paired_difference(
         first, second: accuracy by identity, fractions; identities that one of them lacks are left out.
 
     Returns:
-        Mean of first − second over identities; its 95 % bootstrap interval, resampled by identity, of several seeds by seed first; and
-        the share of random swaps of the two arms within identities that differ at least as much (two-sided permutation test by sign
-        flips). Both None with fewer than `FEWEST_IDENTITIES`.
+        Mean of first − second over identities, of several seeds the mean of their means; its 95 % bootstrap interval, resampled by
+        identity, of several seeds by seed first; and the share of random swaps of the two arms within identities that differ at least as
+        much (two-sided permutation test by sign flips). Both None with fewer than `FEWEST_IDENTITIES` in any seed.
+
+        Of several seeds the arms are swapped within seeds, not identities: the people of one seed share a search for noise and a training
+        of each arm, and one person may be protected in two seeds, so people are no independent findings. With fewer than
+        `FEWEST_SEEDS` seeds the share is None.
     """
     names = sorted(first.keys() & second.keys())
     difference = np.array([first[name] - second[name] for name in names])
-    mean = float(difference.mean())
-    if len(difference) < FEWEST_IDENTITIES:
+    seeds = np.array([seed_of(name) for name in names])
+    by_seed = [difference[seeds == one] for one in np.unique(seeds)]
+    several = len(by_seed) > 1
+    swapped = np.array([one.mean() for one in by_seed]) if several else difference
+    mean = float(swapped.mean())
+    if min(len(one) for one in by_seed) < FEWEST_IDENTITIES:
         return round(mean, 4), None, None
     generator = np.random.default_rng((seed, 0x9A1))
-    drawn = resampled_means(difference, np.array([seed_of(name) for name in names]), resamples, generator)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    signs = generator.choice(np.array([-1.0, 1.0]), (resamples, len(difference)))
-    as_far = np.abs((signs * difference).mean(1)) >= abs(mean) - 1e-12
+    low, high = np.quantile(resampled_means(by_seed, resamples, generator), [0.025, 0.975])
+    span = [round(float(low), 4), round(float(high), 4)]
+    if several and len(by_seed) < FEWEST_SEEDS:
+        return round(mean, 4), span, None
+    signs = generator.choice(np.array([-1.0, 1.0]), (resamples, len(swapped)))
+    as_far = np.abs((signs * swapped).mean(1)) >= abs(mean) - 1e-12
     # The arms as they are count as one of the swaps, so that no finite number of them proves a chance of 0.
-    return round(mean, 4), [round(float(low), 4), round(float(high), 4)], round(float((as_far.sum() + 1) / (resamples + 1)), 4)
+    return round(mean, 4), span, round(float((as_far.sum() + 1) / (resamples + 1)), 4)
 
 
 def compare_arms(arms: dict[str, Any], *, resamples: int, seed: int) -> list[dict[str, Any]]:

@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import EvaluateConfig
 from pipeline.errors import StageError
+from pipeline.evaluation.accuracy import FEWEST_IDENTITIES
 from pipeline.evaluation.orderings import orderings
 from pipeline.evaluation.paired import compare_arms
 from pipeline.evaluation.trials import SECTIONS
-from pipeline.evaluation.verdict import beyond, headline_of, sorted_trials
+from pipeline.evaluation.verdict import beyond, headline_of
+from pipeline.noise.arms import arm_of
 
 RESAMPLES = 2000
+STAGES = ("data", "align", "split", "train", "evaluate")  # whose configuration concerns every arm
+CAUSES = ("naming", "peak", "others")  # why a study fails (`fails_by`), the worst first
 # Measures of an arm whose numbers become means over seeds; `linf` becomes the largest.
 AVERAGED = ("verification", "lfw", "identification", "separability", "utility", "imperceptibility", "photos")
 
@@ -26,18 +29,23 @@ def join_seeds(runs: list[dict[str, Any]], *, name: str) -> dict[str, Any]:
     each, by identity. Identities are kept apart by seed, because each seed protects others. All other measures become means over seeds,
     the largest change of a pixel the largest of any; ROC and the facts of the noise are the first seed's.
 
+    The study holds if it holds in every seed; where one is invalid, nothing is claimed. What trials show, `judged_trials` says.
+
     Raises:
-        StageError: the runs differ in more than their seed, or share one.
+        StageError: the runs differ in more than their seed, or share one; their arms are the same, in the same order.
     """
     first = runs[0]
     seeds = [seed for run in runs for seed in run["provenance"]["seeds"]]
     if len(set(seeds)) != len(seeds):
         raise StageError(f"seeds {seeds}: each run must have another one")
+    common = [arm for arm in first["arms"] if all(arm in run["arms"] for run in runs)]
+    if any(list(run["arms"]) != common for run in runs):
+        have = "; ".join(f"{run['run']} has arms {' '.join(run['arms'])}" for run in runs)
+        command = f'make study SEEDS="{" ".join(map(str, seeds))}" ARMS="{" ".join(common)}"'
+        raise StageError(f"{have}: run {command}, all else as before")
     for other in runs[1:]:
-        if without_seed(other["provenance"]["config"]) != without_seed(first["provenance"]["config"]):
+        if concerning(common, other["provenance"]["config"]) != concerning(common, first["provenance"]["config"]):
             raise StageError(f"{other['run']}: its configuration differs from {first['run']}'s in more than the seed; run both again")
-        if set(other["arms"]) != set(first["arms"]):
-            raise StageError(f"{other['run']}: has arms {', '.join(other['arms'])}, {first['run']} has {', '.join(first['arms'])}")
     joined = copy.deepcopy(first)
     joined["run"] = name
     joined["provenance"]["seeds"] = seeds
@@ -53,8 +61,7 @@ def join_seeds(runs: list[dict[str, Any]], *, name: str) -> dict[str, Any]:
     valid = {arm: record for arm, record in joined["arms"].items() if not record["invalid"]}
     joined["paired"] = compare_arms(valid, resamples=RESAMPLES, seed=0)
     joined["orderings"] = orderings(valid)
-    for section in SECTIONS.values():
-        joined[section] = join_section([run.get(section) or {} for run in runs])
+    joined |= join_trials(runs)
     joined["checks"] = [
         check | {"name": f"seed {seed}: {check['name']}"} for seed, run in zip(seeds, runs, strict=True) for check in run["checks"]
     ]
@@ -62,13 +69,9 @@ def join_seeds(runs: list[dict[str, Any]], *, name: str) -> dict[str, Any]:
     joined["panels_note"] = "The pictures are in the reports of the single seeds."
     states = [run["verdict_state"] for run in runs]
     state = next((state for state in ("invalid", "fails") if state in states), "holds")
-    config = EvaluateConfig.model_validate(joined["provenance"]["config"].get("evaluate") or {})
-    headline = headline_of(joined["arms"])
-    trials = {section: joined[section] for section in SECTIONS.values()} | {"trial_titles": joined.get("trial_titles") or {}}
-    held, lost, silent = [], [], []
-    if headline is not None and state != "invalid":
-        held, lost, silent = sorted_trials(headline, trials, config)
-    joined |= {"verdict_state": state, "lost_to": lost, "held_against": held, "silent": silent}
+    causes = [run.get("fails_by") for run in runs] if state == "fails" else []
+    joined |= {"verdict_state": state, "fails_by": next((cause for cause in CAUSES if cause in causes), None)}
+    joined |= judged_trials([] if state == "invalid" else runs)
     joined["verdict"] = say(joined, runs, seeds, states)
     return joined
 
@@ -92,8 +95,16 @@ def say(joined: dict[str, Any], runs: list[dict[str, Any]], seeds: list[int], st
     )
 
 
+def concerning(arms: list[str], config: dict[str, Any]) -> dict[str, Any]:
+    """The sections of a run's configuration that these arms came from, without their seeds; there may be sections of other arms, too."""
+    sections = [*STAGES, *(f"noise-{arm}" for arm in arms)]
+    if any(arm_of(arm).surrogate for arm in arms):
+        sections.append("surrogate")
+    return {section: without_seed(config.get(section)) for section in sections}
+
+
 def without_seed(value: Any) -> Any:
-    """A configuration without its seeds, and without the trials, which a seed may lack."""
+    """A stage's configuration without its seed."""
     if isinstance(value, dict):
         return {key: without_seed(inner) for key, inner in value.items() if key != "seed"}
     return value
@@ -125,12 +136,18 @@ def mean_of(values: list[Any], key: str = "") -> Any:
 
 
 def join_group(records: list[dict[str, Any]], seeds: list[int]) -> dict[str, Any]:
-    """Protected or others of one arm over seeds."""
+    """Protected or others of one arm over seeds. `ci95` is None where a seed has too few identities, or no `test_photos` recorded."""
     finals = [record["final"] for record in records]
     curves = [record["by_epoch"] for record in records]
     by_epoch = [None if any(one is None for one in values) else mean(list(values)) for values in zip(*curves, strict=True)]
     peaks = [record["peak"] for record in records]
     scored = [(value, -epoch) for epoch, value in enumerate(by_epoch, 1) if value is not None]
+    counted = all("test_photos" in record for record in records)
+
+    def each(key: str) -> dict[str, Any]:
+        by_seed = [(seed, record.get(key) or {}) for seed, record in zip(seeds, records, strict=True)]
+        return {f"{name} (seed {seed})": value for seed, values in by_seed for name, value in values.items()}
+
     return {
         "final": mean(finals),
         "sd": round(float(np.std(finals, ddof=1)), 4),
@@ -138,43 +155,108 @@ def join_group(records: list[dict[str, Any]], seeds: list[int]) -> dict[str, Any
         "peak": mean(peaks),
         "peak_epoch": -max(scored)[1],
         "by_epoch": by_epoch,
-        "ci95": interval_by_seed_and_identity([list(record["per_identity"].values()) for record in records]),
-        "per_identity": {
-            f"{name} (seed {seed})": value
-            for seed, record in zip(seeds, records, strict=True)
-            for name, value in record["per_identity"].items()
-        },
+        "ci95": interval_by_seed_and_identity([hits_and_photos(record) for record in records]) if counted else None,
+        "per_identity": each("per_identity"),
+        "test_photos": each("test_photos"),
     }
 
 
-def interval_by_seed_and_identity(accuracies: list[list[float]]) -> list[float]:
-    """95 % interval of the mean over seeds and identities, both resampled (a hierarchical bootstrap).
+def hits_and_photos(record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Of each identity of a group the photos recognised and the photos there are, float64 (K,) each."""
+    photos = np.array([record["test_photos"][name] for name in record["per_identity"]], float)
+    return np.rint(np.array(list(record["per_identity"].values())) * photos), photos
+
+
+def interval_by_seed_and_identity(counts: list[tuple[np.ndarray, np.ndarray]]) -> list[float] | None:
+    """95 % interval of the mean over seeds of the share of photos recognised; seeds and, in each, identities are resampled.
+
+    That is a hierarchical bootstrap. A seed that is drawn twice has its identities redrawn twice.
 
     Args:
-        accuracies: one list a seed, of its identities' accuracies.
+        counts: of each seed, its identities' photos recognised and photos there are, float64 (K,) each.
+
+    Returns:
+        [low, high], or None where a seed has fewer than `FEWEST_IDENTITIES`.
     """
+    if min(len(photos) for _, photos in counts) < FEWEST_IDENTITIES:
+        return None
     generator = np.random.default_rng(0)
     means = []
     for _ in range(RESAMPLES):
-        drawn = generator.integers(0, len(accuracies), len(accuracies))
-        means.append(np.mean([generator.choice(accuracies[seed], len(accuracies[seed])).mean() for seed in drawn]))
+        shares = []
+        for seed in generator.integers(0, len(counts), len(counts)):
+            hits, photos = counts[seed]
+            drawn = generator.integers(0, len(hits), len(hits))
+            shares.append(hits[drawn].sum() / photos[drawn].sum())
+        means.append(np.mean(shares))
     low, high = np.percentile(means, [2.5, 97.5])
     return [round(float(low), 4), round(float(high), 4)]
 
 
-def join_section(sections: list[dict[str, Any]]) -> dict[str, Any]:
-    """Trials over seeds: means and standard deviations, of those that every seed has."""
-    joined: dict[str, Any] = {}
-    for name in sections[0]:
-        if not all(name in section for section in sections):
-            continue
-        arms = [arm for arm in sections[0][name] if all(arm in section[name] for section in sections)]
-        joined[name] = {}
-        for arm in arms:
-            every = [section[name][arm] for section in sections]
-            joined[name][arm] = {key: mean_of([one.get(key) for one in every], key) for key in every[0]}
-            for group in ("protected", "others"):
-                values = [one[group] for one in every if one[group] is not None]
-                if len(values) == len(every):
-                    joined[name][arm][f"{group}_sd"] = round(float(np.std(values, ddof=1)), 4)
+def join_trials(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """`countermeasures`, `trainers`, `shares` and `trial_titles` over seeds: means and standard deviations.
+
+    Of each trial those seeds count that tried it on the most arms, so that all its numbers are of the same seeds; where these are not all,
+    its title says so.
+    """
+    titles = {name: title for run in runs for name, title in (run.get("trial_titles") or {}).items()}
+    joined: dict[str, Any] = {section: {} for section in SECTIONS.values()} | {"trial_titles": titles}
+    for section in SECTIONS.values():
+        for name in dict.fromkeys(name for run in runs for name in run.get(section) or {}):
+            tried = [run[section][name] for run in runs if name in (run.get(section) or {})]
+            tried = [one for one in tried if len(one) == max(map(len, tried))]
+            arms = [arm for arm in tried[0] if all(arm in one for one in tried)]
+            joined[section][name] = {arm: join_trial([one[arm] for one in tried]) for arm in arms}
+            if len(tried) < len(runs):
+                titles[name] = f"{titles.get(name, name)}, in {len(tried)} of {len(runs)} seeds"
     return joined
+
+
+def join_trial(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """One trial of one arm over seeds."""
+    joined = {key: mean_of([one.get(key) for one in records], key) for key in records[0]}
+    for group in ("protected", "others"):
+        values = [one[group] for one in records if one[group] is not None]
+        if len(values) == len(records) > 1:
+            joined[f"{group}_sd"] = round(float(np.std(values, ddof=1)), 4)
+    return joined
+
+
+def judged_trials(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """`lost_to`, `held_against` and `silent` over seeds, from the rows that each seed's own verdict has.
+
+    A seed judges a trial that it lost to or held against. What any seed lost to is lost to; what every seed that judges it held against
+    is held against; what no seed judges, but some found to say nothing, is silent. Titles say in how many seeds where it is not in all.
+    Accuracies are means over the seeds that judge, the worst first; `peak` is true where any of them is a best epoch's.
+    """
+    judged: dict[str, list[tuple[bool, dict[str, Any]]]] = {}
+    silent: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        for key in ("lost_to", "held_against"):
+            for row in run.get(key) or []:
+                judged.setdefault(row["trial"], []).append((key == "lost_to", row))
+        for row in run.get("silent") or []:
+            silent.setdefault(row["trial"], []).append(row)
+    found: dict[str, list[dict[str, Any]]] = {"lost_to": [], "held_against": [], "silent": []}
+    for trial, verdicts in judged.items():
+        lost, rows = sum(is_lost for is_lost, _ in verdicts), [row for _, row in verdicts]
+        found["lost_to" if lost else "held_against"].append({
+            "trial": trial,
+            "title": rows[0]["title"] + in_how_many(lost or len(rows), len(rows), len(runs)),
+            "accuracy": mean([row["accuracy"] for row in rows]),
+            "peak": any(row["peak"] for row in rows),
+        })  # fmt: skip
+    for rows in found.values():
+        rows.sort(key=lambda row: -row["accuracy"])
+    for trial, rows in silent.items():
+        if trial not in judged:
+            clean = [row["clean"] for row in rows if row["clean"] is not None]
+            found["silent"].append({"trial": trial, "title": rows[0]["title"], "clean": mean(clean) if clean else None})
+    return found
+
+
+def in_how_many(ended_so: int, judged: int, seeds: int) -> str:
+    """What follows a trial's title: in how many of the seeds that judge it it ended so, and how many those are; empty where all did."""
+    if judged < seeds:
+        return f", judged in {judged} of {seeds} seeds" + (f" and lost in {ended_so}" if ended_so < judged else "")
+    return f", in {ended_so} of {seeds} seeds" if ended_so < judged else ""

@@ -43,7 +43,7 @@ def evaluate_arm(
     *,
     lfw: Path | None = None,
 ) -> dict[str, Any]:
-    """Write `metrics.json` of one arm into `folder` (`data/runs/<run>/<arm>`) and return it; fields as in the contract.
+    """Write `metrics.json` of one arm into `folder` (`data/runs/<run>/<arm>`) and return it; fields as in `reports/README.md`.
 
     Args:
         lfw: folder of LFW's aligned crops, needed where `config.lfw` is given.
@@ -197,5 +197,7 @@ def search_gallery(
 
 def embed_faces(embed: Embed, faces: FaceSet, *, batch: int = 256) -> np.ndarray:
     """L2-normalised embeddings, float32 (N, D), of a set of faces, few crops in memory at a time."""
+    if len(faces) == 0:
+        return np.empty((0, 1), np.float32)
     starts = range(0, len(faces), batch)
     return np.concatenate([embed(faces.crops(np.arange(start, min(start + batch, len(faces))))) for start in starts])

@@ -18,6 +18,7 @@ from pipeline.evaluation.orderings import orderings
 from pipeline.evaluation.paired import compare_arms
 from pipeline.evaluation.trials import collect_trials, early_stopping
 from pipeline.evaluation.verdict import verdict
+from pipeline.noise.arms import ARMS
 from pipeline.runtime import Runtime, cores
 from pipeline.split import SPLIT_COLUMNS
 
@@ -27,7 +28,10 @@ PACKAGES = (
 
 
 def summarise_run(arms: list[str], data: Path, run: Path, runtime: Runtime) -> dict[str, Any]:
-    """Join what the stages wrote into the contract's schema 1. A pure reading of files but for provenance (time, commit, machine)."""
+    """Join what the stages wrote into schema 1 of `metrics.json` (`reports/README.md`).
+
+    A pure reading of files but for provenance (time, commit, machine).
+    """
     config = load(EvaluateConfig, run / "config" / "evaluate.yaml")
     split_config = load(SplitConfig, run / "config" / "split.yaml")
     table = read_table(run / "split.parquet", SPLIT_COLUMNS)
@@ -71,7 +75,7 @@ def summarise_run(arms: list[str], data: Path, run: Path, runtime: Runtime) -> d
             **revision(),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "seeds": [split_config.seed],
-            "config": configs(data, run),
+            "config": configs(data, run, arms),
             "dataset": {
                 "name": data.name,
                 "identities": int(manifest["identity"].nunique()),
@@ -115,9 +119,13 @@ def installed(package: str) -> str | None:
         return None
 
 
-def configs(data: Path, run: Path) -> dict[str, Any]:
-    """Every snapshot of the run, by stage."""
+def configs(data: Path, run: Path, arms: list[str]) -> dict[str, Any]:
+    """Every snapshot that these arms came from, by stage; those of other arms, of an earlier request, are left out."""
+    noise = {f"noise-{arm}" for arm in arms}
+    against = any(ARMS[arm].surrogate for arm in arms)
     paths = [data / "data.yaml", data / "align.yaml", *sorted((run / "config").glob("*.yaml"))]
+    paths = [path for path in paths if not path.stem.startswith("noise-") or path.stem in noise]
+    paths = [path for path in paths if path.stem not in ("report", "surrogate") or (path.stem == "surrogate" and against)]
     return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths}
 
 

@@ -34,13 +34,14 @@ def verdict(
         arms: metrics by arm. checks: all validity checks. trials: as `collect_trials` gives them, early stopping among them.
 
     Returns:
-        {"verdict" (a few sentences), "verdict_state" (`holds`, `fails` or `invalid`), "lost_to", "held_against" (rows {"trial", "title",
-        "accuracy" (of protected people), "peak" (bool: that of the best epoch)}, the worst first), "silent" (rows {"trial", "title",
-        "clean"}: what taught the clean recogniser too little to say anything)}. Where the result is invalid the sentences hold no
-        accuracy of it.
+        {"verdict" (a few sentences), "verdict_state" (`holds`, `fails` or `invalid`), "fails_by" (why it fails: `naming`, protected people
+        are named; `peak`, at the best epoch only; `others`, they are not, but other people are recognised less well; else None),
+        "lost_to", "held_against" (rows {"trial", "title", "accuracy" (of protected people), "peak" (bool: that of the best epoch)}, the
+        worst first), "silent" (rows {"trial", "title", "clean"}: what taught the clean recogniser too little to say anything)}. Where
+        the result is invalid the sentences hold no accuracy of it.
     """
     headline = headline_of(arms)
-    nothing: dict[str, Any] = {"verdict_state": "invalid", "lost_to": [], "held_against": [], "silent": []}
+    nothing: dict[str, Any] = {"verdict_state": "invalid", "fails_by": None, "lost_to": [], "held_against": [], "silent": []}
     failed = [one for one in checks if not one["ok"] and one["arm"] in (None, "clean", headline)]
     if failed:
         more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
@@ -51,19 +52,19 @@ def verdict(
     mine, before = arm["protected"], clean["protected"]
     held, lost, silent = sorted_trials(headline, trials, config)
     ends_low, stays_low = mine["final"] <= config.protected_at_most, mine["peak"] <= config.peak_at_most
-    moved = 0.0 if arm["others"] is None else clean["others"]["final"] - arm["others"]["final"]
+    loss = 0.0 if arm["others"] is None else clean["others"]["final"] - arm["others"]["final"]
     auc, auc_before = (auc_of_others(one) if arm["others"] is not None else auc_of_everyone(one) for one in (arm, clean))
     harmed = arm["others"] is not None and auc is not None and auc_before is not None and auc_before - auc > config.others_auc_within
-    fair = abs(moved) <= config.others_within and not harmed
+    fair = loss <= config.others_within and not harmed
     kind = arm["training"]["kind"]
     trainer = f"{'training ' if kind == 'from scratch' else ''}{kind.replace('fine-tuned', 'fine-tuning')} on unprocessed crops"
-    holds = ends_low and stays_low and fair
-    if holds:
+    fails_by = "naming" if not ends_low else "peak" if not stays_low else None if fair else "others"
+    if fails_by is None:
         opening = f"Holds against {trainer}"
-    elif ends_low and stays_low:
-        what = "verification of other people gets worse" if harmed else f"other people’s accuracy moves by {abs(moved):.1%}"
+    elif fails_by == "others":
+        what = "verification of other people gets worse" if harmed else f"other people’s accuracy falls by {loss * 100:.1f} points"
         opening = f"Does not hold: the protected are safe from {trainer}, but {what}"
-    elif ends_low:
+    elif fails_by == "peak":
         opening = f"Does not hold: safe from {trainer} at its last epoch only"
     else:
         opening = f"Does not hold against {trainer}"
@@ -77,11 +78,17 @@ def verdict(
     if auc is not None and auc_before is not None:
         whom = "two faces" if arm["others"] is None else "two faces of other people"
         facts += f"; comparing {whom}, it reaches an AUC of {auc:.3f} ({auc_before:.3f} without)"
-    tried = any(trials[section] for section in ("trainers", "shares")) or set(trials["countermeasures"]) - {"early-stopping"}
+    tried = {row["trial"] for row in held + lost} - {"early-stopping"}
     alone = "" if tried else " No other trainer or countermeasure was tried."
     sentences = f"{opening}{beyond(held, lost)}. {facts}.{detection(arm)}{alone}"
-    state = "holds" if holds else "fails"
-    return {"verdict": sentences, "verdict_state": state, "lost_to": lost, "held_against": held, "silent": silent}
+    return {
+        "verdict": sentences,
+        "verdict_state": "holds" if fails_by is None else "fails",
+        "fails_by": fails_by,
+        "lost_to": lost,
+        "held_against": held,
+        "silent": silent,
+    }
 
 
 def sorted_trials(
@@ -90,8 +97,8 @@ def sorted_trials(
     """The trials that the arm `headline` held against, those it lost to, the worst first, and those that say nothing.
 
     By the verdict's own limits. A trainer may stop at any epoch, so a trial is lost where its last epoch or its best one is above its
-    limit. Where the clean arm itself did not learn, a trial says nothing. What concerns noise alone, such as a share of protected photos,
-    needs no clean arm: it is the study's own.
+    limit, however little the clean arm learns under it. Below the limits it is held against only if the clean arm did learn; otherwise it
+    says nothing. What concerns noise alone, such as a share of protected photos, needs no clean arm: it is the study's own.
     """
     held, lost, silent = [], [], []
     for section in ("trainers", "countermeasures", "shares"):
@@ -101,14 +108,15 @@ def sorted_trials(
             early = name == "early-stopping"  # whose accuracy is a peak
             title = trials["trial_titles"].get(name, name)
             compared = early or not trial_of(name).noise_only
-            # What the clean arm did not learn under was not tried on the others.
-            if compared and ((clean is None and final is not None) or (clean is not None and clean < config.clean_floor)):
+            ends_high = final is not None and final > (config.peak_at_most if early else config.protected_at_most)
+            peaks_high = peak is not None and peak > config.peak_at_most
+            # What the clean arm learned next to nothing under was not tried on the others.
+            unproven = compared and ((clean is None and final is not None) or (clean is not None and clean < config.clean_floor))
+            if unproven and not ends_high and not peaks_high:
                 silent.append({"trial": name, "title": title, "clean": clean})
                 continue
             if final is None:
                 continue
-            ends_high = final > (config.peak_at_most if early else config.protected_at_most)
-            peaks_high = peak is not None and peak > config.peak_at_most
             row = {
                 "trial": name,
                 "title": title,

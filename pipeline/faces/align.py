@@ -18,7 +18,7 @@ from pipeline.faces.geometry import CROP_SIZE, TEMPLATE, scale_of, similarity_tr
 from pipeline.photos.decode import PhotoError, Reduced, decode_photo, decode_reduced
 
 ALIGNED = ""  # the reason of a photo that was not rejected
-DUPLICATE, TOO_SMALL, WRONG_SIZE, GONE = "duplicate", "too small", "not a 112×112 crop", "missing"
+DUPLICATE, TOO_SMALL, WRONG_SIZE, GONE, FORBIDDEN = "duplicate", "too small", "not a 112×112 crop", "missing", "may not be read"
 CHUNK_COLUMNS = [
     "photo", "sha256", "identity", "reason", "box", "score", "landmarks", "matrix", "shard", "row", "width", "height", "check",
 ]  # fmt: skip
@@ -123,8 +123,8 @@ def read_photo(row: PhotoFaces, photos: Path, config: AlignConfig, seen: set[tup
     """Read and decode a photo, reduced if it is larger than detection needs, or note in `row` why not and return None."""
     try:
         content = (photos / row.photo).read_bytes()
-    except OSError:
-        row.reason = GONE
+    except OSError as error:
+        row.reason = FORBIDDEN if isinstance(error, PermissionError) else GONE
         return None
     row.sha256 = sha256_of(content)
     if (row.identity, row.sha256) in seen:

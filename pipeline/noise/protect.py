@@ -7,6 +7,7 @@ and scores always use clean crops.
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ READ = 256  # crops in memory at a time
 
 def protect(split: Path, data: Path, noise: Path, output: Path, runtime: Runtime, *, photos: bool, max_side: int) -> dict[str, Any]:
     """Write `crops-00000.npy` and so on, `photos/<identity>/<photo>.png`, `measures.json` and, last, `manifest.parquet` into `output`.
+
+    What an earlier request left there, crops and photos of other people among it, is removed.
 
     Args:
         split: `split.parquet`.
@@ -59,6 +62,7 @@ def protect(split: Path, data: Path, noise: Path, output: Path, runtime: Runtime
         whose = "photos" if table.per == "photo" else "identities"
         raise StageError(f"{noise}: noise of other {whose} than the split protects; delete {noise} and run again")
 
+    (output / "manifest.parquet").unlink(missing_ok=True)  # until what it lists is there again, whole
     crop_measures = protect_crops(crop_table(rows, data / "aligned"), noise, rows["noise"].map(place).to_numpy(), output, runtime)
     written = rows[["photo", "identity", "part"]].assign(
         shard=[shard_name(number // SHARD) for number in range(len(rows))], row=np.arange(len(rows)) % SHARD
@@ -76,6 +80,7 @@ def protect(split: Path, data: Path, noise: Path, output: Path, runtime: Runtime
             ssim=found["ssim"],
             recrop_correlation=found["correlation"],
         )
+    remove_others(output / "photos", set(rows["file"]) if photos else set())
     for kind, measured in measures.items():
         if measured["linf"] > table.epsilon:
             raise StageError(f"{output}: {kind} on disk differ by {measured['linf']}/255, more than epsilon {table.epsilon}/255")
@@ -83,6 +88,17 @@ def protect(split: Path, data: Path, noise: Path, output: Path, runtime: Runtime
     write_text(output / "manifest.csv", written.to_csv(index=False))
     write_table(output / "manifest.parquet", written)
     return measures
+
+
+def remove_others(folder: Path, kept: set[str]) -> None:
+    """Remove every file in `folder` but `kept` (paths below it, with /), and every folder that is empty then, itself among them."""
+    for place, _, names in os.walk(folder, topdown=False):
+        here = Path(place)
+        for name in names:
+            if (here / name).relative_to(folder).as_posix() not in kept:
+                (here / name).unlink()
+        if not any(here.iterdir()):
+            here.rmdir()
 
 
 def shard_name(number: int) -> str:
@@ -96,7 +112,7 @@ def protect_crops(places: CropTable, noise: Path, noise_row: np.ndarray, output:
     Args:
         noise: folder of the noise table. noise_row: its row for each crop, int (N,).
     """
-    for left_over in output.glob(".crops-*.tmp"):  # of a run that was killed
+    for left_over in output.glob(".*.tmp"):  # of a run that was killed
         left_over.unlink(missing_ok=True)
     parts = [np.arange(start, min(start + SHARD, len(places))) for start in range(0, len(places), SHARD)]
     jobs = [(shard_name(number), places.part(part), noise_row[part]) for number, part in enumerate(parts)]

@@ -30,7 +30,7 @@ def read_identities(path: Path) -> dict[str, list[str]]:
     """
     owner: dict[str, str] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise wrong_layout("celeba", path, "is not text") from None
     for number, line in enumerate(lines, 1):

@@ -35,7 +35,7 @@ def read_pairs(path: Path, photos: Path | None = None) -> list[list[Pair]]:
         RequestError: the file is missing or of another form, or names photos that are missing (says how many, and the first few).
     """
     try:
-        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except FileNotFoundError:
         raise wrong_layout("lfw", path.parent, f"has no {path.name}") from None
     except UnicodeDecodeError:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.evaluation.paired import seed_of
 from pipeline.report.cells import invalid
 from pipeline.report.limits import limits_of
-from pipeline.report.views import checks_of, headline_arm, state_of
+from pipeline.report.views import checks_of, headline_arm, largest_change, state_of, tried_on
 from pipeline.report.words import NOT_RECORDED, at, interval, is_number, level, number, percent, plural
 
 EASY_TO_MISS = 30.0  # dB of PSNR, the rule of thumb of the glossary
@@ -20,7 +21,7 @@ def answers_of(metrics: dict[str, Any]) -> list[tuple[str, list[str]]]:
     record = metrics["arms"][arm]
     return [
         ("Who was protected?", who(metrics)),
-        ("Against what?", against(metrics)),
+        ("Against what?", against(metrics, arm)),
         ("How sure is it?", how_sure(metrics, arm, record)),
         ("How visible is it?", how_visible(record)),
         ("When does it fail?", when_it_fails(metrics, record)),
@@ -39,7 +40,7 @@ def who(metrics: dict[str, Any]) -> list[str]:
     return [people, *[text for key, text in setting.items() if key == metrics.get("setting")], rendered]
 
 
-def against(metrics: dict[str, Any]) -> list[str]:
+def against(metrics: dict[str, Any], arm: str) -> list[str]:
     """Which training the noise is held against."""
     training = metrics.get("training") or {}
     kind = str(training.get("kind") or NOT_RECORDED)
@@ -47,9 +48,8 @@ def against(metrics: dict[str, Any]) -> list[str]:
     found = [
         f"{training.get('model') or 'A network'}, {how} on the photos as they are, {plural(training.get('epochs'), 'epoch', 'epochs')}."
     ]
-    tried = [name for section in ("trainers", "countermeasures", "shares") for name in metrics.get(section) or {}]
-    silent = {one["trial"] for one in metrics.get("silent") or []}
-    others = len([name for name in tried if name != "early-stopping" and name not in silent])
+    tried = tried_on(metrics, arm)
+    others = len([name for name in tried if name != "early-stopping"])
     early = "a trainer who stops at the best epoch" if "early-stopping" in tried else ""
     more = plural(others, "other trainer or countermeasure", "other trainers and countermeasures") if others else ""
     if early or more:
@@ -66,7 +66,8 @@ def how_sure(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> list[
     if state_of(metrics) == "invalid" or invalid(record):
         return ["Nothing is claimed.", *verdict]
     mine = record.get("protected") or {}
-    people = len(mine.get("per_identity") or {})
+    # Joined seeds have a person once for each seed that protects them.
+    people = len({name.removesuffix(f" (seed {seed_of(name)})") for name in mine.get("per_identity") or {}})
     found = [
         f"Named on {percent(mine.get('final'))} of their clean photos; 95% interval {interval(mine.get('ci95'))} over {people} people."
     ]
@@ -86,7 +87,7 @@ def how_visible(record: dict[str, Any]) -> list[str]:
     seen, whole = record.get("imperceptibility") or {}, record.get("photos") or {}
     psnr: Any = seen.get("psnr_db")
     ssim: Any = seen.get("ssim")
-    found = [f"No colour value changes by more than {level(seen.get('linf'))}."]
+    found = [f"No colour value changes by more than {level(largest_change(record))}."]
     if is_number(psnr):
         word = "hard to see" if (psnr or 0) >= EASY_TO_MISS else "visible on a close look"
         found.append(f"On the face {word}: PSNR {number(psnr, 1, ' dB')}, SSIM {number(ssim, 3)}.")
@@ -108,7 +109,11 @@ def when_it_fails(metrics: dict[str, Any], record: dict[str, Any]) -> list[str]:
     found = []
     state = state_of(metrics)
     if state != "invalid":
-        names = ["the study’s own training"] if state == "fails" else []
+        own = {"naming": ["the study’s own training"], "peak": ["the study’s own training, stopped at its best epoch"]}
+        cause = metrics.get("fails_by")
+        if cause == "others":
+            found.append("Other people pay for it: the recogniser tells them apart less well than without protection.")
+        names = own.get(cause or "naming", []) if state == "fails" else []
         names += [f"{one['title']} ({percent(one['accuracy'])})" for one in metrics.get("lost_to") or []]
         found.append(f"Lost to: {', '.join(names)}." if names else "Lost to nothing that was tried here.")
         found += [

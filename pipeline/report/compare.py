@@ -17,6 +17,7 @@ from pipeline.report.words import NOT_RECORDED, at, interval, is_number, number,
 STATES = {
     "partly": ("protected, with losses", "warn"),
     "holds": ("protected", "good"),
+    "costly": ("protected, at other people’s expense", "bad"),
     "fails": ("not protected", "bad"),
     "invalid": ("no claim", "warn"),
     "unrated": ("not rated", "quiet"),
@@ -77,6 +78,8 @@ def build_comparison(runs: list[dict[str, Any]]) -> str:
 def state_words(run: dict[str, Any]) -> tuple[str, str]:
     """A run's verdict in a word or a few, and its style class."""
     state = state_of(run)
+    if state == "fails" and run.get("fails_by") == "others":
+        return STATES["costly"]
     return STATES["partly" if state == "holds" and run.get("lost_to") else state]
 
 

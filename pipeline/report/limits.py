@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report.words import at
+from pipeline.report.views import headline_arm, tried_on
+from pipeline.report.words import at, is_number
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,7 @@ KNOWN = (
         "Other architectures",
         ("architecture", "resnet18", "resnet-18", "mobilefacenet", "iresnet", "arcface"),
         "One network was trained. In the original study class-wise noise carried over to three other networks on CIFAR-10 (accuracy "
-        "13.5–16.9%); for the faces of this run that is open. The noise was searched with the same network at the same input size as the "
-        "recogniser, from other initial weights.",
+        "13.5–16.9%); for the faces of this run that is open.",
     ),
     (
         "Photos cropped anew",
@@ -86,6 +86,11 @@ RENDERED = (
     "Real faces",
     "The people of this run do not exist: their photos are rendered. Real photos may be harder or easier to learn and to protect.",
 )
+SAME_WEIGHTS = (
+    "Weights that the defender does not have",
+    "The noise was searched with a network that started from the very weights that the recogniser starts from. A defender rarely knows "
+    "those; against a recogniser that starts elsewhere the noise may hold less.",
+)
 ONE_SEED = (
     "Other seeds",
     "The run has one seed: one draw of protected people, one search for noise, one training an arm. The intervals say how much "
@@ -93,11 +98,26 @@ ONE_SEED = (
 )
 
 
+def starts_alike(metrics: dict[str, Any], arm: str | None) -> bool:
+    """Whether surrogate and recogniser start from the same pretrained weights."""
+    theirs, mine = (at(metrics, "provenance", "config", stage, "weights_sha256") for stage in ("train", f"noise-{arm}"))
+    return theirs is not None and theirs == mine
+
+
+def searched_with(metrics: dict[str, Any], arm: str | None) -> str:
+    """How near the surrogate was to the recogniser, in a sentence; empty where no noise was searched or that was not recorded."""
+    theirs, mine = (at(metrics, "provenance", "config", stage, "input_size") for stage in ("train", f"noise-{arm}"))
+    if not is_number(theirs) or not is_number(mine) or not str(arm).startswith("error-min"):
+        return ""
+    size = "at the same input size" if theirs == mine else f"at {mine:g} px where the recogniser has {theirs:g}"
+    start = "the same pretrained weights" if starts_alike(metrics, arm) else "other initial weights"
+    return f" The noise was searched with the network that the recogniser is, {size}, from {start}."
+
+
 def limits_of(metrics: dict[str, Any]) -> list[Limit]:
     """The statements that apply to this run, each with what of it the run measured."""
-    silent = {one["trial"] for one in metrics.get("silent") or []}
-    names = [str(name) for section in ("trainers", "countermeasures", "shares") for name in metrics.get(section) or {}]
-    names = [name for name in names if name not in silent]
+    arm = headline_arm(metrics)
+    names = tried_on(metrics, arm)
     elsewhere = {kind for record in metrics["arms"].values() for kind in record.get("identification") or {}} - {"own"}
     names += [f"open-set identification by {kind}" for kind in sorted(elsewhere)]
     tuned = str(at(metrics, "training", "kind") or "").startswith("fine-tuned")
@@ -109,7 +129,10 @@ def limits_of(metrics: dict[str, Any]) -> list[Limit]:
             frozen = [name for name in done if name != "fine-tune"]
             measured = "In this run the recogniser was fine-tuned from pretrained weights; "
             measured += f"also measured: {', '.join(frozen)}." if frozen else "what frozen embeddings give was not measured."
-        found.append(Limit(title, text, measured))
+        near = searched_with(metrics, arm) if title == "Other architectures" else ""
+        found.append(Limit(title, text + near, measured))
+    if starts_alike(metrics, arm):
+        found.append(Limit(*SAME_WEIGHTS))
     if str(at(metrics, "provenance", "dataset", "name") or "").startswith("synthetic"):
         found.append(Limit(*RENDERED))
     seeds = at(metrics, "provenance", "seeds")

@@ -63,7 +63,7 @@ def render_report(metrics: dict[str, Any], panels: list[Panel], output: Path) ->
     """Write `output/index.html`.
 
     Args:
-        metrics: `metrics.json`, schema 1 of the contract; keys it lacks are shown as not measured.
+        metrics: `metrics.json`, schema 1 (`reports/README.md`); keys it lacks are shown as not measured.
         panels: photos to show. Where they are too many for one mail, each arm's first ones are shown and the page says how many are not.
     """
     page = build_page(metrics)
@@ -122,6 +122,7 @@ def content_of(metrics: dict[str, Any]) -> dict[str, Any]:
         "verdict": str(metrics.get("verdict") or "No verdict was recorded."),
         "state": views.state_of(metrics),
         "lost_to": metrics.get("lost_to") or [],
+        "fails_by": metrics.get("fails_by"),
         "headline": views.headline_arm(metrics),
         "answers": answers_of(metrics),
         "key_numbers": views.key_numbers(metrics),

@@ -21,7 +21,7 @@ PEOPLE_SHOWN = 4
 
 
 def report_run(arms: list[str], data: Path, run: Path, output: Path, runtime: Runtime) -> None:
-    """Write the report of `run` into `output`, and print the verdict and the report's path.
+    """Write the report of `run` into `output`: `metrics.json`, `metrics.csv` and `index.html`.
 
     Faces of real people are shown only where the evaluation's config says that they consented.
     """

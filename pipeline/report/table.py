@@ -79,6 +79,8 @@ def arm_rows(arm: str, record: dict[str, Any]) -> list[dict[str, Any]]:
         found += [row(arm, group, "accuracy by epoch", value, epoch=epoch) for epoch, value in enumerate(by_epoch, 1)]
         each = accuracy.get("per_identity") or {}
         found += [row(arm, group, "accuracy of identity", value, identity=str(name)) for name, value in each.items()]
+        photos = accuracy.get("test_photos") or {}
+        found += [row(arm, group, "test photos of identity", count, identity=str(name)) for name, count in photos.items()]
     verification = record.get("verification") or {}
     found += number_rows(arm, "verification", {key: value for key, value in verification.items() if key not in ("roc", "groups")})
     roc = verification.get("roc") or {}

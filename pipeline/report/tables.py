@@ -68,7 +68,8 @@ def paired_table(metrics: dict[str, Any]) -> Table | None:
         return None
     note = (
         "Mean over people of the difference of their own accuracies after the last epoch, in percentage points; the interval is resampled "
-        "by identity. The last column but one: how often chance alone, swapping the two arms person by person, differs as much."
+        "by identity. The last column but one: how often chance alone, swapping the two arms person by person, differs as much; of "
+        "several seeds they are swapped seed by seed, which says something from six seeds on."
     )
     columns = ["Arms", "People", "Difference", "95% interval", "By chance", "Count"]
     return Table("paired", "Arms compared person by person", columns, rows, note)

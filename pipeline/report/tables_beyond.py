@@ -74,7 +74,7 @@ def identification_table(metrics: dict[str, Any]) -> Table | None:
     rates = sorted({rate for one in found.values() for rate in at(one, "tpir_at_fpir") or {}}, key=rate_order)
     rows = []
     for (arm, kind), one in found.items():
-        model = "trained on this arm’s photos" if kind == "own" else f"{kind}: trained on none of them"
+        model = "trained on this arm’s photos" if kind == "own" else f"{kind}: trained elsewhere"
         rank1, span = at(one, "rank1"), at(one, "rank1_ci95")
         tpirs = [at(one, "tpir_at_fpir", rate) for rate in rates]
         rows.append([
@@ -84,8 +84,8 @@ def identification_table(metrics: dict[str, Any]) -> Table | None:
         ])  # fmt: skip
     note = (
         "Enrolled is each protected person by the mean embedding of the photos this arm publishes (clean ones in clean and removed); "
-        "searched for are their clean photos, among clean photos of strangers. “Removed” is the best that any protection against "
-        "training could do."
+        "searched for are their clean photos, among clean photos of strangers. “Removed” was trained without them, as if a protection "
+        "against training were perfect."
     )
     columns = ["Arm", "Recogniser", "Rank 1", "95% interval", *[f"TPIR at FPIR {rate_text(rate)}" for rate in rates], "Strangers"]
     return Table("identification", "Searching the protected people in a gallery", columns, rows, note)

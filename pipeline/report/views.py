@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.report.cells import noisy
+from pipeline.report.table import accuracy_of
 from pipeline.report.words import NOT_RECORDED, at, duration, interval, is_number, level, number, percent, plural
 
 NAMES_SHOWN = 500
@@ -14,6 +15,19 @@ def headline_arm(metrics: dict[str, Any]) -> str | None:
     """The arm the verdict speaks of: the first error-minimizing one, else the first with noise."""
     arms = [arm for arm in metrics["arms"] if arm.startswith("error-min")] or list(noisy(metrics))
     return arms[0] if arms else None
+
+
+def tried_on(metrics: dict[str, Any], arm: str | None) -> list[str]:
+    """The trainers, countermeasures and shares that `arm` has a number under; those that say nothing are left out."""
+    silent = {one["trial"] for one in metrics.get("silent") or []}
+    every = [(name, arms) for section in ("trainers", "countermeasures", "shares") for name, arms in (metrics.get(section) or {}).items()]
+    return [str(name) for name, arms in every if name not in silent and is_number(accuracy_of(at(arms, arm or "", "protected")))]
+
+
+def largest_change(record: Any) -> float | None:
+    """The largest change of a colour value in the arm's crops and photos, in 1/255; None where neither was measured."""
+    found = [at(record, kind, "linf") for kind in ("imperceptibility", "photos")]
+    return max((one for one in found if is_number(one)), default=None)
 
 
 def facts_of(metrics: dict[str, Any]) -> list[tuple[str, list[str]]]:
@@ -67,8 +81,8 @@ def key_numbers(metrics: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         found.append(("Other people, last epoch", last(mine, "others")[0], f"{last(clean, 'others')[0]} without protection", "others"))
     if state_of(metrics) == "invalid":
         found = [(what, "invalid", "", tone) for what, _, _, tone in found]
-    psnr, linf = at(mine, "imperceptibility", "psnr_db"), at(mine, "imperceptibility", "linf")
-    found.append(("Largest change of a pixel", level(linf), f"PSNR of the face {number(psnr, 1, ' dB')}", ""))
+    psnr = at(mine, "imperceptibility", "psnr_db")
+    found.append(("Largest change of a pixel", level(largest_change(mine)), f"PSNR of the face {number(psnr, 1, ' dB')}", ""))
     return found
 
 

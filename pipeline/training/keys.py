@@ -22,7 +22,8 @@ def training_inputs(arm: str, run: Path, split: Path) -> list[Path]:
 def trial_key(config: TrainConfig, arm: str, run: Path, split: Path) -> str:
     """What a trial's result belongs to: its config, the arm's inputs and the code that trains."""
     room = Path(__file__).resolve().parents[1]
-    code = sorted(path for folder in CODE for path in (room / folder).glob("*.py"))
+    folders = CODE if config.recropped is None else (*CODE, "faces", "photos")
+    code = sorted(path for folder in folders for path in (room / folder).glob("*.py"))
     inputs = training_inputs(arm, run, split)
     if config.trainer == "last-layer-refit":
         inputs.append(run / arm / "model" / "weights.safetensors")

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from pipeline.artifacts import read_json
-from pipeline.config import TrainConfig, load
+from pipeline.config import EvaluateConfig, TrainConfig, load
 from pipeline.errors import StageError
 from pipeline.noise.arms import arm_of
 from pipeline.runtime import Runtime, say
@@ -17,14 +17,14 @@ from pipeline.training.keys import trial_key
 from pipeline.training.trials import trial_of
 
 
-def run_matrix(arms: list[str], trials: list[str], data: Path, run: Path, runtime: Runtime, *, jobs: int, clean_floor: float) -> None:
+def run_matrix(arms: list[str], trials: list[str], data: Path, run: Path, runtime: Runtime, *, jobs: int, limits: EvaluateConfig) -> None:
     """Run every trial of every arm in processes of their own, one thread each on a CPU.
 
     A trial whose `result.json` is of the same config, inputs and code is kept, so a killed matrix goes on where it was. The clean arm goes
-    first: what teaches nothing without noise says nothing of noise, so the other arms are spared it.
+    first: what teaches next to nothing without noise says nothing of noise, so the other arms are spared it.
 
     Args:
-        clean_floor: accuracy of the clean arm below which a trial says nothing.
+        limits: what counts as learned, and what as next to nothing.
 
     Raises:
         StageError: trials failed; the others were still run, and are kept.
@@ -33,7 +33,7 @@ def run_matrix(arms: list[str], trials: list[str], data: Path, run: Path, runtim
     for trial in sorted(set(trials) - {trial for _, trial in wanted}):
         say(f"matrix: {trial} says nothing of {', '.join(arms)}")
     todo = [pair for pair in wanted if not is_current(*pair, run)]
-    say(f"matrix: {len(arms)} arms, {len(trials)} trials, {len(wanted) - len(todo)} of {len(wanted)} trainings done before")
+    say(f"matrix: arms {len(arms)}, trials {len(trials)}, {len(wanted) - len(todo)} of {len(wanted)} trainings done before")
     first, others = [pair for pair in todo if pair[0] == "clean"], [pair for pair in todo if pair[0] != "clean"]
     threads = max(1, runtime.workers // jobs)
     took: list[float] = []
@@ -55,9 +55,10 @@ def run_matrix(arms: list[str], trials: list[str], data: Path, run: Path, runtim
                 say(f"matrix: {done} of {total} done, about {left / 60:.0f} min left")
 
     run_all(first, before=0, total=len(todo))
-    silent = {trial for trial in {trial for _, trial in others} if teaches_nothing(trial, run, clean_floor)}
+    silent = {trial for trial in {trial for _, trial in others} if teaches_nothing(trial, run, limits)}
     for trial in sorted(silent):
-        say(f"matrix: {trial} teaches too little without noise to say anything (below {clean_floor:.0%}): not tried on other arms")
+        most = f"at most {limits.protected_at_most:.0%}, as little as noise is to leave"
+        say(f"matrix: {trial} teaches too little without noise to say anything ({most}): not tried on other arms")
     others = [pair for pair in others if pair[1] not in silent]
     run_all(others, before=len(first), total=len(first) + len(others))
     if failed:
@@ -81,16 +82,19 @@ def pairs_of(arms: list[str], trials: list[str]) -> list[tuple[str, str]]:
     return [(arm, trial) for trial in trials for arm in arms if not says_nothing(arm, trial)]
 
 
-def teaches_nothing(trial: str, run: Path, clean_floor: float) -> bool:
-    """Whether the clean arm's recogniser, which learned in the study itself, names too few under this trial.
+def teaches_nothing(trial: str, run: Path, limits: EvaluateConfig) -> bool:
+    """Whether the clean arm's recogniser, which learned in the study itself, names no more under this trial than noise is to leave.
 
-    Where it did not learn in the study either, the run makes no claim of anything, and nothing is left out.
+    Then noise could not lose to it. A trial under which it names more, but too few to be held against, may still undo the noise. Where it
+    did not learn in the study either, the run makes no claim of anything, and nothing is left out.
     """
     study, result = run / "clean" / "metrics.json", run / "clean" / "trials" / trial / "result.json"
     if trial_of(trial).noise_only or not study.exists() or not is_current("clean", trial, run):
         return False
     own, tried = (read_json(path)["protected"] for path in (study, result))
-    return own is not None and tried is not None and tried["final"] < clean_floor <= own["final"]
+    if own is None or tried is None or own["final"] < limits.clean_floor:
+        return False
+    return tried["final"] <= limits.protected_at_most and tried["peak"] <= limits.peak_at_most
 
 
 def is_current(arm: str, trial: str, run: Path) -> bool:
@@ -105,5 +109,5 @@ def is_current(arm: str, trial: str, run: Path) -> bool:
 def run_one(arm: str, trial: str, data: Path, run: Path, runtime: Runtime, threads: int) -> int:
     """One trial in a process of its own; its exit code."""
     words = [sys.executable, "-m", "pipeline", "trial", "--data", str(data), "--run", str(run), "--arm", arm, "--trial", trial]
-    words += ["--device", runtime.device, "--precision", runtime.precision, "--threads", str(threads)]
+    words += ["--device", runtime.device, "--precision", runtime.precision, "--threads", str(threads), "--workers", str(threads)]
     return subprocess.run(words, check=False).returncode

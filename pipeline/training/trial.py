@@ -37,7 +37,7 @@ def run_trial(
 ) -> None:
     """Write `history.jsonl` and, last, `result.json` into `<run>/<arm>/trials/<name>`; does nothing when they are current.
 
-    `result.json`: trial, kind, title, key, the groups' accuracies as in the contract, photos, seconds.
+    `result.json`: trial, kind, title, key, the groups' accuracies as in `metrics.json`, photos, seconds.
 
     Args:
         faces: how the run found its faces, for the trials that find them anew. data: `data/<dataset>`, with `photos/` and `aligned/`.

@@ -33,6 +33,8 @@ def test_rank_1_and_the_strangers_threshold() -> None:
     # One of ten strangers may pass: the threshold is the second best score, cos 30°, which the probe at 140° does not reach.
     assert found["tpir_at_fpir"] == {"0.01": None, "0.1": 0.5}
     assert (found["identities"], found["gallery"], found["probes"], found["strangers"]) == (3, 3, 4, 10)
+    alone = identify(gallery[:1], label[:1], probe[:2], probe_label[:2], stranger, resamples=100, seed=0)
+    assert alone is not None and alone["rank1"] is None, "one person in the gallery is every probe's best match"
     assert identify(gallery[:0], label[:0], probe, probe_label, stranger, resamples=100, seed=0) is None
 
 

@@ -35,6 +35,8 @@ def test_group_record() -> None:
     assert (record["final"], record["peak"], record["peak_epoch"]) == (0.25, 0.5, 1)
     assert record["by_epoch"] == [0.5, None, 0.25]
     assert record["per_identity"] == {"a": 0.5, "b": 0.0}
+    three = group_accuracy(history, "protected", np.array([1, 0, 0], bool), np.array([0, 1, 1]), ["a", "b"], resamples=100, seed=0)
+    assert three is not None and three["test_photos"] == {"a": 1, "b": 2}, "whose accuracies weigh how much"
     assert group_accuracy(history, "protected", np.array([], bool), np.array([], int), [], resamples=100, seed=0) is None
 
 
@@ -156,9 +158,21 @@ def test_verdicts() -> None:
     assert judge({"clean": clean, "error-min": arm_of(0.05, 0.12, 0.89, noise=True)}) == "holds"
     assert judge({"clean": clean, "error-min": arm_of(0.05, 0.5, 0.89, noise=True)}) == "fails"
     assert judge({"clean": clean, "error-min": arm_of(0.05, 0.12, 0.7, noise=True)}) == "fails"
+    assert judge({"clean": arm_of(0.9, 0.9, 0.6, noise=False), "error-min": arm_of(0.05, 0.12, 0.9, noise=True)}) == "holds"
     assert judge({"clean": clean}) == "invalid"
     other_recipe = arm_of(0.05, 0.12, 0.89, noise=True) | {"training": {"recipe": "bent", "kind": "from scratch"}}
     assert judge({"clean": clean, "error-min": other_recipe}) == "invalid"
+
+
+def test_why_it_fails_is_told_apart() -> None:
+    def judged(final: float, peak: float, others: float) -> dict[str, Any]:
+        return say({"clean": arm_of(0.9, 0.9, 0.9, noise=False), "error-min": arm_of(final, peak, others, noise=True)})
+
+    assert judged(0.5, 0.6, 0.9)["fails_by"] == "naming"
+    assert judged(0.05, 0.5, 0.9)["fails_by"] == "peak"
+    assert judged(0.05, 0.1, 0.7)["fails_by"] == "others"
+    assert judged(0.05, 0.1, 0.9)["fails_by"] is None
+    assert "but other people’s accuracy falls by 20.0 points" in judged(0.05, 0.1, 0.7)["verdict"]
 
 
 def test_what_makes_a_result_invalid_is_said_instead_of_its_numbers() -> None:
@@ -189,7 +203,7 @@ def trial(clean: float, mine: float, peak: float | None = None) -> dict[str, Any
 def test_verdict_names_what_it_lost_to_and_what_it_held_against() -> None:
     arms = {"clean": arm_of(0.9, 0.9, 0.9, noise=False), "error-min": arm_of(0.05, 0.12, 0.89, noise=True)}
     countermeasures = {"early-stopping": {"clean": {"protected": 0.9}, "error-min": {"protected": 0.12}}, "jpeg-50": trial(0.85, 0.6)}
-    countermeasures |= {"grey": trial(0.85, 0.1), "blur-9.0": trial(0.2, 0.2), "mixup": trial(0.8, 0.1, 0.33)}
+    countermeasures |= {"grey": trial(0.85, 0.1), "blur-9.0": trial(0.15, 0.15), "mixup": trial(0.8, 0.1, 0.33)}
     titles = {"jpeg-50": "JPEG, quality 50", "fine-tune": "fine-tuning", "grey": "greyscale", "early-stopping": "early stopping"}
     titles |= {"mixup": "MixUp", "share-60": "only 60% of each person’s photos protected"}
     trials = trials_of(
@@ -206,7 +220,12 @@ def test_verdict_names_what_it_lost_to_and_what_it_held_against() -> None:
         "resnet18 (4%). "
     ), found["verdict"]
     assert "blur" not in found["verdict"], "where nobody learns, nothing was resisted"
-    assert found["silent"] == [{"trial": "blur-9.0", "title": "blur-9.0", "clean": 0.2}]
+    assert found["silent"] == [{"trial": "blur-9.0", "title": "blur-9.0", "clean": 0.15}]
+    undone = say(arms, trials_of(countermeasures={"adversarial-4": trial(0.45, 0.4), "blur-9.0": trial(0.45, 0.1)}))
+    assert [row["trial"] for row in undone["lost_to"]] == ["adversarial-4"], "a weak clean arm hides no loss"
+    assert [row["trial"] for row in undone["silent"]] == ["blur-9.0"], "and proves no hold"
+    elsewhere = say(arms, trials_of(countermeasures={"grey": {"clean": {"protected": 0.8}}}))
+    assert "No other trainer or countermeasure was tried." in elsewhere["verdict"], "not on the arm with noise"
     spared = say(arms, trials_of(countermeasures={"ueraser": {"clean": {"protected": 0.0}}}))
     assert spared["silent"] == [{"trial": "ueraser", "title": "ueraser", "clean": 0.0}], "not tried with noise, and the report says why"
     alone = trials_of(countermeasures={"grey": {"error-min": {"protected": 0.1}}, "recropped": {"error-min": {"protected": 0.1}}})

@@ -36,10 +36,31 @@ def test_seeds_are_redrawn_before_people() -> None:
     assert steady == [0.1, 0.1]
 
 
+def test_chance_is_of_seeds_where_there_are_several() -> None:
+    # Each seed differs, in all its people alike: with few seeds that says little, however many people there are.
+    def runs(shift: float, seeds: int) -> dict[str, float]:
+        return {f"id{i} (seed {seed})": 0.5 + shift for seed in range(seeds) for i in range(50)}
+
+    for seeds in (2, 5):
+        difference, span, chance = paired_difference(runs(0.1, seeds), runs(0.0, seeds), resamples=999, seed=0)
+        assert (difference, span, chance) == (0.1, [0.1, 0.1], None)
+    _, _, chance = paired_difference(runs(0.1, 6), runs(0.0, 6), resamples=9999, seed=0)
+    assert chance is not None and abs(chance - 2 / 2**6) < 0.01
+
+
+def test_every_seed_weighs_alike() -> None:
+    first = {f"id{i} (seed 0)": 0.9 for i in range(60)} | {f"id{i} (seed 1)": 0.5 for i in range(20)}
+    difference, span, _ = paired_difference(first, dict.fromkeys(first, 0.5), resamples=999, seed=0)
+    assert difference == 0.2, "the mean over seeds, as resampled"
+    assert span == [0.0, 0.4]
+
+
 def test_few_people_are_too_few_for_an_interval() -> None:
     few = {f"id{i}": 1.0 for i in range(19)}
     assert paired_difference(few, dict.fromkeys(few, 0.5), resamples=100, seed=0) == (0.5, None, None)
     assert paired_difference({"a": 1.0, "b": 0.0}, {"a": 0.5, "b": 0.0}, resamples=100, seed=0) == (0.25, None, None)
+    two_seeds = {f"id{i} (seed {seed})": 1.0 for seed in (0, 1) for i in range(19)}
+    assert paired_difference(two_seeds, dict.fromkeys(two_seeds, 0.5), resamples=100, seed=0) == (0.5, None, None), "too few in each"
 
 
 def test_arms_meet_clean_and_random_and_empty_groups_are_left_out() -> None:

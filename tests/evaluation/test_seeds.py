@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import StageError
-from pipeline.evaluation.seeds import interval_by_seed_and_identity, join_seeds
+from pipeline.evaluation.accuracy import group_accuracy
+from pipeline.evaluation.seeds import interval_by_seed_and_identity, join_group, join_seeds
 from pipeline.report.render import build_page
 from tests.report.sample import sample_metrics
 
@@ -18,6 +19,10 @@ def seeded(seed: int, shift: float) -> dict[str, Any]:
     metrics = sample_metrics()
     metrics["provenance"]["seeds"] = [seed]
     metrics["provenance"]["config"]["train"]["seed"] = seed
+    metrics["run"] = f"study-s{seed}"
+    for arm in metrics["arms"].values():
+        for group in ("protected", "others"):
+            arm[group]["test_photos"] = dict.fromkeys(arm[group]["per_identity"], 4)
     mine = metrics["arms"]["error-min"]["protected"]
     mine["final"] = round(mine["final"] + shift, 4)
     mine["by_epoch"] = [round(value + shift, 4) for value in mine["by_epoch"]]
@@ -34,12 +39,13 @@ def test_means_deviations_and_identities_of_every_seed() -> None:
     assert mine["sd"] == pytest.approx(0.03, abs=1e-4)
     assert mine["by_seed"] == [run["arms"]["error-min"]["protected"]["final"] for run in runs]
     assert mine["by_epoch"][0] == pytest.approx(0.018 + 0.03, abs=1e-4)
-    assert len(mine["per_identity"]) == 150
+    assert len(mine["per_identity"]) == len(mine["test_photos"]) == 150
     assert joined["provenance"]["seeds"] == [0, 1, 2]
     assert joined["trainers"]["resnet18"]["clean"]["protected"] == 0.7011
     assert len(joined["checks"]) == 9
     both = {row["group"]: row["identities"] for row in joined["paired"] if (row["arm"], row["against"]) == ("error-min", "clean")}
     assert both == {"protected": 150, "others": 300}, "people of all seeds are compared"
+    assert {row["p"] for row in joined["paired"]} == {None}, "three seeds are too few"
     found = {one["claim"]: one["holds"] for one in joined["orderings"]}
     assert found["error-min protects"] and found["random peaks far above error-min"]
     assert joined["verdict"].startswith("Holds against training from scratch on unprocessed crops, over 3 seeds; lost to JPEG, quality 50")
@@ -81,8 +87,72 @@ def test_an_invalid_seed_leaves_no_number_in_the_verdict() -> None:
 
 
 def test_one_failing_seed_is_a_failure() -> None:
-    failing = seeded(1, 0.3) | {"verdict_state": "fails"}
-    assert join_seeds([seeded(0, 0.0), failing], name="two")["verdict_state"] == "fails"
+    fair = seeded(0, 0.0) | {"fails_by": None}
+    costly = seeded(1, 0.3) | {"verdict_state": "fails", "fails_by": "others"}
+    named = seeded(2, 0.3) | {"verdict_state": "fails", "fails_by": "naming"}
+    joined = join_seeds([fair, costly], name="two")
+    assert (joined["verdict_state"], joined["fails_by"]) == ("fails", "others")
+    assert join_seeds([costly, named, fair], name="three")["fails_by"] == "naming", "the worst of any seed"
+    assert join_seeds([fair, seeded(1, 0.0)], name="two")["fails_by"] is None
+    assert join_seeds([costly, seeded(0, 0.0) | {"verdict_state": "invalid"}], name="two")["fails_by"] is None
+
+
+def lost(trial: str, accuracy: float, *, peak: bool = False) -> dict[str, Any]:
+    return {"trial": trial, "title": f"title of {trial}", "accuracy": accuracy, "peak": peak}
+
+
+def judging(seed: int, **rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return seeded(seed, 0.0) | {"lost_to": [], "held_against": [], "silent": []} | rows
+
+
+def test_a_trial_lost_in_one_seed_is_lost() -> None:
+    runs = [
+        judging(0, lost_to=[lost("jpeg-50", 0.6), lost("mixup", 0.3, peak=True)], held_against=[lost("grey", 0.02), lost("cutout", 0.1)]),
+        judging(1, lost_to=[lost("svm", 0.9)], held_against=[lost("jpeg-50", 0.1), lost("mixup", 0.05), lost("grey", 0.04)]),
+        judging(2, lost_to=[lost("jpeg-50", 0.5), lost("svm", 0.8)], held_against=[lost("grey", 0.03)]),
+    ]
+    joined = join_seeds(runs, name="three")
+    assert joined["lost_to"] == [
+        lost("svm", 0.85) | {"title": "title of svm, judged in 2 of 3 seeds"},
+        lost("jpeg-50", 0.4) | {"title": "title of jpeg-50, in 2 of 3 seeds"},
+        lost("mixup", 0.175, peak=True) | {"title": "title of mixup, judged in 2 of 3 seeds and lost in 1"},
+    ]
+    assert joined["held_against"] == [lost("cutout", 0.1) | {"title": "title of cutout, judged in 1 of 3 seeds"}, lost("grey", 0.03)]
+    assert "; lost to title of svm, judged in 2 of 3 seeds (85%), title of jpeg-50, in 2 of 3 seeds (40%)" in joined["verdict"]
+    invalid = judging(3) | {"verdict_state": "invalid"}
+    assert not any(join_seeds([*runs, invalid], name="four")[key] for key in ("lost_to", "held_against", "silent"))
+
+
+def test_a_trial_is_silent_where_no_seed_judges_it() -> None:
+    def says_nothing(trial: str, clean: float | None) -> dict[str, Any]:
+        return {"trial": trial, "title": trial, "clean": clean}
+
+    runs = [
+        judging(0, silent=[says_nothing("blur-9", 0.1), says_nothing("grey", None), says_nothing("mixup", 0.1), says_nothing("svm", 0.1)]),
+        judging(1, silent=[says_nothing("blur-9", 0.2)], held_against=[lost("mixup", 0.1)], lost_to=[lost("svm", 0.4)]),
+    ]
+    joined = join_seeds(runs, name="two")
+    assert joined["silent"] == [says_nothing("blur-9", 0.15), says_nothing("grey", None)]
+    assert [row["title"] for row in joined["held_against"] + joined["lost_to"]] == [
+        f"title of {trial}, judged in 1 of 2 seeds" for trial in ("mixup", "svm")
+    ]
+
+
+def test_a_trial_that_not_every_seed_tried_stays_in_the_tables() -> None:
+    runs = [seeded(seed, 0.0) for seed in range(3)]
+    del runs[0]["trainers"]["resnet18"]
+    del runs[0]["trial_titles"]["resnet18"]
+    runs[1]["countermeasures"]["jpeg-50"] = {"clean": {"protected": 0.1, "others": 0.1}}  # where the other arms were spared it
+    runs[2]["trainers"]["resnet18"]["clean"]["protected"] += 0.2
+    for run in runs[:2]:
+        del run["shares"]["share-60"]
+    joined = join_seeds(runs, name="three")
+    assert joined["trainers"]["resnet18"]["clean"]["protected"] == pytest.approx(0.8011)
+    assert joined["trial_titles"]["resnet18"] == "ResNet-18, from scratch, in 2 of 3 seeds"
+    tried = joined["countermeasures"]["jpeg-50"]
+    assert (tried["clean"]["protected"], tried["error-min"]["protected"]) == (0.8811, 0.6123), "of the same seeds in every arm"
+    assert "protected_sd" not in joined["shares"]["share-60"]["error-min"], "one seed has no deviation"
+    assert joined["trial_titles"]["early-stopping"] == "early stopping"
 
 
 def test_only_seeds_may_differ() -> None:
@@ -94,14 +164,57 @@ def test_only_seeds_may_differ() -> None:
         join_seeds([seeded(0, 0.0), seeded(0, 0.0)], name="x")
     fewer = seeded(1, 0.0)
     del fewer["arms"]["random"]
-    with pytest.raises(StageError, match="has arms"):
+    with pytest.raises(StageError, match="has arms") as refused:
         join_seeds([seeded(0, 0.0), fewer], name="x")
+    assert 'random; study-s1 has arms clean error-min: run make study SEEDS="0 1" ARMS="clean error-min"' in str(refused.value)
+    turned = seeded(1, 0.0)
+    turned["arms"] = dict(reversed(turned["arms"].items()))
+    with pytest.raises(StageError, match="study-s1"):
+        join_seeds([seeded(0, 0.0), turned], name="x")
+
+
+def test_snapshots_of_arms_that_are_not_reported_do_not_matter() -> None:
+    once_more = seeded(1, 0.0)
+    once_more["provenance"]["config"] |= {"noise-tap": {"arm": "tap", "seed": 1}, "surrogate": {"epochs": 8}}
+    assert join_seeds([seeded(0, 0.0), once_more], name="x")["provenance"]["seeds"] == [0, 1]
+    runs = [seeded(seed, 0.0) for seed in (0, 1)]
+    for seed, run in enumerate(runs):
+        run["provenance"]["config"] |= {"noise-error-min": {"seed": seed, "rounds": 9 + seed}}
+    with pytest.raises(StageError, match="in more than the seed"):
+        join_seeds(runs, name="x")
+    runs = [seeded(seed, 0.0) for seed in (0, 1)]
+    for seed, run in enumerate(runs):
+        run["arms"]["tap"] = run["arms"]["random"]
+        run["provenance"]["config"] |= {"surrogate": {"seed": seed, "epochs": 9 + seed}}
+    with pytest.raises(StageError, match="in more than the seed"):
+        join_seeds(runs, name="x")
 
 
 def test_the_interval_knows_of_seeds() -> None:
     generator = np.random.default_rng(0)
-    alike = [list(generator.normal(0.5, 0.1, 50)) for _ in range(3)]
-    apart = [list(np.asarray(one) + shift) for one, shift in zip(alike, (-0.2, 0.0, 0.2), strict=True)]
-    narrow, wide = interval_by_seed_and_identity(alike), interval_by_seed_and_identity(apart)
-    assert narrow[1] - narrow[0] < 0.08
-    assert wide[1] - wide[0] > 0.2
+    alike = [generator.normal(0.5, 0.1, 50) for _ in range(3)]
+    narrow = interval_by_seed_and_identity([(one, np.ones(50)) for one in alike])
+    wide = interval_by_seed_and_identity([(one + shift, np.ones(50)) for one, shift in zip(alike, (-0.2, 0.0, 0.2), strict=True)])
+    assert narrow is not None and narrow[1] - narrow[0] < 0.08
+    assert wide is not None and wide[1] - wide[0] > 0.2
+
+
+def test_the_interval_is_that_of_the_accuracy_beside_it() -> None:
+    # Half of the people have nine photos, all recognised, the others one that is not: of photos 90 %, of people half.
+    def record(people: int) -> dict[str, Any]:
+        label = np.concatenate([np.repeat(np.arange(0, people, 2), 9), np.arange(1, people, 2)])
+        history = [{"epoch": 1, "protected": 0.9}]
+        names = [f"id{i}" for i in range(people)]
+        found = group_accuracy(history, "protected", label % 2 == 0, label, names, resamples=100, seed=0)
+        assert found is not None
+        return found
+
+    joined = join_group([record(40), record(60)], [0, 1])
+    assert joined["final"] == 0.9
+    low, high = joined["ci95"]
+    assert 0.8 < low < 0.9 < high < 0.96
+    assert joined["test_photos"]["id0 (seed 1)"] == 9
+    assert join_group([record(40), record(18)], [0, 1])["ci95"] is None, "18 people are too few"
+    bare = record(40)
+    del bare["test_photos"]
+    assert join_group([record(40), bare], [0, 1])["ci95"] is None

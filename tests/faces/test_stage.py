@@ -274,6 +274,20 @@ def test_a_photo_that_vanished_is_rejected(tmp_path: Path, runtime: Runtime) -> 
     assert results(data)[1] == {"id0000/0001.jpg": "missing"}
 
 
+def test_a_photo_that_may_not_be_read_is_not_called_missing(tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = data_folder(tmp_path, faces(1, 2))
+    read = Path.read_bytes
+
+    def forbidden(path: Path) -> bytes:
+        if path.name == "0001.jpg":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", forbidden)
+    align_photos(CONFIG, data, runtime)
+    assert results(data)[1] == {"id0000/0001.jpg": "may not be read"}
+
+
 def test_without_the_data_stage(tmp_path: Path, runtime: Runtime) -> None:
     with pytest.raises(StageError, match=r"photos\.parquet: missing"):
         align_photos(CONFIG, tmp_path, runtime)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.artifacts import write_array, write_table
+from pipeline.artifacts import sha256_of, write_array, write_bytes, write_table
+from pipeline.errors import StageError
 from pipeline.evaluation.imperceptibility import change_of, summarise
 from pipeline.noise import protect as module
 from pipeline.noise.protect import protect
@@ -62,6 +64,56 @@ def test_shards(
         (f"crops-{i // shard:05d}.npy", i % shard) for i in range(PHOTOS)
     ]
     assert measures == {"crops": summarise(change_of(crops, wanted))}
+
+
+def publish(folder: Path, people: tuple[int, ...]) -> list[str]:
+    """Protect the photos of `people` alone, one of 112×112 px for each crop; returns the files in `photos/`."""
+    aligned = pd.read_parquet(folder / "data" / "aligned" / "manifest.parquet")
+    digests = []
+    for photo, shard, row in zip(aligned["photo"], aligned["shard"], aligned["row"], strict=True):
+        done, code = cv2.imencode(".png", np.load(folder / "data" / "aligned" / shard)[row])
+        assert done
+        write_bytes(folder / "data" / "photos" / photo, code.tobytes())
+        digests.append(sha256_of(code.tobytes()))
+    aligned = aligned.assign(sha256=digests, matrix=[np.eye(2, 3).ravel()] * len(aligned))
+    write_table(folder / "data" / "aligned" / "manifest.parquet", aligned)
+    everyone = pd.read_parquet(folder / "split.parquet")
+    names = [f"p{who}" for who in people]
+    write_table(folder / "split.parquet", everyone.assign(role=np.where(everyone["identity"].isin(names), "protected", "other")))
+    delta = random_noise(rows=len(people), epsilon=16, seed=0)
+    save_noise(folder, NoiseTable(delta, tuple(names), 16), {})
+    runtime = Runtime(device="cpu", workers=1, precision="fp32")
+    protect(folder / "split.parquet", folder / "data", folder, folder / "protected", runtime, photos=True, max_side=1000)
+    return sorted(path.relative_to(folder / "protected" / "photos").as_posix() for path in (folder / "protected").rglob("photos/*/*"))
+
+
+def test_nobody_elses_photos_lie_among_those_to_publish(project: tuple[Path, np.ndarray, np.ndarray]) -> None:
+    folder = project[0]
+    output = folder / "protected"
+    first = publish(folder, (0, 1))
+    assert {name.split("/")[0] for name in first} == {"p0", "p1"}
+    (output / "photos" / "p1" / ".00.png.1.tmp").write_bytes(b"half")
+    second = publish(folder, (1, 2))
+    assert second == sorted(pd.read_parquet(output / "manifest.parquet")["file"])
+    assert sorted(path.name for path in (output / "photos").iterdir()) == ["p1", "p2"]
+    runtime = Runtime(device="cpu", workers=1, precision="fp32")
+    protect(folder / "split.parquet", folder / "data", folder, output, runtime, photos=False, max_side=1000)
+    assert not (output / "photos").exists()
+
+
+def test_a_manifest_is_of_the_crops_beside_it(project: tuple[Path, np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    """While they are written anew, and after a failure, there is none."""
+    folder = project[0]
+    publish(folder, (0, 1))
+
+    def full_disk(*_: object, **__: object) -> None:
+        raise StageError("the disk is full")
+
+    monkeypatch.setattr(module, "protect_photos", full_disk)
+    with pytest.raises(StageError, match="the disk is full"):
+        publish(folder, (0, 1))
+    assert (folder / "protected" / "crops-00000.npy").exists()
+    assert not (folder / "protected" / "manifest.parquet").exists()
 
 
 def test_rows_of_a_table_on_disk(project: tuple[Path, np.ndarray, np.ndarray]) -> None:

@@ -52,6 +52,14 @@ def test_celeba(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check_source("celeba", str(tmp_path))
 
 
+def test_lists_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    fill(tmp_path, "1.jpg")
+    (tmp_path / "identity_CelebA.txt").write_text("1.jpg 5\n", encoding="utf-8-sig")
+    assert [(one.identity, one.photo) for one in celeba_photos(tmp_path)] == [("5", "1.jpg")]
+    (tmp_path / "pairs.txt").write_text(PAIRS, encoding="utf-8-sig")
+    assert len(read_pairs(tmp_path / "pairs.txt")) == 2
+
+
 def test_celeba_images_beside_the_list(tmp_path: Path) -> None:
     fill(tmp_path, "1.jpg")
     (tmp_path / "identity_CelebA.txt").write_text("1.jpg 5\n")

@@ -1,4 +1,4 @@
-"""A made-up run for the report's tests: invented numbers in the contract's shape, and invented pictures."""
+"""A made-up run for the report's tests: invented numbers in the shape of `metrics.json`, and invented pictures."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def accuracy(curve: list[float | None], spread: list[float], names: list[str], s
         "by_epoch": curve,
         "ci95": span,
         "per_identity": dict(zip(names, spread, strict=True)),
+        "test_photos": dict(zip(names, range(2, 2 + len(names)), strict=True)),
     }
 
 

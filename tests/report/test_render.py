@@ -201,6 +201,11 @@ def test_five_answers_need_no_reading_on(page: str, tmp_path: Path):
     assert "Greyscale says nothing here: it was not tried without noise." in unsure
     failing = page_of(sample_metrics() | {"verdict_state": "fails", "lost_to": []}, [], tmp_path)
     assert "Lost to: the study’s own training." in failing
+    paid = page_of(sample_metrics() | {"verdict_state": "fails", "fails_by": "others", "lost_to": []}, [], tmp_path)
+    assert "Protected, but other people pay for it" in paid and "Other people pay for it: the recogniser tells them apart" in paid
+    assert "the study’s own training." not in words_of(paid.split("<nav")[0]), "which it was not lost to"
+    late = page_of(sample_metrics() | {"verdict_state": "fails", "fails_by": "peak", "lost_to": []}, [], tmp_path)
+    assert "Lost to: the study’s own training, stopped at its best epoch." in late
     invalid: dict[str, Any] = sample_metrics() | {"verdict_state": "invalid", "verdict": "No claim: clean arm learned failed."}
     invalid["checks"][0]["ok"] = False
     words = words_of(page_of(invalid, [], tmp_path).split("<nav")[0])
@@ -241,6 +246,36 @@ def test_limits_follow_what_was_measured(page: str, tmp_path: Path):
     assert "Measured in this run: jpeg-75" in words and "12.3%" in words
     said_nothing = metrics | {"silent": [{"trial": "jpeg-75", "title": "JPEG, quality 75", "clean": 0.01}]}
     assert "Measured in this run: jpeg-75" not in words_of(page_of(said_nothing, [], tmp_path))
+
+
+def test_what_was_not_tried_on_the_noise_is_not_measured(tmp_path: Path):
+    alone = {"jpeg-75": {"clean": {"protected": 0.8, "others": 0.9}}}
+    metrics = sample_metrics() | {"countermeasures": alone, "trainers": {}, "shares": {}}
+    words = words_of(page_of(metrics, [], tmp_path))
+    assert "Measured in this run: jpeg-75" not in words and "Also tried" not in words
+
+
+def test_how_near_the_surrogate_was_is_said_as_it_was(tmp_path: Path):
+    metrics = sample_metrics()
+
+    def words(train: dict[str, Any], noise: dict[str, Any]) -> str:
+        metrics["provenance"]["config"] = {"train": train, "noise-error-min": noise}
+        return words_of(page_of(metrics, [], tmp_path))
+
+    own = {"input_size": 75, "weights_sha256": None}
+    assert "the network that the recogniser is, at the same input size, from other initial weights" in words(own, own)
+    tuned = {"input_size": 96, "weights_sha256": "a1"}
+    assert "at 75 px where the recogniser has 96, from other initial weights" in words(tuned, own)
+    alike = words(tuned, tuned)
+    assert "from the same pretrained weights" in alike and "Weights that the defender does not have" in alike
+
+
+def test_the_largest_change_is_that_of_crops_and_photos(tmp_path: Path):
+    metrics = sample_metrics()
+    for arm in metrics["arms"].values():
+        if "imperceptibility" in arm:
+            arm["imperceptibility"]["linf"], arm["photos"] = 12, {"linf": 16, "psnr_db": 35.0, "ssim": 0.98}
+    assert "No colour value changes by more than 16/255" in words_of(page_of(metrics, [], tmp_path))
 
 
 def test_what_was_tried_on_the_clean_arm_alone_hides_no_arm(tmp_path: Path):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.artifacts import write_json
+from pipeline.config import EvaluateConfig
 from pipeline.errors import StageError
 from pipeline.runtime import Runtime
 from pipeline.training import matrix
@@ -28,17 +29,22 @@ def test_only_what_is_missing_is_run_and_a_failure_is_named(
     monkeypatch.setattr(matrix, "is_current", lambda arm, trial, _run: (arm, trial) in done)
     monkeypatch.setattr(matrix, "run_one", run_one)
     with pytest.raises(StageError, match=r"2 trials failed, (clean|error-min), mixup for one"):
-        matrix.run_matrix(["clean", "error-min"], ["grey", "mixup"], tmp_path, tmp_path, cpu, jobs=2, clean_floor=0.0)
+        matrix.run_matrix(["clean", "error-min"], ["grey", "mixup"], tmp_path, tmp_path, cpu, jobs=2, limits=EvaluateConfig())
     assert sorted(ran) == [("clean", "mixup"), ("error-min", "grey"), ("error-min", "mixup")], "one failure stops no other"
     assert "1 of 4 trainings done before" in capsys.readouterr().err
     ran.clear()
-    matrix.run_matrix(["clean", "error-min"], ["grey"], tmp_path, tmp_path, cpu, jobs=1, clean_floor=0.0)
+    matrix.run_matrix(["clean", "error-min"], ["grey"], tmp_path, tmp_path, cpu, jobs=1, limits=EvaluateConfig())
     assert ran == []
 
 
 @pytest.mark.parametrize(
     ("own", "tried", "ran_on"),
-    [(0.9, 0.1, ["clean"]), (0.9, 0.6, ["clean", "error-min", "random"]), (0.1, 0.1, ["clean", "error-min", "random"])],
+    [
+        (0.9, 0.1, ["clean"]),
+        (0.9, 0.6, ["clean", "error-min", "random"]),
+        (0.9, 0.3, ["clean", "error-min", "random"]),  # too little to hold against, enough to lose to
+        (0.1, 0.1, ["clean", "error-min", "random"]),
+    ],
 )
 def test_what_teaches_nothing_without_noise_is_not_tried_on_other_arms(
     tmp_path: Path,
@@ -53,18 +59,18 @@ def test_what_teaches_nothing_without_noise_is_not_tried_on_other_arms(
 
     def run_one(arm: str, trial: str, *_: Any) -> int:
         ran.append(arm)
-        write_json(tmp_path / arm / "trials" / trial / "result.json", {"protected": {"final": tried}})
+        write_json(tmp_path / arm / "trials" / trial / "result.json", {"protected": {"final": tried, "peak": tried}})
         return 0
 
     write_json(tmp_path / "clean" / "metrics.json", {"protected": {"final": own}})
     monkeypatch.setattr(matrix, "is_current", lambda arm, trial, run: (run / arm / "trials" / trial / "result.json").exists())
     monkeypatch.setattr(matrix, "run_one", run_one)
     for _ in range(2):  # nor when the same is asked again
-        matrix.run_matrix(["error-min", "clean", "random"], ["ueraser"], tmp_path, tmp_path, cpu, jobs=2, clean_floor=0.5)
+        matrix.run_matrix(["error-min", "clean", "random"], ["ueraser"], tmp_path, tmp_path, cpu, jobs=2, limits=EvaluateConfig())
         assert ran[0] == "clean" and sorted(ran) == ran_on
         told = capsys.readouterr().err
         assert ("ueraser teaches too little without noise" in told) == (len(ran_on) == 1)
-    matrix.run_matrix(["clean", "error-min"], ["share-20"], tmp_path, tmp_path, cpu, jobs=1, clean_floor=0.5)
+    matrix.run_matrix(["clean", "error-min"], ["share-20"], tmp_path, tmp_path, cpu, jobs=1, limits=EvaluateConfig())
     assert ran[len(ran_on) :] == ["error-min"], "a share needs no clean arm"
 
 

@@ -43,9 +43,20 @@ class Published(NamedTuple):
         mine = (self.train()["role"] == "protected").to_numpy()
         return change[mine], change[~mine]
 
-    def likeness(self, change: np.ndarray) -> list[float]:
+    def same_face(self, found: FaceSet) -> list[float]:
+        """The correlation of each crop with the clean one."""
+        return likeness(found, face_set(self.train(), self.data / "aligned"))
+
+    def noise_in(self, change: np.ndarray) -> list[float]:
         """The correlation of each crop's change (N, 112, 112, 3) with the noise."""
         return [float(np.corrcoef(one.transpose(2, 0, 1).ravel(), self.delta.ravel())[0, 1]) for one in change]
+
+
+def likeness(found: FaceSet, clean: FaceSet) -> list[float]:
+    """The correlation of each crop of one set with the other's."""
+    everyone = np.arange(len(clean))
+    pairs = zip(found.crops(everyone), clean.crops(everyone), strict=True)
+    return [float(np.corrcoef(one.ravel(), other.ravel())[0, 1]) for one, other in pairs]
 
 
 @pytest.fixture(scope="module")
@@ -85,20 +96,22 @@ def test_a_scraper_cuts_the_protected_faces_out_of_the_photos(published: Publish
     assert found.label.tolist() == published.train()["label"].tolist()
     mine, others = published.change(found)
     assert len(mine) == 2 and not others.any()
-    assert min(published.likeness(mine)) > 0.5
+    assert min(published.noise_in(mine)) > 0.5
     rejected = pd.read_parquet(tmp_path / "aligned" / "rejects.parquet")
     assert rejected["photo"].tolist() == ["id0/1.jpg"] and rejected["reason"].tolist() == ["no face"]
     assert not (tmp_path / "posted").exists()
 
 
 def test_photos_that_became_jpegs_are_everybodys(published: Published, tmp_path: Path, cpu: Runtime) -> None:
-    asked = RecropConfig(jpeg=30)
+    asked = RecropConfig(jpeg=80)
     found = recropped_set(asked, CONFIG, published.split, published.data, published.protected, tmp_path, cpu)
 
     assert found.label.tolist() == published.train()["label"].tolist()
     mine, others = published.change(found)
-    assert min(published.likeness(mine)) > 0.2 and max(abs(one) for one in published.likeness(others)) < 0.1
-    assert all(0.5 < np.abs(one).mean() < 8 for one in others), "JPEG changes those, too, and does not make other faces of them"
+    # Landmarks move a little, and with them all pixels of the crop.
+    assert min(published.noise_in(mine)) > 0.12 and max(abs(one) for one in published.noise_in(others)) < 0.08
+    assert all(np.abs(one).mean() > 0.5 for one in others), "JPEG reaches those, too"
+    assert min(published.same_face(found)) > 0.7
     looked_at = pd.read_parquet(tmp_path / "photos.parquet")
     assert sorted(looked_at["photo"]) == sorted(published.split.query("part == 'train'")["photo"]), "nobody trains on held-out photos"
 
@@ -107,8 +120,8 @@ def test_without_protection_jpegs_are_of_the_photos_themselves(published: Publis
     found = recropped_set(RecropConfig(jpeg=95), CONFIG, published.split, published.data, None, tmp_path, cpu)
     everyone = published.split.query("part == 'train'")
     assert found.label.tolist() == everyone["label"].tolist(), "the face that was painted over is there"
-    clean = face_set(everyone, published.data / "aligned").crops(np.arange(len(everyone))).astype(float)
-    assert np.abs(found.crops(np.arange(len(everyone))) - clean).mean() < 3
+    clean = face_set(everyone, published.data / "aligned")
+    assert min(likeness(found, clean)) > 0.8
 
 
 def test_what_was_aligned_before_a_kill_is_found_again(published: Published, tmp_path: Path, cpu: Runtime) -> None:
