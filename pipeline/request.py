@@ -151,7 +151,7 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
     surrogate = weights_asked_for("SURROGATE_WEIGHTS", request.surrogate_weights)
     source = source_asked_for(dataset, request.photos)
     check_source(dataset, source)
-    lfw = lfw_asked_for(request.lfw, dataset)
+    lfw = lfw_asked_for(request.lfw, dataset, source)
     pack = detector_pack(request, "DETECTOR=scrfd") if request.detector == "scrfd" else None
 
     synthetic = dataset == "synthetic"
@@ -336,14 +336,14 @@ def source_asked_for(dataset: str, photos: str) -> str | None:
     return str(Path(photos).expanduser().absolute())
 
 
-def lfw_asked_for(value: str, dataset: str) -> str | None:
-    """The absolute path of LFW, for verification; none if it was not asked for."""
+def lfw_asked_for(value: str, dataset: str, source: str | None) -> str | None:
+    """The absolute path of LFW, for verification; none if it was not asked for. `source`: the photos of the data set itself."""
     if not value:
         return None
-    if dataset == "lfw":
+    if source is not None and (dataset == "lfw" or Path(source).resolve() == Path(value).resolve()):
         raise RequestError(
-            f"LFW={value}: the ten folds hold photos that DATASET=lfw trains on; leave LFW= empty: people who are kept out of training are "
-            f"verified anyway"
+            f"LFW={value}: the ten folds hold photos that PHOTOS={source} trains on; leave LFW= empty: people who are kept out of training "
+            f"are verified anyway"
         )
     if not (Path(value) / "pairs.txt").is_file():
         raise RequestError(f"LFW={value}: allowed is a folder of LFW with pairs.txt in it, or nothing")

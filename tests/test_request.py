@@ -160,9 +160,9 @@ def test_lfw_is_aligned_by_its_own_rule(tmp_path: Path) -> None:
         ask(tmp_path / dataset, dataset=dataset, photos=str(tmp_path / "lfw"), identities="1")
         assert load(AlignConfig, tmp_path / dataset / "data" / "align.yaml").face == face
     given = {"photos": str(tmp_path / "lfw"), "identities": "1", "lfw": str(tmp_path / "lfw")}
-    ask(tmp_path / "others", dataset="folder", **given)
-    with pytest.raises(RequestError, match=r"LFW=.*: the ten folds hold photos that DATASET=lfw trains on; leave LFW= empty"):
-        ask(tmp_path / "itself", dataset="lfw", **given)
+    for dataset in ("lfw", "folder"):
+        with pytest.raises(RequestError, match=r"LFW=.*: the ten folds hold photos that PHOTOS=.* trains on; leave LFW= empty"):
+            ask(tmp_path / f"itself-{dataset}", dataset=dataset, **given)
 
 
 def load_after(folder: Path, **changes: str) -> TrainConfig:
