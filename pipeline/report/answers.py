@@ -24,7 +24,7 @@ def answers_of(metrics: dict[str, Any]) -> list[tuple[str, list[str]]]:
         ("Against what?", against(metrics, arm)),
         ("How sure is it?", how_sure(metrics, arm, record)),
         ("How visible is it?", how_visible(record)),
-        ("When does it fail?", when_it_fails(metrics, record)),
+        ("When does it fail?", when_it_fails(metrics, arm, record)),
     ]
 
 
@@ -71,15 +71,24 @@ def how_sure(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> list[
     found = [
         f"Named on {percent(mine.get('final'))} of their clean photos; 95% interval {interval(mine.get('ci95'))} over {people} people."
     ]
-    for one in metrics.get("paired") or []:
-        if (one.get("arm"), one.get("against"), one.get("group")) == (arm, "clean", "protected") and is_number(one.get("p")):
-            points = f"{one['difference'] * 100:+.1f}".replace("-", "−")
-            alone = f"chance alone does so much in {one['p'] * 100:.2g}% of cases at most"
-            found.append(f"Person by person {points} points against no protection ({alone}).")
+    compared = person_by_person(metrics, arm, "protected")
+    if compared:
+        found.append(f"P{compared[1:]}.")
     seeds = at(metrics, "provenance", "seeds") or []
     spread = f"standard deviation {percent(mine['sd'])}" if is_number(mine.get("sd")) else "how much runs differ is not known"
     found.append(f"{plural(len(seeds), 'seed', 'seeds')}: {spread}.")
     return [*found, *verdict]
+
+
+def person_by_person(metrics: dict[str, Any], arm: str, group: str) -> str:
+    """How a group's accuracy moved against the clean arm, and how sure that is; empty where too few people were compared."""
+    for one in metrics.get("paired") or []:
+        if (one.get("arm"), one.get("against"), one.get("group")) == (arm, "clean", group) and one.get("ci95"):
+            low, high = (f"{value * 100:+.1f}" for value in one["ci95"])
+            alone = f"; chance alone does so much in {one['p'] * 100:.2g}% of cases at most" if is_number(one.get("p")) else ""
+            moved = f"person by person {one['difference'] * 100:+.1f} points against no protection (95% interval {low} to {high}{alone})"
+            return moved.replace("-", "−")
+    return ""
 
 
 def how_visible(record: dict[str, Any]) -> list[str]:
@@ -104,7 +113,7 @@ def taught_nothing(silent: dict[str, Any]) -> str:
     return f"without noise, too, it leaves a recogniser that names only {percent(silent['clean'])}"
 
 
-def when_it_fails(metrics: dict[str, Any], record: dict[str, Any]) -> list[str]:
+def when_it_fails(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> list[str]:
     """What it lost to in this run, what no noise against training prevents, and what was not tried."""
     found = []
     state = state_of(metrics)
@@ -112,7 +121,8 @@ def when_it_fails(metrics: dict[str, Any], record: dict[str, Any]) -> list[str]:
         own = {"naming": ["the study’s own training"], "peak": ["the study’s own training, stopped at its best epoch"]}
         cause = metrics.get("fails_by")
         if cause == "others":
-            found.append("Other people pay for it: the recogniser tells them apart less well than without protection.")
+            compared = person_by_person(metrics, arm, "others")
+            found.append(f"Other people pay for it: they are recognised less well{f', {compared}' if compared else ''}.")
         names = own.get(cause or "naming", []) if state == "fails" else []
         names += [f"{one['title']} ({percent(one['accuracy'])})" for one in metrics.get("lost_to") or []]
         found.append(f"Lost to: {', '.join(names)}." if names else "Lost to nothing that was tried here.")

@@ -201,8 +201,10 @@ def test_five_answers_need_no_reading_on(page: str, tmp_path: Path):
     assert "Greyscale says nothing here: it was not tried without noise." in unsure
     failing = page_of(sample_metrics() | {"verdict_state": "fails", "lost_to": []}, [], tmp_path)
     assert "Lost to: the study’s own training." in failing
-    paid = page_of(sample_metrics() | {"verdict_state": "fails", "fails_by": "others", "lost_to": []}, [], tmp_path)
-    assert "Protected, but other people pay for it" in paid and "Other people pay for it: the recogniser tells them apart" in paid
+    harm = {"arm": "error-min", "against": "clean", "group": "others", "difference": -0.052, "ci95": [-0.071, -0.033], "p": None}
+    paid = page_of(sample_metrics() | {"verdict_state": "fails", "fails_by": "others", "lost_to": [], "paired": [harm]}, [], tmp_path)
+    assert "Protected, but other people pay for it" in paid
+    assert "less well, person by person −5.2 points against no protection (95% interval −7.1 to −3.3)." in words_of(paid)
     assert "the study’s own training." not in words_of(paid.split("<nav")[0]), "which it was not lost to"
     late = page_of(sample_metrics() | {"verdict_state": "fails", "fails_by": "peak", "lost_to": []}, [], tmp_path)
     assert "Lost to: the study’s own training, stopped at its best epoch." in late
