@@ -82,10 +82,23 @@ def verification_findings(arms: dict[str, Any]) -> list[dict[str, Any]]:
     if full:
         holds = mine - 0.5 <= FALLS_TO_CHANCE * (before - 0.5)
         return [{"claim": "verification falls towards a guess", "published": FULL_AUC, "here": here, "holds": holds}]
-    holds = before - mine <= AS_BEFORE
-    return [{"claim": "verification of the others does not fall", "published": "not reported", "here": here, "holds": holds}]
+    found = [
+        {
+            "claim": f"the others’ AUC falls by {AS_BEFORE} at most",
+            "published": OWN_LIMIT,
+            "here": here,
+            "holds": before - mine <= AS_BEFORE,
+        }
+    ]
+    unseen = [one["verification"] for one in (arm, clean) if (one.get("verification") or {}).get("of") == "people never trained on"]
+    if len(unseen) == 2:
+        mine, before = (one["auc"] for one in unseen)
+        claim, here = f"AUC of people never trained on falls by {AS_BEFORE} at most", f"AUC {mine:.4f}, clean {before:.4f}"
+        found.append({"claim": claim, "published": OWN_LIMIT, "here": here, "holds": before - mine <= AS_BEFORE})
+    return found
 
 
+OWN_LIMIT = "not reported; this project’s own limit"
 FULL_AUC = "AUC 0.5321, clean 0.9975, on LFW"
 
 

@@ -10,6 +10,7 @@ from pipeline.evaluation.orderings import auc_of_everyone, auc_of_others
 from pipeline.training.trials import trial_of
 
 MOST_NAMED = 6  # of what was lost to and of what was held against; the tables have all
+ROUNDING = 1e-9  # accuracies are fractions of photos, whose differences are no exact numbers
 DETECTABLE = 0.9  # area under the curve from which on a linear model finds the noise reliably
 
 
@@ -55,14 +56,18 @@ def verdict(
     loss = 0.0 if arm["others"] is None else clean["others"]["final"] - arm["others"]["final"]
     auc, auc_before = (auc_of_others(one) if arm["others"] is not None else auc_of_everyone(one) for one in (arm, clean))
     harmed = arm["others"] is not None and auc is not None and auc_before is not None and auc_before - auc > config.others_auc_within
-    fair = loss <= config.others_within and not harmed
+    fair = loss <= config.others_within + ROUNDING and not harmed
     kind = arm["training"]["kind"]
     trainer = f"{'training ' if kind == 'from scratch' else ''}{kind.replace('fine-tuned', 'fine-tuning')} on unprocessed crops"
     fails_by = "naming" if not ends_low else "peak" if not stays_low else None if fair else "others"
     if fails_by is None:
         opening = f"Holds against {trainer}"
     elif fails_by == "others":
-        what = "verification of other people gets worse" if harmed else f"other people’s accuracy falls by {loss * 100:.1f} points"
+        what = (
+            "verification of other people gets worse"
+            if harmed
+            else f"other people’s accuracy falls by {loss * 100:.1f} points ({config.others_within * 100:g} are allowed)"
+        )
         opening = f"Does not hold: the protected are safe from {trainer}, but {what}"
     elif fails_by == "peak":
         opening = f"Does not hold: safe from {trainer} at its last epoch only"
@@ -136,7 +141,7 @@ def beyond(held: list[dict[str, Any]], lost: list[dict[str, Any]]) -> str:
 
 def listed(rows: list[dict[str, Any]]) -> str:
     """Names with accuracies, at most `MOST_NAMED`."""
-    names = [f"{row['title']} ({row['accuracy']:.0%}{' at its best epoch' if row['peak'] else ''})" for row in rows[:MOST_NAMED]]
+    names = [f"{row['title']} ({row['accuracy']:.1%}{' at its best epoch' if row['peak'] else ''})" for row in rows[:MOST_NAMED]]
     more = len(rows) - len(names)
     if more:
         return f"{', '.join(names)} and {more} more"
@@ -148,4 +153,4 @@ def detection(arm: dict[str, Any]) -> str:
     found = ((arm.get("separability") or {}).get("detection") or {}).get("auc")
     if found is None or found < DETECTABLE:
         return ""
-    return f" A linear model tells protected photos from clean ones (AUC {found:.2f}), so a scraper can leave them out or clean them."
+    return f" A linear model that has seen such noise tells protected photos from clean ones (AUC {found:.2f}), so a scraper may find them."

@@ -50,8 +50,8 @@ class Mtcnn:
             return
         faces = self.cascade.find([photo for _, photo, _ in waiting], [least for _, _, least in waiting])
         for (index, photo, _), (boxes, landmarks) in zip(waiting, faces, strict=True):
-            back = np.array([photos[index].shape[1] / photo.shape[1], photos[index].shape[0] / photo.shape[0]])
-            found[index] = detections(boxes[:, :4] * np.tile(back, 2), boxes[:, 4], landmarks * back)
+            height, width = photos[index].shape[:2]
+            found[index] = detections(boxes[:, :4], boxes[:, 4], landmarks).enlarged(width / photo.shape[1], height / photo.shape[0])
 
     def describe(self, crops: np.ndarray) -> np.ndarray:
         """Descriptors without weights, for there is no recogniser at hand: HOG, whitened over these crops."""

@@ -6,6 +6,7 @@ import numpy as np
 
 from pipeline.faces.geometry import CROP_SIZE, finer, inverse, oversampling, to_crop, warp_crop
 
+SAMPLES = 2**18  # of the crop put into the sparse matrix at a time
 STEPS, STEPS_LARGE = 30, 5  # measured: a face larger than the crop has more pixels than the crop asks for, and 5 steps get there
 
 
@@ -28,31 +29,48 @@ def face_region(shape: tuple[int, int], matrix: np.ndarray) -> tuple[slice, slic
 
 
 def sampling(matrix: np.ndarray, rows: slice, columns: slice, mask: np.ndarray):
-    """`warp_crop` as a sparse matrix: 112² crop pixels × the photo's pixels inside the mask."""
-    from scipy.sparse import csr_array
+    """`warp_crop` as a sparse matrix: 112² crop pixels × the photo's pixels inside the mask.
+
+    Put together from bands of the crop's rows: a face as large as a phone's photo has millions of samples, most of one photo pixel.
+    """
+    from scipy.sparse import csr_array, vstack
 
     times = oversampling(matrix)
-    side = CROP_SIZE * times
-    v, u = np.mgrid[:side, :side]
-    place = to_crop(np.stack([u.ravel(), v.ravel()], 1), inverse(finer(matrix, times)))
-    corner = np.floor(place).astype(int)
+    number = np.full(mask.shape, -1, np.int32)
+    number[mask] = np.arange(mask.sum(), dtype=np.int32)
+    height = max(1, SAMPLES // (CROP_SIZE * times**2))
+    bands = []
+    for top in range(0, CROP_SIZE, height):
+        end = min(CROP_SIZE, top + height)
+        v, u = np.mgrid[top * times : end * times, : CROP_SIZE * times]
+        place = to_crop(np.stack([u.ravel(), v.ravel()], 1), inverse(finer(matrix, times))) - (columns.start, rows.start)
+        crop_pixel = ((v // times - top) * CROP_SIZE + u // times).ravel()
+        weights, targets, sources = bilinear(place, crop_pixel, number)
+        shape = ((end - top) * CROP_SIZE, int(mask.sum()))
+        bands.append(csr_array((weights / times**2, (targets, sources)), shape=shape).astype(np.float32))
+    return vstack(bands, format="csr")
+
+
+def bilinear(place: np.ndarray, target: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What each sample takes from the four pixels around it: weights, the sample's `target` and the pixel's `number`, (E,) each.
+
+    Args:
+        place: (S, 2) x, y in the region. target: (S,) int. number: int (H, W) of the region's pixels, -1 where a pixel does not count.
+    """
+    corner = np.floor(place).astype(np.int32)
     part = place - corner
-    crop_pixel = ((v // times) * CROP_SIZE + u // times).ravel()
-    number = np.full(mask.shape, -1)
-    number[mask] = np.arange(mask.sum())
     weights, targets, sources = [], [], []
     for right in (0, 1):
         for below in (0, 1):
-            x, y = corner[:, 0] + right - columns.start, corner[:, 1] + below - rows.start
-            within = (x >= 0) & (y >= 0) & (x < mask.shape[1]) & (y < mask.shape[0])
+            x, y = corner[:, 0] + right, corner[:, 1] + below
+            within = (x >= 0) & (y >= 0) & (x < number.shape[1]) & (y < number.shape[0])
             pixel = number[y[within], x[within]]
             used = pixel >= 0
-            weight = np.abs(1 - right - part[within, 0]) * np.abs(1 - below - part[within, 1]) / times**2
+            weight = np.abs(1 - right - part[within, 0]) * np.abs(1 - below - part[within, 1])
             weights.append(weight[used])
-            targets.append(crop_pixel[within][used])
+            targets.append(target[within][used])
             sources.append(pixel[used])
-    entries = np.concatenate(weights), (np.concatenate(targets), np.concatenate(sources))
-    return csr_array(entries, shape=(CROP_SIZE**2, int(mask.sum())))
+    return np.concatenate(weights), np.concatenate(targets), np.concatenate(sources)
 
 
 def protect_photo(photo: np.ndarray, matrix: np.ndarray, delta: np.ndarray, epsilon: int) -> np.ndarray:
@@ -80,7 +98,7 @@ def protect_photo(photo: np.ndarray, matrix: np.ndarray, delta: np.ndarray, epsi
     region = result[rows, columns]
     pixels = region[mask].astype(np.float32)
     low, high = np.maximum(-epsilon, -pixels), np.minimum(epsilon, 255 - pixels)
-    cut = sampling(matrix, rows, columns, mask).astype(np.float32)
+    cut = sampling(matrix, rows, columns, mask)
     wanted = delta.reshape(3, -1).T.astype(np.float32)
     # ‖W‖² ≤ ‖W‖₁ ‖W‖∞, and the rows of W sum to at most 1
     step = 1 / max(float(cut.sum(0).max()), 1e-6)

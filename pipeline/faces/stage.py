@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -19,12 +20,12 @@ import numpy as np
 from pipeline.artifacts import read_table, write_bytes, write_table
 from pipeline.config import AlignConfig
 from pipeline.errors import RequestError, StageError
-from pipeline.faces.align import ALIGNED, CHUNK_COLUMNS, align_chunk, checksum, chunk_table
+from pipeline.faces.align import ALIGNED, CHUNK_COLUMNS, FORBIDDEN, GONE, align_chunk, checksum, chunk_table
 from pipeline.photos.pool import spread
 from pipeline.runtime import Runtime, progress, say
 from pipeline.shards import open_shard
 
-VERSION = 4  # raise it when the code in `pipeline/faces` gives other crops
+VERSION = 5  # raise it when the code in `pipeline/faces` gives other crops
 CHUNK_PHOTOS = 200
 MANIFEST_COLUMNS = ["photo", "sha256", "identity", "box", "score", "landmarks", "matrix", "shard", "row", "width", "height"]
 REJECT_COLUMNS = ["photo", "identity", "reason"]
@@ -55,7 +56,7 @@ def align_photos(config: AlignConfig, data: Path, runtime: Runtime, folder: Path
     with progress(None, what="aligning", unit="photo", total=len(photos)) as bar:
         for key, chunk in chunks:
             table = read_chunk(aligned, key, len(chunk))
-            if table is not None:
+            if table is not None and not readable_now(table, folder):
                 tables[key] = table
                 bar.update(len(chunk))
         # the largest first: what is left to the end is small, and no core waits long for the others
@@ -139,6 +140,11 @@ def read_chunk(aligned: Path, key: str, photos: int) -> Any | None:
     if list(kept["row"]) != list(range(len(kept))) or any(checksum(crops[row]) != kept["check"].iloc[row] for row in range(len(kept))):
         return None
     return table
+
+
+def readable_now(table: Any, folder: Path) -> bool:
+    """Whether a photo of a chunk that could not be read when it was aligned can be read by now."""
+    return any(os.access(folder / photo, os.R_OK) for photo in table.loc[table["reason"].isin((GONE, FORBIDDEN)), "photo"])
 
 
 def finish(aligned: Path, tables: list[Any], photos: int) -> None:

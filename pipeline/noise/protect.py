@@ -7,7 +7,7 @@ and scores always use clean crops.
 
 from __future__ import annotations
 
-import os
+import io
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline.artifacts import read_table, sha256_of, write_bytes, write_json, write_table, write_text
+from pipeline.artifacts import read_json, read_table, sha256_of, write_bytes, write_json, write_table, write_text
 from pipeline.errors import StageError
 from pipeline.evaluation.imperceptibility import Measures, change_of, summarise
 from pipeline.faces.restore import protect_photo, recropped_noise
 from pipeline.noise.table import NoiseTable, add_noise, load_noise, load_rows
-from pipeline.photos.decode import PhotoError, decode_photo
+from pipeline.photos.decode import PhotoError, colour_profile, decode_photo
 from pipeline.photos.pool import spread
-from pipeline.runtime import Runtime, progress
+from pipeline.runtime import Runtime, progress, say
 from pipeline.shards import CropTable, crop_table, open_shard, write_shard
 from pipeline.split import SPLIT_COLUMNS
 
@@ -62,6 +62,8 @@ def protect(split: Path, data: Path, noise: Path, output: Path, runtime: Runtime
         whose = "photos" if table.per == "photo" else "identities"
         raise StageError(f"{noise}: noise of other {whose} than the split protects; delete {noise} and run again")
 
+    rows["file"] = [png_name(photo) for photo in rows["photo"]] if photos else ""
+    remove_earlier(output, set(rows["file"]) if photos else set())
     (output / "manifest.parquet").unlink(missing_ok=True)  # until what it lists is there again, whole
     crop_measures = protect_crops(crop_table(rows, data / "aligned"), noise, rows["noise"].map(place).to_numpy(), output, runtime)
     written = rows[["photo", "identity", "part"]].assign(
@@ -69,7 +71,6 @@ def protect(split: Path, data: Path, noise: Path, output: Path, runtime: Runtime
     )
     measures: dict[str, Any] = {"crops": summarise(crop_measures)}
     if photos:
-        rows["file"] = [png_name(photo) for photo in rows["photo"]]
         found = protect_photos(rows, table, place, data / "photos", output / "photos", runtime, max_side=max_side)
         correlation = {"mean": round(float(found["correlation"].mean()), 4), "min": round(float(found["correlation"].min()), 4)}
         measures["photos"] = summarise(found) | {"count": len(rows), "recrop_correlation": correlation}
@@ -80,7 +81,6 @@ def protect(split: Path, data: Path, noise: Path, output: Path, runtime: Runtime
             ssim=found["ssim"],
             recrop_correlation=found["correlation"],
         )
-    remove_others(output / "photos", set(rows["file"]) if photos else set())
     for kind, measured in measures.items():
         if measured["linf"] > table.epsilon:
             raise StageError(f"{output}: {kind} on disk differ by {measured['linf']}/255, more than epsilon {table.epsilon}/255")
@@ -90,15 +90,23 @@ def protect(split: Path, data: Path, noise: Path, output: Path, runtime: Runtime
     return measures
 
 
-def remove_others(folder: Path, kept: set[str]) -> None:
-    """Remove every file in `folder` but `kept` (paths below it, with /), and every folder that is empty then, itself among them."""
-    for place, _, names in os.walk(folder, topdown=False):
-        here = Path(place)
-        for name in names:
-            if (here / name).relative_to(folder).as_posix() not in kept:
-                (here / name).unlink()
-        if not any(here.iterdir()):
-            here.rmdir()
+def remove_earlier(output: Path, kept: set[str]) -> None:
+    """Remove the protected photos of an earlier request but for `kept` (paths below `output/photos`), and say how many.
+
+    `photos.json` lists what this stage wrote or was about to write; other files stay. Folders that are empty then go.
+    """
+    note, photos = output / "photos.json", output / "photos"
+    listed = set(read_json(note)) if note.exists() else set()
+    gone = [photos / file for file in sorted(listed - kept)]
+    there = [path for path in gone if path.exists()]
+    for path in [*there, *photos.glob("*/.*.tmp")]:
+        path.unlink()
+    for folder in [*{path.parent for path in gone}, photos]:
+        if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
+            folder.rmdir()
+    if there:
+        say(f"{photos}: {len(there)} protected photos of an earlier request removed")
+    write_json(note, sorted(kept))
 
 
 def shard_name(number: int) -> str:
@@ -177,9 +185,7 @@ def protect_one(
     photo, file, digest, matrix, delta = job
     original = read_original(source / photo, digest, max_side)
     protected = protect_photo(original, matrix, delta, epsilon)
-    done, encoded = cv2.imencode(".png", cv2.cvtColor(protected, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 3])
-    assert done
-    write_bytes(output / file, encoded.tobytes())
+    write_bytes(output / file, png_of(protected, colour_profile(source / photo)))
     decoded = cv2.imread(str(output / file), cv2.IMREAD_COLOR)
     if decoded is None:
         raise StageError(f"{output / file}: could not be read back; is the disk full?")
@@ -190,6 +196,19 @@ def protect_one(
     spread = found.std() * meant.std()
     correlation = float(((found - found.mean()) * (meant - meant.mean())).mean() / spread) if spread else 0.0
     return float(measures["linf"][0]), float(measures["psnr_db"][0]), float(measures["ssim"][0]), correlation
+
+
+def png_of(pixels: np.ndarray, profile: bytes | None) -> bytes:
+    """A PNG file of uint8 H×W×3, RGB, in the colours of an ICC profile; None: sRGB, as whoever opens it takes for granted."""
+    if profile is None:
+        done, encoded = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 3])
+        assert done
+        return encoded.tobytes()
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=3, icc_profile=profile)
+    return buffer.getvalue()
 
 
 def read_original(path: Path, digest: str, max_side: int) -> np.ndarray:

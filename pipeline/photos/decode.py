@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -106,6 +107,14 @@ def decode_reduced(content: bytes, *, max_side: int, least_side: int) -> Reduced
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, EOFError, ValueError, … on broken files
         broken_off = "truncated" in str(error) or isinstance(error, EOFError) or cut_short(content)
         raise PhotoError(TRUNCATED if broken_off else UNREADABLE) from None
+
+
+def colour_profile(path: Path) -> bytes | None:
+    """The ICC profile that an RGB photo's values are in (phones write Display P3); None without one, or where decoding converts to RGB."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.info.get("icc_profile") if image.mode == "RGB" else None
 
 
 def cut_short(content: bytes) -> bool:

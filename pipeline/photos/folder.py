@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,19 @@ def photo_entries(folder: Path) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         named = [entry for entry in entries if is_photo_name(entry.name)]
     return sorted((entry for entry in named if os.path.isfile(entry.path)), key=lambda entry: entry.name)
+
+
+def left_over(photos: Path) -> dict[str, int]:
+    """How many files and folders in the identities' folders are not read, by suffix (`folder` for folders); hidden ones do not count."""
+    found: Counter[str] = Counter()
+    for folder in identity_folders(photos):
+        read = {entry.name for entry in photo_entries(folder)}
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name not in read and not entry.name.startswith("."):
+                    suffix = os.path.splitext(entry.name)[1].lower() or "without a suffix"
+                    found["folder" if entry.is_dir() else f"{suffix}, unreadable link" if is_photo_name(entry.name) else suffix] += 1
+    return dict(found.most_common())
 
 
 def folder_photos(photos: Path) -> Iterator[SourcePhoto]:

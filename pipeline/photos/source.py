@@ -8,7 +8,9 @@ from pathlib import Path
 
 from pipeline.errors import RequestError
 
-PHOTO_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"))
+PHOTO_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"))
+
+LONGEST_NAME = 225  # bytes: file systems take 255, of which `.png` and a temporary file's name need some
 
 LAYOUTS = {
     "folder": "one folder an identity, photos in it: <PHOTOS>/<identity>/<photo>.jpg",
@@ -57,7 +59,7 @@ def safe_name(name: str, where: str) -> str:
         wrong = "has a control character in it"
     elif any(0xD800 <= ord(char) <= 0xDFFF for char in name):
         wrong = "is not UTF-8"
-    elif len(name.encode("utf-8")) > 240:
+    elif len(name.encode("utf-8")) > LONGEST_NAME:
         wrong = "is too long"
     if wrong:
         raise RequestError(f"PHOTOS: {where}: the name {name!a} {wrong}; rename it, names become files here")

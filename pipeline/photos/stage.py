@@ -15,10 +15,11 @@ from pipeline.config import DataConfig
 from pipeline.errors import RequestError, StageError
 from pipeline.photos import celeba, folder, lfw, recordio
 from pipeline.photos.pool import spread
-from pipeline.photos.source import SourcePhoto, wrong_layout
+from pipeline.photos.source import PHOTO_SUFFIXES, SourcePhoto, wrong_layout
 from pipeline.runtime import Runtime, progress, say
 
 PHOTO_COLUMNS = ["photo", "identity", "bytes"]
+LINKED = ("folder", "lfw", "celeba")  # whose photos are links here
 RENDER_BATCH = 16  # photos a job: some seconds of work, so that progress is seen and little is lost
 
 
@@ -53,6 +54,12 @@ def import_photos(config: DataConfig, output: Path, runtime: Runtime) -> None:
         raise wrong_layout(config.dataset, config.photos, "holds no photos")
     write_table(output / "photos.parquet", table)
     say(f"{len(table)} photos of {table['identity'].nunique()} identities in {root}")
+    by_folder = None if config.photos is None else source_folder(config.dataset, Path(config.photos))
+    skipped = {} if by_folder is None else folder.left_over(by_folder)
+    if skipped:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in skipped.items())
+        allowed = " ".join(sorted(PHOTO_SUFFIXES))
+        say(f"not read, so neither protected nor trained on: {kinds}; read are {allowed} that lie in a person's folder itself")
 
 
 def origin(config: DataConfig) -> dict[str, Any]:
@@ -73,9 +80,15 @@ def claim(root: Path, note: Path, wanted: dict[str, Any]) -> None:
             pass  # a damaged note is a note of ours all the same
     elif root.is_symlink() or (root.exists() and any(root.iterdir())):
         raise StageError(f"{root}: holds files that this stage did not put there; move them elsewhere and name that path in PHOTOS")
-    note.unlink(missing_ok=True)
     if root.exists():
+        linked = note.is_file() and wanted["source"]["dataset"] in LINKED
+        theirs = [Path(place) / name for place, _, names in os.walk(root) for name in names] if linked else []
+        theirs = [path for path in theirs if not path.is_symlink()]
+        if theirs:
+            raise StageError(f"{theirs[0]}: this stage did not put it there, and would remove it; move it elsewhere")
         shutil.rmtree(root)  # removes links, not what they lead to
+    # The old note stands until the folder is empty: a run that is killed in between goes on from there.
+    note.unlink(missing_ok=True)
     root.mkdir(parents=True)
     write_json(note, wanted)
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from pipeline.evaluation.paired import seed_of
 from pipeline.report.cells import invalid
-from pipeline.report.limits import limits_of
+from pipeline.report.limits import EXISTING, limits_of
 from pipeline.report.views import checks_of, headline_arm, largest_change, state_of, tried_on
 from pipeline.report.words import NOT_RECORDED, at, interval, is_number, level, number, percent, plural
 
-EASY_TO_MISS = 30.0  # dB of PSNR, the rule of thumb of the glossary
+HARD_TO_SEE, PLAIN = 38.0, 30.0  # dB of PSNR of the face: from the one on hard to see, below the other plain at a glance
 
 
 def answers_of(metrics: dict[str, Any]) -> list[tuple[str, list[str]]]:
@@ -45,13 +45,16 @@ def against(metrics: dict[str, Any], arm: str) -> list[str]:
     training = metrics.get("training") or {}
     kind = str(training.get("kind") or NOT_RECORDED)
     how = kind if kind.startswith("fine") else f"trained {kind}"
-    found = [
-        f"{training.get('model') or 'A network'}, {how} on the photos as they are, {plural(training.get('epochs'), 'epoch', 'epochs')}."
-    ]
+    epochs = plural(training.get("epochs"), "epoch", "epochs")
+    found = [f"{training.get('model') or 'A network'}, {how} on this run’s own face crops with the noise on them, {epochs}."]
+    everyone, mine, seen = (at(metrics, *keys) for keys in (("classes",), ("identities",), ("split", "auxiliary")))
+    others: Any = everyone - mine if is_number(everyone) and is_number(mine) else 0
+    if others > 0 and is_number(seen):
+        found.append(f"The noise search had clean training photos of {seen:,} of the {others:,} other people.")
     tried = tried_on(metrics, arm)
-    others = len([name for name in tried if name != "early-stopping"])
+    more_tried = len([name for name in tried if name != "early-stopping"])
     early = "a trainer who stops at the best epoch" if "early-stopping" in tried else ""
-    more = plural(others, "other trainer or countermeasure", "other trainers and countermeasures") if others else ""
+    more = plural(more_tried, "other trainer or countermeasure", "other trainers and countermeasures") if more_tried else ""
     if early or more:
         found.append(f"Also tried: {' and '.join(part for part in (early, more) if part)}.")
     return found
@@ -71,6 +74,11 @@ def how_sure(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> list[
     found = [
         f"Named on {percent(mine.get('final'))} of their clean photos; 95% interval {interval(mine.get('ci95'))} over {people} people."
     ]
+    each, photos = mine.get("per_identity") or {}, mine.get("test_photos") or {}
+    if each and people == len(each) == len(photos):
+        never = sum(accuracy == 0 for accuracy in each.values())
+        most = max(each.values())
+        found.append(f"That is of {sum(photos.values()):,} photos; {never} are never named, nobody on more than {percent(most)} of theirs.")
     compared = person_by_person(metrics, arm, "protected")
     if compared:
         found.append(f"P{compared[1:]}.")
@@ -80,13 +88,18 @@ def how_sure(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> list[
     return [*found, *verdict]
 
 
-def person_by_person(metrics: dict[str, Any], arm: str, group: str) -> str:
-    """How a group's accuracy moved against the clean arm, and how sure that is; empty where too few people were compared."""
+def person_by_person(metrics: dict[str, Any], arm: str, group: str, against: str = "clean") -> str:
+    """How a group's accuracy differs from another arm's, and how sure that is; empty where too few people were compared."""
+    other = "no protection" if against == "clean" else f"{against} noise"
     for one in metrics.get("paired") or []:
-        if (one.get("arm"), one.get("against"), one.get("group")) == (arm, "clean", group) and one.get("ci95"):
+        if (one.get("arm"), one.get("against"), one.get("group")) == (arm, against, group) and one.get("ci95"):
             low, high = (f"{value * 100:+.1f}" for value in one["ci95"])
-            alone = f"; chance alone does so much in {one['p'] * 100:.2g}% of cases at most" if is_number(one.get("p")) else ""
-            moved = f"person by person {one['difference'] * 100:+.1f} points against no protection (95% interval {low} to {high}{alone})"
+            alone = (
+                f"; swapping people’s arms by chance does as much in about {one['p'] * 100:.2g}% of cases"
+                if is_number(one.get("p"))
+                else ""
+            )
+            moved = f"person by person {one['difference'] * 100:+.1f} points against {other} (95% interval {low} to {high}{alone})"
             return moved.replace("-", "−")
     return ""
 
@@ -98,11 +111,13 @@ def how_visible(record: dict[str, Any]) -> list[str]:
     ssim: Any = seen.get("ssim")
     found = [f"No colour value changes by more than {level(largest_change(record))}."]
     if is_number(psnr):
-        word = "hard to see" if (psnr or 0) >= EASY_TO_MISS else "visible on a close look"
-        found.append(f"On the face {word}: PSNR {number(psnr, 1, ' dB')}, SSIM {number(ssim, 3)}.")
+        word = "hard to see" if psnr >= HARD_TO_SEE else "visible on a close look" if psnr >= PLAIN else "visible"
+        found.append(
+            f"On the face {word}: PSNR {number(psnr, 1, ' dB')}, SSIM {number(ssim, 3)}. Nobody was asked: see the pictures below."
+        )
     if is_number(whole.get("psnr_db")):
         on_photo = f"PSNR {number(whole['psnr_db'], 1, ' dB')}, SSIM {number(whole.get('ssim'), 3)}"
-        found.append(f"On the whole photo {on_photo}; outside the face nothing changes.")
+        found.append(f"On the whole photo {on_photo}, since nothing changes outside the square around the face.")
     return found
 
 
@@ -115,27 +130,38 @@ def taught_nothing(silent: dict[str, Any]) -> str:
 
 def when_it_fails(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> list[str]:
     """What it lost to in this run, what no noise against training prevents, and what was not tried."""
-    found = []
+    found = ["It hides nobody from face search that exists already: noise acts on recognisers that are trained later."]
     state = state_of(metrics)
     if state != "invalid":
         own = {"naming": ["the study’s own training"], "peak": ["the study’s own training, stopped at its best epoch"]}
         cause = metrics.get("fails_by")
         if cause == "others":
-            compared = person_by_person(metrics, arm, "others")
-            found.append(f"Other people pay for it: they are recognised less well{f', {compared}' if compared else ''}.")
+            compared = [person_by_person(metrics, arm, "others", against) for against in ("clean", "random")]
+            found.append(f"Other people are recognised less well: {'; '.join(one for one in compared if one) or 'by more than allowed'}.")
         names = own.get(cause or "naming", []) if state == "fails" else []
         names += [f"{one['title']} ({percent(one['accuracy'])})" for one in metrics.get("lost_to") or []]
-        found.append(f"Lost to: {', '.join(names)}." if names else "Lost to nothing that was tried here.")
+        if names or cause != "others":
+            found.append(f"Lost to: {', '.join(names)}." if names else "Lost to nothing that was tried here.")
         found += [
             f"{one['title'][0].upper()}{one['title'][1:]} says nothing here: {taught_nothing(one)}." for one in metrics.get("silent") or []
         ]
+    own_search = {name: at(metrics, "arms", name, "identification", "own", "rank1") for name in (arm, "clean", "removed")}
+    if state != "invalid" and is_number(own_search[arm]):
+        words = {"clean": "without protection", "removed": "had it never seen them"}
+        others = [f"{percent(own_search[name])} {text}" for name, text in words.items() if is_number(own_search[name])]
+        asked = at(record, "identification", "own", "identities")
+        others += [f"a guess {percent(1 / asked)}"] if is_number(asked) and asked else []
+        found.append(
+            f"Made to search a gallery instead of naming, the recogniser itself finds them first in {percent(own_search[arm])} of searches"
+            f" ({', '.join(others)})."
+        )
     for name, one in (record.get("identification") or {}).items():
         if name != "own" and at(one, "rank1") is not None:
-            found.append(f"It hides nobody from a recogniser that exists already: {name} finds {percent(one['rank1'])} of searches.")
+            found.append(f"{name}, trained elsewhere, finds them first in {percent(one['rank1'])} of searches.")
     auc = at(record, "separability", "detection", "auc")
     if is_number(auc):
         found.append(f"A linear detector of the noise reaches an AUC of {number(auc, 2)}: 1 finds every protected photo, 0.5 is a guess.")
-    unknown = [one.title[0].lower() + one.title[1:] for one in limits_of(metrics) if not one.measured]
+    unknown = [one.title[0].lower() + one.title[1:] for one in limits_of(metrics) if not one.measured and one.title != EXISTING]
     unknown = [title.replace("jPEG", "JPEG") for title in unknown]
     if unknown:
         found.append(f"Not tried here: {', '.join(unknown)}.")

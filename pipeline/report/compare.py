@@ -17,7 +17,7 @@ from pipeline.report.words import NOT_RECORDED, at, interval, is_number, number,
 STATES = {
     "partly": ("protected, with losses", "warn"),
     "holds": ("protected", "good"),
-    "costly": ("protected, at other people’s expense", "bad"),
+    "costly": ("protected, others recognised less well", "bad"),
     "fails": ("not protected", "bad"),
     "invalid": ("no claim", "warn"),
     "unrated": ("not rated", "quiet"),

@@ -21,6 +21,8 @@ class Limit:
     measured: str = ""
 
 
+EXISTING = "Recognisers that are already trained"
+
 # title, words of countermeasure names that measure it, text
 KNOWN = (
     (
@@ -56,7 +58,7 @@ KNOWN = (
         "tomorrow chooses the method after the photos were protected (Radiya-Dixit et al., ICLR 2022).",
     ),
     (
-        "Recognisers that are already trained",
+        EXISTING,
         ("open-set", "gallery", "identification"),
         "Noise against training does not hide a face from a recogniser that exists already and only compares photos, which is how faces "
         "are searched for in practice.",
@@ -72,7 +74,7 @@ KNOWN = (
         ("recropped",),
         "The study’s own training used the protected crops themselves. A scraper finds and crops the face in the protected photo again, "
         "perhaps with another detector than this run’s and after a platform saved the photo as JPEG, which shifts and rescales the noise. "
-        "The table “The way back to the photo” says how much of the noise comes back with this run’s own alignment.",
+        "The table “The way back to the photo” says how like the noise is that comes back with this run’s own alignment.",
     ),
     (
         "Strangers in training",

@@ -87,7 +87,7 @@ def orderings_table(metrics: dict[str, Any]) -> Table | None:
     note = (
         "Accuracy of protected people. Found by Huang et al. (ICLR 2021) on CIFAR-10 with a ResNet-18, verification on faces; backdoors by "
         "Gu et al. (2017). “Protects”: at most half of the clean accuracy is left. “Protects little”, “does not protect”: at least four "
-        "fifths. “Far above”: by 20 points. “Does not fall”: by 0.02 at most; “falls towards a guess”: at least half way."
+        "fifths. “Far above”: by 20 points. “Falls towards a guess”: at least half way."
     )
     if any(arm.get("others") for arm in metrics["arms"].values()):
         note += (
@@ -123,8 +123,8 @@ def visibility_table(metrics: dict[str, Any]) -> Table | None:
     if not rows:
         return None
     note = (
-        "Measured on the saved files, decoded back. The larger PSNR and SSIM, and the smaller LPIPS, the less visible; where nothing "
-        "changed, SSIM is 1 and LPIPS 0. LPIPS is measured where AlexNet’s weights are at hand."
+        "Measured on the saved files, decoded back; the mean change is of the patterns. The larger PSNR and SSIM, and the smaller LPIPS, "
+        "the less visible; where nothing changed, SSIM is 1 and LPIPS 0. LPIPS is measured where AlexNet’s weights are at hand."
     )
     return Table("visibility", "Change of the face crops", ["Arm", "Largest change", "Mean change", "PSNR", "SSIM", "LPIPS"], rows, note)
 
@@ -144,7 +144,8 @@ def photos_table(metrics: dict[str, Any]) -> Table | None:
         return None
     note = (
         "A person publishes photos, not crops. The noise is laid back onto the photo; when the face is cropped anew with the same "
-        "alignment, the correlation says how much of the noise is found again: 1 is all of it, 0 nothing."
+        "alignment, the correlation says how like the noise found again is to what was meant: 1 the same pattern, whatever its strength, "
+        "0 another."
     )
     columns = ["Arm", "Photos", "Largest change", "PSNR", "SSIM", "Mean correlation", "Least correlation"]
     return Table("photos", "The way back to the photo", columns, rows, note)
@@ -158,9 +159,9 @@ def utility_table(metrics: dict[str, Any]) -> Table | None:
         seen = utility.get("detector")
         found, moved, photos = at(seen, "found"), at(seen, "landmarks_px"), at(seen, "photos")
         shift = f"; landmarks moved {moved:.1f} px" if is_number(moved) else ""
-        what = f"the detector finds the face in {number(photos)} photos{shift}"
+        what = f"the detector finds the face again, of {number(photos)} photos in which it did{shift}"
         if seen:
-            rows.append([head(arm), Cell(what, what), cell(1.0, "100.0%"), cell(found, percent(found))])
+            rows.append([head(arm), Cell(what, what), Cell("all of them", "all of them"), cell(found, percent(found))])
         for name, one in (utility.get("match") or {}).items():
             if one:
                 before, after, pairs = at(one, "clean"), at(one, "protected"), at(one, "pairs")
@@ -168,11 +169,14 @@ def utility_table(metrics: dict[str, Any]) -> Table | None:
                 rows.append([head(arm), Cell(what, what), cell(before, percent(before)), cell(after, percent(after))])
     if not rows:
         return None
-    note = (
-        "What stays high here is good for the person, whose own software goes on working, and says what noise against training does not "
-        "do: it hides nobody from a recogniser that exists already. Matched is a protected photo to other, clean photos of its owner; "
-        "looked at again are photos in which the detector found the face before. Landmarks are in pixels of the 112 px crop."
-    )
+    matched = any(at(record, "utility", "match") for record in noisy(metrics).values())
+    note = "What stays high here is good for the person, whose own software goes on working."
+    if matched:
+        note += (
+            " It also says what noise against training does not do: it hides nobody from a recogniser that exists already. Matched is a "
+            "protected photo to other, clean photos of its owner."
+        )
+    note += " Landmarks are in pixels of the 112 px crop, the median where the face was found."
     return Table("utility", "What goes on working", ["Arm", "What", "Clean photos", "Protected photos"], rows, note)
 
 

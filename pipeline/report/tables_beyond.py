@@ -84,10 +84,12 @@ def identification_table(metrics: dict[str, Any]) -> Table | None:
         ])  # fmt: skip
     note = (
         "Enrolled is each protected person by the mean embedding of the photos this arm publishes (clean ones in clean and removed); "
-        "searched for are their clean photos, among clean photos of strangers. “Removed” was trained without them, as if a protection "
-        "against training were perfect."
+        "searched for are their clean photos, among clean photos of people who are not enrolled: the others and those kept out of training."
     )
-    columns = ["Arm", "Recogniser", "Rank 1", "95% interval", *[f"TPIR at FPIR {rate_text(rate)}" for rate in rates], "Strangers"]
+    if "removed" in metrics["arms"]:
+        note += " “Removed” was trained without them, as if a protection against training were perfect."
+    rated = [f"TPIR at FPIR {rate_text(rate)}" for rate in rates]
+    columns = ["Arm", "Recogniser", "Rank 1", "95% interval", *rated, "Photos of people not enrolled"]
     return Table("identification", "Searching the protected people in a gallery", columns, rows, note)
 
 
@@ -108,9 +110,9 @@ def separability_table(metrics: dict[str, Any]) -> Table | None:
     if not rows:
         return None
     note = (
-        "Detection: can a linear model on frequencies tell protected from clean photos of people it has not seen (AUC; 0.5: it cannot, 1: "
-        "always)? What is detected can be left out of training or cleaned. Naming: how often a linear model on small pictures names the "
-        "person; where noise raises it, the noise alone is the shortcut that a network takes."
+        "Detection: can a linear model on frequencies, shown photos with and without this noise, tell protected from clean photos of "
+        "people it has not seen (AUC; 0.5: it cannot, 1: always)? Naming: how often a linear model on small pictures names the person; "
+        "where noise raises it, the noise carries the name. Whether a network relies on that, accuracy says."
     )
     columns = ["Arm", "Detection", "Naming, clean", "Naming, with noise", "Chance"]
     return Table("separability", "What a linear model sees of the noise", columns, rows, note)

@@ -125,7 +125,7 @@ def provenance_of(metrics: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
     note = {True: " with uncommitted changes", False: ""}.get(dirty, "") if isinstance(dirty, bool) else f" (clean or not: {NOT_RECORDED})"
     run = [
         ("Run", str(metrics.get("run") or NOT_RECORDED)),
-        ("Commit", commit + note),
+        ("Commit that wrote it", commit + note),
         ("Created", str(source.get("created") or NOT_RECORDED)),
         ("Data set SHA-256", str(at(source, "dataset", "sha256") or NOT_RECORDED)),
         ("Schema", str(metrics.get("schema", NOT_RECORDED))),

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.faces import restore
 from pipeline.faces.geometry import warp_crop
 from pipeline.faces.restore import face_region, protect_photo, recropped_noise, sampling
 from tests.faces.test_geometry import alignment
@@ -50,6 +51,15 @@ def test_the_sparse_matrix_is_the_crop(seed: int, scale: float, degrees: float) 
     found = (cut @ photo[rows, columns][mask].astype(float)).reshape(112, 112, 3)
     inner = slice(2, -2)  # at the rim the crop also sees pixels outside its quadrilateral
     assert np.abs(found - warp_crop(photo, matrix))[inner, inner].max() <= 2
+
+
+def test_bands_of_the_sparse_matrix_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = alignment(0.3, 20, 350.3, 349.8)
+    region = face_region((700, 700), matrix)
+    whole = sampling(matrix, *region)
+    monkeypatch.setattr(restore, "SAMPLES", 5000)
+    bands = sampling(matrix, *region)
+    assert bands.shape == whole.shape and abs(bands - whole).max() == 0
 
 
 def test_an_unrotated_crop_carries_the_noise_exactly() -> None:

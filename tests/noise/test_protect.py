@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image, ImageCms
 
 from pipeline.artifacts import sha256_of, write_array, write_bytes, write_table
 from pipeline.errors import StageError
@@ -93,12 +94,41 @@ def test_nobody_elses_photos_lie_among_those_to_publish(project: tuple[Path, np.
     first = publish(folder, (0, 1))
     assert {name.split("/")[0] for name in first} == {"p0", "p1"}
     (output / "photos" / "p1" / ".00.png.1.tmp").write_bytes(b"half")
+    (output / "manifest.parquet").unlink()  # as after a kill
     second = publish(folder, (1, 2))
     assert second == sorted(pd.read_parquet(output / "manifest.parquet")["file"])
     assert sorted(path.name for path in (output / "photos").iterdir()) == ["p1", "p2"]
+    captions = output / "photos" / "p2" / "captions.txt"
+    captions.write_text("mine")
+    third = publish(folder, (0, 1))
+    assert {name.split("/")[0] for name in third} == {"p0", "p1", "p2"} and captions.exists(), "what a user put there stays"
+    captions.unlink()
+    captions.parent.rmdir()
     runtime = Runtime(device="cpu", workers=1, precision="fp32")
     protect(folder / "split.parquet", folder / "data", folder, output, runtime, photos=False, max_side=1000)
     assert not (output / "photos").exists()
+
+
+def test_a_photo_keeps_its_colour_profile(project: tuple[Path, np.ndarray, np.ndarray]) -> None:
+    folder = project[0]
+    publish(folder, (0,))
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
+    aligned = pd.read_parquet(folder / "data" / "aligned" / "manifest.parquet")
+    photo = next(name for name in aligned["photo"] if name.startswith("p0/"))
+    path = folder / "data" / "photos" / photo
+    pixels = np.array(Image.open(path))
+    Image.fromarray(pixels).save(path, "PNG", icc_profile=profile)
+    aligned.loc[aligned["photo"] == photo, "sha256"] = sha256_of(path.read_bytes())
+    write_table(folder / "data" / "aligned" / "manifest.parquet", aligned)
+    runtime = Runtime(device="cpu", workers=1, precision="fp32")
+    measures = protect(folder / "split.parquet", folder / "data", folder, folder / "protected", runtime, photos=True, max_side=1000)
+    with Image.open(folder / "protected" / "photos" / f"{photo}.png") as written:
+        assert written.info["icc_profile"] == profile
+        assert 0 < np.abs(np.array(written).astype(int) - pixels).max() <= 16
+    others = [name for name in aligned["photo"] if name.startswith("p0/") and name != photo]
+    with Image.open(folder / "protected" / "photos" / f"{others[0]}.png") as plain:
+        assert "icc_profile" not in plain.info
+    assert measures["photos"]["linf"] <= 16
 
 
 def test_a_manifest_is_of_the_crops_beside_it(project: tuple[Path, np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -110,6 +111,47 @@ def test_photos_of_others_are_never_deleted(tmp_path: Path, runtime: Runtime) ->
     with pytest.raises(StageError, match="did not put there"):
         import_photos(DataConfig(dataset="folder", photos=str(source)), tmp_path / "data", runtime)
     assert (mine / "ann/1.jpg").is_file() and (mine / "bob/1.jpg").is_file()
+
+
+def test_what_a_user_put_among_the_links_is_not_deleted(tmp_path: Path, runtime: Runtime) -> None:
+    source = fill(tmp_path / "source", "ann/1.jpg")
+    config = DataConfig(dataset="folder", photos=str(source), fingerprint="one")
+    import_photos(config, tmp_path / "data", runtime)
+    mine = fill(tmp_path / "data" / "photos", "bob/1.jpg") / "bob/1.jpg"
+    with pytest.raises(StageError, match=r"bob/1.jpg: this stage did not put it there"):
+        import_photos(config.model_copy(update={"fingerprint": "two"}), tmp_path / "data", runtime)
+    assert mine.is_file()
+    shutil.rmtree(mine.parent)
+    import_photos(config.model_copy(update={"fingerprint": "two"}), tmp_path / "data", runtime)
+    assert (source / "ann/1.jpg").is_file() and (tmp_path / "data/photos/ann/1.jpg").is_file()
+
+
+def test_a_kill_while_old_photos_are_removed_locks_nobody_out(tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = fill(tmp_path / "source", "ann/1.jpg", "bob/1.jpg")
+    config = DataConfig(dataset="folder", photos=str(source), fingerprint="one")
+    import_photos(config, tmp_path / "data", runtime)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    other = config.model_copy(update={"fingerprint": "two"})
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        import_photos(other, tmp_path / "data", runtime)
+    monkeypatch.undo()
+    import_photos(other, tmp_path / "data", runtime)
+    assert (tmp_path / "data/photos/bob/1.jpg").is_file()
+
+
+def test_files_that_are_not_read_are_counted(tmp_path: Path, runtime: Runtime, capsys: pytest.CaptureFixture[str]) -> None:
+    source = fill(tmp_path / "source", "ann/1.jpg", "ann/2.JFIF", "ann/3.HEIC", "ann/4.heic", "ann/more/5.jpg", "ann/notes", "ann/.hidden")
+    (source / "ann" / "6.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    import_photos(DataConfig(dataset="folder", photos=str(source)), tmp_path / "data", runtime)
+    told = capsys.readouterr().err
+    assert "2 photos of 1 identities" in told
+    assert "not read, so neither protected nor trained on: 2 .heic, " in told
+    for kind in ("1 folder", "1 without a suffix", "1 .jpg, unreadable link"):
+        assert kind in told
 
 
 def test_an_identity_that_would_leave_the_folder_writes_nothing(tmp_path: Path, runtime: Runtime) -> None:

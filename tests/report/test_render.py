@@ -190,7 +190,7 @@ def test_five_answers_need_no_reading_on(page: str, tmp_path: Path):
     for question, answer in (
         ("Who was protected?", "50 people of the 150"), ("Against what?", "InceptionResnetV1, trained from scratch"),
         ("How sure is it?", "95% interval 0.0–7.6% over 50 people"), ("How visible is it?", "No colour value changes by more than 16/255"),
-        ("When does it fail?", "Lost to: JPEG, quality 50"), ("", "visible on a close look: PSNR 29.8 dB"), ("", "−87.6 points"),
+        ("When does it fail?", "Lost to: JPEG, quality 50"), ("", "On the face visible: PSNR 29.8 dB"), ("", "−87.6 points"),
         ("", "Also tried: a trainer who stops at the best epoch and 3 other trainers"), ("", "all 3 passed"),
         ("", "only 60% of each person’s photos protected (55.2%)"), ("", "Not tried here: "),
     ):  # fmt: skip
@@ -203,8 +203,8 @@ def test_five_answers_need_no_reading_on(page: str, tmp_path: Path):
     assert "Lost to: the study’s own training." in failing
     harm = {"arm": "error-min", "against": "clean", "group": "others", "difference": -0.052, "ci95": [-0.071, -0.033], "p": None}
     paid = page_of(sample_metrics() | {"verdict_state": "fails", "fails_by": "others", "lost_to": [], "paired": [harm]}, [], tmp_path)
-    assert "Protected, but other people pay for it" in paid
-    assert "less well, person by person −5.2 points against no protection (95% interval −7.1 to −3.3)." in words_of(paid)
+    assert "Protected, but others are recognised less well" in paid
+    assert "less well: person by person −5.2 points against no protection (95% interval −7.1 to −3.3)." in words_of(paid)
     assert "the study’s own training." not in words_of(paid.split("<nav")[0]), "which it was not lost to"
     late = page_of(sample_metrics() | {"verdict_state": "fails", "fails_by": "peak", "lost_to": []}, [], tmp_path)
     assert "Lost to: the study’s own training, stopped at its best epoch." in late
