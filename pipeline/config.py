@@ -46,7 +46,7 @@ class AlignConfig(StageConfig):
 
     detector: Literal["mtcnn", "scrfd"] = "mtcnn"
     detector_pack: str | None = Field(default=None, description="scrfd: absolute path of a local insightface pack")
-    min_face: int = Field(default=30, ge=20, description="smallest face accepted, px of the photo; in large photos 1/16 of the longer side")
+    min_face: int = Field(default=30, ge=20, description="smallest face accepted, px of the photo; in large photos 1/32 of the longer side")
     min_score: float | None = Field(default=None, ge=0, le=1, description="detections below this are not faces; none: 0.9 mtcnn, 0.5 scrfd")
     face: Literal["identity", "centre"] = Field(
         default="identity", description="in a group photo, the face most like the identity's other photos, or the one nearest the centre"

@@ -49,7 +49,9 @@ def detections(boxes: np.ndarray, scores: np.ndarray, landmarks: np.ndarray) -> 
 
 
 WORK_SIDE = 1024  # larger photos are shrunk to this for detection
-LEAST_SHARE = 1 / 16  # a face smaller than this share of the photo's longer side is not looked for: big photos stay quick
+# A face smaller than this share of the photo's longer side is not looked for, so that big photos stay quick. Not more: where the person's
+# own face is not found, a nearer bystander's is taken for it.
+LEAST_SHARE = 1 / 32
 
 
 def searched_side(config: AlignConfig) -> int:

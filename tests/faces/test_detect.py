@@ -56,6 +56,19 @@ def test_a_large_photo_is_searched_at_a_smaller_size(mtcnn: Detector) -> None:
     assert len(found) == 1 and np.abs(found.landmarks / 6 - at_first.landmarks).max() < 4
 
 
+def test_a_small_face_is_found_beside_a_near_one_in_a_phones_photo() -> None:
+    """Or the near one would be taken for the person whose photo it is."""
+    faces = [photo(identity) for identity in range(4)]
+    detector = make_detector(AlignConfig(), device="cpu")
+    for near, far in ((0, 1), (2, 3)):
+        whole = np.full((3024, 4032, 3), 120, np.uint8)
+        whole[200:1700, 300:1800] = np.kron(faces[near], np.ones((6, 6, 1), np.uint8))
+        whole[2000:2250, 2800:3050] = faces[far]
+        (found,) = detector.detect([whole])
+        middle = found.boxes.reshape(-1, 2, 2).mean(1)
+        assert {(x > 2700, y > 1900) for x, y in middle} == {(False, False), (True, True)}
+
+
 def test_nothing_given_nothing_found(mtcnn: Detector) -> None:
     assert mtcnn.detect([]) == []
 
