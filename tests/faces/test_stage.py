@@ -152,7 +152,7 @@ def test_a_large_photo_is_cut_as_if_it_were_decoded_whole(tmp_path: Path, runtim
     whole = {name: decode_photo(content, max_side=8192) for name, content in jpegs.items()}
     files |= {f"{name}/png.png": png(pixels) for name, pixels in whole.items()}
     data = data_folder(tmp_path, files)
-    align_photos(CONFIG, data, runtime)
+    align_photos(AlignConfig(), data, runtime)
     rows, reasons = results(data)
     assert not reasons
     for name, pixels in whole.items():
