@@ -46,6 +46,7 @@ class AlignConfig(StageConfig):
 
     detector: Literal["mtcnn", "scrfd"] = "mtcnn"
     detector_pack: str | None = Field(default=None, description="scrfd: absolute path of a local insightface pack")
+    detector_pack_sha256: str | None = None
     min_face: int = Field(default=30, ge=20, description="smallest face accepted, px of the photo; in large photos 1/32 of the longer side")
     min_score: float | None = Field(default=None, ge=0, le=1, description="detections below this are not faces; none: 0.9 mtcnn, 0.5 scrfd")
     face: Literal["identity", "centre"] = Field(
@@ -113,6 +114,7 @@ class RecropConfig(StageConfig):
     jpeg: int | None = Field(default=None, ge=1, le=100, description="every photo is a JPEG of this quality; none: files as published")
     detector: Literal["own", "mtcnn", "scrfd"] = Field(default="own", description="finds everybody's faces; own: the run's, as it did")
     detector_pack: str | None = Field(default=None, description="scrfd: absolute path of a local insightface pack")
+    detector_pack_sha256: str | None = None
 
     def everyone(self) -> bool:
         """Whether crops change of people, too, whose photos carry no noise."""
@@ -170,6 +172,7 @@ class EvaluateConfig(StageConfig):
     reference: str | None = Field(
         default=None, description="insightface ONNX recogniser: measured on LFW, and asked whether it still knows the protected"
     )
+    reference_sha256: str | None = None
     real_faces: bool = Field(default=False, description="the photos show real people: the report shows none of them unless consented")
     consented: bool = False
     seed: int = Field(default=0, ge=0)

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.artifacts import write_if_changed
+from pipeline.artifacts import sha256_of_files, write_if_changed
 from pipeline.config import (
     DATASETS,
     AlignConfig,
@@ -152,7 +152,7 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
     source = source_asked_for(dataset, request.photos)
     check_source(dataset, source)
     lfw = lfw_asked_for(request.lfw, dataset, source)
-    pack = detector_pack(request, "DETECTOR=scrfd") if request.detector == "scrfd" else None
+    pack = detector_pack(request, "DETECTOR=scrfd") if request.detector == "scrfd" else {}
 
     synthetic = dataset == "synthetic"
     everyone = setting == "full" and isinstance(identities, int)  # then the number says nothing
@@ -171,7 +171,7 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
             identities = identities_in(dataset, source, identities, setting)
         data_values |= {"photos": source, "fingerprint": fingerprint(dataset, Path(source))}
     rendered = sections["align_synthetic"] if synthetic else {}
-    align_values = {"detector": request.detector, "detector_pack": pack, "already_aligned": is_recordio(dataset, source)}
+    align_values = {"detector": request.detector, **pack, "already_aligned": is_recordio(dataset, source)}
     if dataset == "lfw":  # each of its photos is cut about the person it is named after, and many of its people have only one
         align_values["face"] = "centre"
     split_values = {"setting": setting, "identities": identities, "seed": seed}
@@ -192,7 +192,7 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
                 "seed": seed,
                 "real_faces": not synthetic,
                 "lfw": lfw,
-                "reference": reference_asked_for(request.reference),
+                **reference_asked_for(request.reference),
                 "consented": one_of("SHOW_PEOPLE", request.show_people, ("no", "consented")) == "consented",
             },
         ),
@@ -280,20 +280,20 @@ def trial_snapshots(
         if name == "recropped-scrfd":
             kept = name in before and not request.detector_pack
             pack = pack_of(folder / f"{name}.yaml") if kept else detector_pack(request, "MATRIX=recropped-scrfd")
-            if pack is None:
+            if not pack:
                 continue
-            values["recropped"] = trial.values["recropped"] | {"detector_pack": pack}
+            values["recropped"] = trial.values["recropped"] | pack
         found[folder / f"{name}.yaml"] = build(TrainConfig, "trials", base, starts_from, values)
     return found
 
 
-def pack_of(snapshot: Path) -> str | None:
-    """The insightface pack that a trial's snapshot names; none where it cannot be read."""
+def pack_of(snapshot: Path) -> dict[str, str]:
+    """The insightface pack that a trial's snapshot names, as `detector_pack` gives it; empty where it cannot be read."""
     try:
         recropped = load(TrainConfig, snapshot).recropped
     except StageError:
-        return None
-    return recropped.detector_pack if recropped else None
+        return {}
+    return recropped.model_dump(include={"detector_pack", "detector_pack_sha256"}) if recropped and recropped.detector_pack else {}
 
 
 def identities_in(dataset: str, source: str, identities: int | tuple[str, ...], setting: str) -> int | tuple[str, ...]:
@@ -350,20 +350,21 @@ def lfw_asked_for(value: str, dataset: str, source: str | None) -> str | None:
     return str(Path(value).absolute())
 
 
-def reference_asked_for(value: str) -> str | None:
-    """The absolute path of an ONNX recogniser that was trained elsewhere; none if it was not asked for."""
+def reference_asked_for(value: str) -> dict[str, str]:
+    """Absolute path and SHA-256 of an ONNX recogniser that was trained elsewhere; empty if it was not asked for."""
     if not value:
-        return None
+        return {}
     if not value.endswith(".onnx") or not Path(value).is_file():
         raise RequestError(f"REFERENCE={value}: not there; allowed is the path of an insightface recogniser (.onnx), or nothing")
-    return str(Path(value).absolute())
+    return {"reference": str(Path(value).absolute()), "reference_sha256": sha256_of_files([Path(value)])}
 
 
-def detector_pack(request: Request, wanted_by: str) -> str:
-    """The absolute path of the insightface pack that scrfd needs."""
+def detector_pack(request: Request, wanted_by: str) -> dict[str, str]:
+    """Absolute path of the insightface pack that scrfd needs, and a digest of its models."""
     if not request.detector_pack or not Path(request.detector_pack).is_dir():
         raise RequestError(f"DETECTOR_PACK={request.detector_pack}: {wanted_by} needs the folder of a local insightface pack (det_*.onnx)")
-    return str(Path(request.detector_pack).absolute())
+    pack = Path(request.detector_pack).absolute()
+    return {"detector_pack": str(pack), "detector_pack_sha256": sha256_of_files(sorted(pack.glob("*.onnx")))}
 
 
 def is_recordio(dataset: str, source: str | None) -> bool:

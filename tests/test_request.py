@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from pipeline.__main__ import main
+from pipeline.artifacts import sha256_of_files, write_bytes
 from pipeline.config import (
     AlignConfig,
     DataConfig,
@@ -38,6 +39,20 @@ NO_RECROPPINGS = ("magic", "jpeg", "jpeg-", "jpeg-0", "jpeg-075", "jpeg-101")
 
 def ask(folder: Path, **changes: str) -> list[Path]:
     return write_snapshots(replace(PLAIN, **changes), PROFILES, folder / "data", folder / "run")
+
+
+def pack_in(folder: Path) -> dict[str, str]:
+    return {"detector_pack": str(folder), "detector_pack_sha256": sha256_of_files(sorted(folder.glob("*.onnx")))}
+
+
+def test_models_given_by_path_are_named_by_content(tmp_path: Path) -> None:
+    model = tmp_path / "pack" / "det.onnx"
+    write_bytes(model, b"one")
+    given = {"detector": "scrfd", "detector_pack": str(model.parent), "reference": str(model), "matrix": "recropped-scrfd"}
+    ask(tmp_path, **given)
+    assert ask(tmp_path, **given) == []
+    write_bytes(model, b"two")
+    assert {path.name for path in ask(tmp_path, **given)} == {"align.yaml", "evaluate.yaml", "recropped-scrfd.yaml"}
 
 
 def test_snapshots_change_only_with_their_content(tmp_path: Path) -> None:
@@ -288,7 +303,9 @@ def test_trials_of_an_earlier_request_follow_the_run_or_go(tmp_path: Path) -> No
     own = load(TrainConfig, tmp_path / "run" / "config" / "train.yaml")
     assert load(TrainConfig, trials / "jpeg-50.yaml") == own.model_copy(update={"countermeasure": "jpeg-50"})
     assert load(TrainConfig, trials / "svm.yaml").weights == str(two)
-    assert load(TrainConfig, trials / "recropped-scrfd.yaml").recropped == RecropConfig(detector="scrfd", detector_pack=str(tmp_path))
+    assert load(TrainConfig, trials / "recropped-scrfd.yaml").recropped == RecropConfig.model_validate(
+        {"detector": "scrfd"} | pack_in(tmp_path)
+    )
     assert ask(tmp_path, profile="laptop", recogniser_weights=str(two)) == []
 
     (trials / "recropped-scrfd.yaml").write_text("half", encoding="utf-8")
@@ -343,7 +360,7 @@ def test_a_scrapers_detector_is_told_apart_from_the_runs(tmp_path: Path) -> None
     assert asked == {
         "recropped": RecropConfig(),
         "recropped-jpeg-75": RecropConfig(jpeg=75),
-        "recropped-scrfd": RecropConfig(detector="scrfd", detector_pack=str(tmp_path)),
+        "recropped-scrfd": RecropConfig.model_validate({"detector": "scrfd"} | pack_in(tmp_path)),
     }
 
 

@@ -55,4 +55,5 @@ def aligned_by(asked: RecropConfig, own: AlignConfig) -> AlignConfig:
     """How the scraper finds faces: as the run did, or with another detector by that one's own score."""
     if asked.detector == "own":
         return own
-    return own.model_copy(update={"detector": asked.detector, "detector_pack": asked.detector_pack, "min_score": None})
+    theirs = {name: getattr(asked, name) for name in ("detector", "detector_pack", "detector_pack_sha256")}
+    return own.model_copy(update=theirs | {"min_score": None})
