@@ -226,14 +226,14 @@ def run_stage(args: argparse.Namespace) -> None:
 def check_arms(args: argparse.Namespace) -> None:
     """`RequestError` where a stage is to work on an arm that there is not; `configure` itself says so of ARMS."""
     from pipeline.noise.arms import ARMS
+    from pipeline.request import one_of
 
     if args.stage == "configure" or ("arm" not in args and "arms" not in args):
         return
     allowed = (*ARMS, "surrogate") if args.stage == "train" else tuple(ARMS)
     asked = [args.arm] if "arm" in args else args.arms.split()
     for arm in asked or [""]:
-        if arm not in allowed:
-            raise RequestError(f"arm {arm!r}: allowed are {', '.join(allowed)}")
+        one_of("ARMS", arm, allowed)
 
 
 def run_arm_stage(args: argparse.Namespace, runtime: Runtime) -> None:

@@ -213,11 +213,11 @@ def test_command_line_says_it_in_one_line_and_exits_2(tmp_path: Path, capsys: py
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("matrix", "--arms", "clean foo"), "matrix: arm 'foo': allowed are clean"),
+        (("matrix", "--arms", "clean foo"), "matrix: ARMS=foo: allowed are clean"),
         (("matrix", "--matrix", "bogus"), "matrix: MATRIX: countermeasure 'bogus': allowed"),
-        (("protect", "--arm", "foo"), "protect: arm 'foo': allowed are clean"),
-        (("protect", "--arm", "surrogate"), "protect: arm 'surrogate': allowed are clean"),
-        (("report", "--arms", "", "--output", "o"), "report: arm '': allowed are clean"),
+        (("protect", "--arm", "foo"), "protect: ARMS=foo: allowed are clean"),
+        (("protect", "--arm", "surrogate"), "protect: ARMS=surrogate: allowed are clean"),
+        (("report", "--arms", "", "--output", "o"), "report: ARMS=: allowed are clean"),
     ],
 )
 def test_unknown_arms_and_trials_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str) -> None:

@@ -17,6 +17,8 @@ PROTECTS_LITTLE = 0.8  # at least this share of it is left
 FAR_ABOVE = 0.2  # of accuracy, between two peaks
 AS_BEFORE = 0.02  # of AUC: at most so much less
 FALLS_TO_CHANCE = 0.5  # at most this share of the clean model's lead over an AUC of 0.5 is left
+OWN_LIMIT = "not reported; this project’s own limit"
+FULL_AUC = "AUC 0.5321, clean 0.9975, on LFW"
 
 
 @dataclass(frozen=True)
@@ -82,24 +84,17 @@ def verification_findings(arms: dict[str, Any]) -> list[dict[str, Any]]:
     if full:
         holds = mine - 0.5 <= FALLS_TO_CHANCE * (before - 0.5)
         return [{"claim": "verification falls towards a guess", "published": FULL_AUC, "here": here, "holds": holds}]
-    found = [
-        {
-            "claim": f"the others’ AUC falls by {AS_BEFORE} at most",
-            "published": OWN_LIMIT,
-            "here": here,
-            "holds": before - mine <= AS_BEFORE,
-        }
-    ]
+    found = [kept("the others’ AUC", mine, before)]
     unseen = [one["verification"] for one in (arm, clean) if (one.get("verification") or {}).get("of") == "people never trained on"]
     if len(unseen) == 2:
-        mine, before = (one["auc"] for one in unseen)
-        claim, here = f"AUC of people never trained on falls by {AS_BEFORE} at most", f"AUC {mine:.4f}, clean {before:.4f}"
-        found.append({"claim": claim, "published": OWN_LIMIT, "here": here, "holds": before - mine <= AS_BEFORE})
+        found.append(kept("AUC of people never trained on", *(one["auc"] for one in unseen)))
     return found
 
 
-OWN_LIMIT = "not reported; this project’s own limit"
-FULL_AUC = "AUC 0.5321, clean 0.9975, on LFW"
+def kept(what: str, mine: float, before: float) -> dict[str, Any]:
+    """The row that says whether an AUC is what it was in the clean arm."""
+    claim, here = f"{what} falls by {AS_BEFORE} at most", f"AUC {mine:.4f}, clean {before:.4f}"
+    return {"claim": claim, "published": OWN_LIMIT, "here": here, "holds": before - mine <= AS_BEFORE}
 
 
 def auc_of_others(arm: dict[str, Any]) -> float | None:

@@ -13,10 +13,8 @@ from pipeline.evaluation.orderings import orderings
 from pipeline.evaluation.paired import compare_arms
 from pipeline.evaluation.trials import SECTIONS
 from pipeline.evaluation.verdict import beyond, headline_of
-from pipeline.noise.arms import arm_of
 
 RESAMPLES = 2000
-STAGES = ("data", "align", "split", "train", "evaluate")  # whose configuration concerns every arm
 CAUSES = ("naming", "peak", "others")  # why a study fails (`fails_by`), the worst first
 # Measures of an arm whose numbers become means over seeds; `linf` becomes the largest.
 AVERAGED = ("verification", "lfw", "identification", "separability", "utility", "imperceptibility", "photos")
@@ -44,7 +42,7 @@ def join_seeds(runs: list[dict[str, Any]], *, name: str) -> dict[str, Any]:
         command = f'make study SEEDS="{" ".join(map(str, seeds))}" ARMS="{" ".join(common)}"'
         raise StageError(f"{have}: run {command}, all else as before")
     for other in runs[1:]:
-        if concerning(common, other["provenance"]["config"]) != concerning(common, first["provenance"]["config"]):
+        if without_seed(other["provenance"]["config"]) != without_seed(first["provenance"]["config"]):
             raise StageError(f"{other['run']}: its configuration differs from {first['run']}'s in more than the seed; run both again")
     joined = copy.deepcopy(first)
     joined["run"] = name
@@ -93,14 +91,6 @@ def say(joined: dict[str, Any], runs: list[dict[str, Any]], seeds: list[int], st
         f"Protected people are named on {mine['final']:.1%} ± {mine['sd']:.1%} of their clean photos (at the best epoch "
         f"{mine['peak']:.1%}, without protection {before['final']:.1%} ± {before['sd']:.1%}; mean ± standard deviation over seeds)."
     )
-
-
-def concerning(arms: list[str], config: dict[str, Any]) -> dict[str, Any]:
-    """The sections of a run's configuration that these arms came from, without their seeds; there may be sections of other arms, too."""
-    sections = [*STAGES, *(f"noise-{arm}" for arm in arms)]
-    if any(arm_of(arm).surrogate for arm in arms):
-        sections.append("surrogate")
-    return {section: without_seed(config.get(section)) for section in sections}
 
 
 def without_seed(value: Any) -> Any:

@@ -121,11 +121,10 @@ def installed(package: str) -> str | None:
 
 def configs(data: Path, run: Path, arms: list[str]) -> dict[str, Any]:
     """Every snapshot that these arms came from, by stage; those of other arms, of an earlier request, are left out."""
-    noise = {f"noise-{arm}" for arm in arms}
-    against = any(ARMS[arm].surrogate for arm in arms)
-    paths = [data / "data.yaml", data / "align.yaml", *sorted((run / "config").glob("*.yaml"))]
-    paths = [path for path in paths if not path.stem.startswith("noise-") or path.stem in noise]
-    paths = [path for path in paths if path.stem not in ("report", "surrogate") or (path.stem == "surrogate" and against)]
+    stages = {"split", "train", "evaluate", *(f"noise-{arm}" for arm in arms)}
+    stages |= {"surrogate"} if any(ARMS[arm].surrogate for arm in arms) else set()
+    own = [path for path in sorted((run / "config").glob("*.yaml")) if path.stem in stages]
+    paths = [data / "data.yaml", data / "align.yaml", *own]
     return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths}
 
 

@@ -183,9 +183,9 @@ def protect_one(
 ) -> tuple[float, float, float, float]:
     """Protect one photo, write it as PNG, decode it back. Returns linf (1/255), PSNR (dB), SSIM, correlation of re-cropped noise."""
     photo, file, digest, matrix, delta = job
-    original = read_original(source / photo, digest, max_side)
+    original, profile = read_original(source / photo, digest, max_side)
     protected = protect_photo(original, matrix, delta, epsilon)
-    write_bytes(output / file, png_of(protected, colour_profile(source / photo)))
+    write_bytes(output / file, png_of(protected, profile))
     decoded = cv2.imread(str(output / file), cv2.IMREAD_COLOR)
     if decoded is None:
         raise StageError(f"{output / file}: could not be read back; is the disk full?")
@@ -211,12 +211,12 @@ def png_of(pixels: np.ndarray, profile: bytes | None) -> bytes:
     return buffer.getvalue()
 
 
-def read_original(path: Path, digest: str, max_side: int) -> np.ndarray:
-    """The photo as it was when it was aligned; `StageError` if it is gone or another one now."""
+def read_original(path: Path, digest: str, max_side: int) -> tuple[np.ndarray, bytes | None]:
+    """The photo as it was when it was aligned, and its ICC profile; `StageError` if it is gone or another one now."""
     try:
         content = path.read_bytes()
         if sha256_of(content) != digest:
             raise StageError(f"{path}: changed since it was aligned; run `make align` again")
-        return decode_photo(content, max_side=max_side)
+        return decode_photo(content, max_side=max_side), colour_profile(content)
     except (OSError, PhotoError) as error:
         raise StageError(f"{path}: cannot be read any more ({error}); run `make data align` again") from None

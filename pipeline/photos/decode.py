@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -109,11 +108,11 @@ def decode_reduced(content: bytes, *, max_side: int, least_side: int) -> Reduced
         raise PhotoError(TRUNCATED if broken_off else UNREADABLE) from None
 
 
-def colour_profile(path: Path) -> bytes | None:
+def colour_profile(content: bytes) -> bytes | None:
     """The ICC profile that an RGB photo's values are in (phones write Display P3); None without one, or where decoding converts to RGB."""
     from PIL import Image
 
-    with Image.open(path) as image:
+    with Image.open(io.BytesIO(content)) as image:
         return image.info.get("icc_profile") if image.mode == "RGB" else None
 
 

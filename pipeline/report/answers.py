@@ -10,7 +10,7 @@ from pipeline.report.limits import EXISTING, limits_of
 from pipeline.report.views import checks_of, headline_arm, largest_change, state_of, tried_on
 from pipeline.report.words import NOT_RECORDED, at, interval, is_number, level, number, percent, plural
 
-HARD_TO_SEE, PLAIN = 38.0, 30.0  # dB of PSNR of the face: from the one on hard to see, below the other plain at a glance
+VISIBLE = 30.0  # dB of PSNR, the rule of thumb of the glossary
 
 
 def answers_of(metrics: dict[str, Any]) -> list[tuple[str, list[str]]]:
@@ -81,7 +81,7 @@ def how_sure(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> list[
         found.append(f"That is of {sum(photos.values()):,} photos; {never} are never named, nobody on more than {percent(most)} of theirs.")
     compared = person_by_person(metrics, arm, "protected")
     if compared:
-        found.append(f"P{compared[1:]}.")
+        found.append(f"{compared[0].upper()}{compared[1:]}.")
     seeds = at(metrics, "provenance", "seeds") or []
     spread = f"standard deviation {percent(mine['sd'])}" if is_number(mine.get("sd")) else "how much runs differ is not known"
     found.append(f"{plural(len(seeds), 'seed', 'seeds')}: {spread}.")
@@ -111,7 +111,7 @@ def how_visible(record: dict[str, Any]) -> list[str]:
     ssim: Any = seen.get("ssim")
     found = [f"No colour value changes by more than {level(largest_change(record))}."]
     if is_number(psnr):
-        word = "hard to see" if psnr >= HARD_TO_SEE else "visible on a close look" if psnr >= PLAIN else "visible"
+        word = "visible" if psnr < VISIBLE else "perhaps hard to see"
         found.append(
             f"On the face {word}: PSNR {number(psnr, 1, ' dB')}, SSIM {number(ssim, 3)}. Nobody was asked: see the pictures below."
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.countermeasures.names import CORE as CORE_COUNTERMEASURES
 from pipeline.countermeasures.names import FULL as FULL_COUNTERMEASURES
-from pipeline.countermeasures.names import check_name, title_of
+from pipeline.countermeasures.names import check_name, parse_name, title_of
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,14 @@ def recropped_trial(name: str) -> Trial:
         return RECROPPED
     if how in DETECTORS:
         return Trial("countermeasure", f"faces found and cropped anew with {DETECTORS[how]}", {"recropped": {"detector": how}}, photos=True)
-    quality = how.removeprefix("jpeg-")
-    if f"jpeg-{quality}" != how or not quality.isascii() or not quality.isdigit() or quality[0] == "0" or int(quality) > 100:
+    try:
+        kind, quality = parse_name(how)
+    except ValueError:
+        kind, quality = "", 0
+    if kind != "jpeg":
         raise ValueError(f"{name!r}: allowed are {', '.join(RECROPPINGS)}, Q a whole number from 1 to 100")
     title = f"photos saved as JPEG, quality {quality}, then faces found and cropped anew"
-    return Trial("countermeasure", title, {"recropped": {"jpeg": int(quality)}}, photos=True)
+    return Trial("countermeasure", title, {"recropped": {"jpeg": quality}}, photos=True)
 
 
 def trials_asked_for(text: str, *, tuned: bool, weights: bool, photos: bool) -> list[str]:

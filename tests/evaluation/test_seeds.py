@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from pipeline.artifacts import write_text
 from pipeline.errors import StageError
 from pipeline.evaluation.accuracy import group_accuracy
 from pipeline.evaluation.seeds import interval_by_seed_and_identity, join_group, join_seeds
+from pipeline.evaluation.summary import configs
 from pipeline.report.render import build_page
 from tests.report.sample import sample_metrics
 
@@ -173,19 +176,19 @@ def test_only_seeds_may_differ() -> None:
         join_seeds([seeded(0, 0.0), turned], name="x")
 
 
-def test_snapshots_of_arms_that_are_not_reported_do_not_matter() -> None:
-    once_more = seeded(1, 0.0)
-    once_more["provenance"]["config"] |= {"noise-tap": {"arm": "tap", "seed": 1}, "surrogate": {"epochs": 8}}
-    assert join_seeds([seeded(0, 0.0), once_more], name="x")["provenance"]["seeds"] == [0, 1]
+def test_snapshots_of_arms_that_are_not_reported_do_not_matter(tmp_path: Path) -> None:
+    """Seeds are joined by the configuration in their reports, so those of arms of an earlier request must not stand there."""
+    for name in ("split", "train", "evaluate", "report", "surrogate", "noise-error-min", "noise-tap", "noise-random"):
+        write_text(tmp_path / "run" / "config" / f"{name}.yaml", f"of: {name}")
+    for name in ("data", "align"):
+        write_text(tmp_path / f"{name}.yaml", f"of: {name}")
+    reported = configs(tmp_path, tmp_path / "run", ["clean", "error-min"])
+    assert list(reported) == ["data", "align", "evaluate", "noise-error-min", "split", "train"]
+    assert all(values == {"of": name} for name, values in reported.items())
+    assert {"surrogate", "noise-tap"} <= set(configs(tmp_path, tmp_path / "run", ["clean", "tap"]))
     runs = [seeded(seed, 0.0) for seed in (0, 1)]
     for seed, run in enumerate(runs):
         run["provenance"]["config"] |= {"noise-error-min": {"seed": seed, "rounds": 9 + seed}}
-    with pytest.raises(StageError, match="in more than the seed"):
-        join_seeds(runs, name="x")
-    runs = [seeded(seed, 0.0) for seed in (0, 1)]
-    for seed, run in enumerate(runs):
-        run["arms"]["tap"] = run["arms"]["random"]
-        run["provenance"]["config"] |= {"surrogate": {"seed": seed, "epochs": 9 + seed}}
     with pytest.raises(StageError, match="in more than the seed"):
         join_seeds(runs, name="x")
 
