@@ -68,7 +68,10 @@ CORES := $(if $(filter auto,$(WORKERS)),$(shell nproc 2>/dev/null || sysctl -n h
 GPU := $(filter cuda%,$(DEVICE))$(if $(filter auto,$(DEVICE)),$(wildcard /dev/nvidia0))
 JOBS := $(if $(GPU),1,$(shell echo '$(CORES)' $(words $(ARMS)) '$(NPROC)' | awk '{c = $$1 / $$3; n = (c < $$2) ? c : $$2; print ((n >= 1) ? int(n) : 1)}'))
 THREADS := $(shell echo '$(CORES)' $(JOBS) '$(NPROC)' | awk '{n = $$1 / ($$2 * $$3); print ((n >= 1) ? int(n) : 1)}')
+ifndef MAKE_SHARES_JOBS
 MAKEFLAGS += --jobs=$(JOBS)
+endif
+export MAKE_SHARES_JOBS := 1
 ON := --device "$$DEVICE" --workers "$$WORKERS"
 
 # Where things are. A synthetic set is rendered at its profile's size, so each profile but laptop has a folder of its own.
@@ -82,7 +85,7 @@ R := $(DATA_ROOT)/runs/$(RUN)
 REPORT := $(REPORTS_ROOT)/$(RUN)
 NOISY := $(filter-out clean removed,$(ARMS))
 AGAINST := $(filter error-max% tap fawkes,$(ARMS))
-PUBLISHED := $(firstword $(filter error-min error-min-released,$(ARMS)) $(NOISY))
+PUBLISHED := $(firstword $(filter error-min error-min-robust error-min-released,$(ARMS)) $(NOISY))
 $(if $(filter protect,$(MAKECMDGOALS)),$(if $(PUBLISHED),,$(error ARMS=$(ARMS): nothing to protect with; allowed is an arm with noise, such as error-min)))
 
 # Each stage's own code: an edit to training makes no noise anew.
@@ -91,7 +94,7 @@ py = $(sort $(foreach d,$(1),$(wildcard pipeline/$(if $(filter %.py,$(d)),$(d),$
 CODE_data := $(filter-out pipeline/photos/posted.py,$(call py,photos photos/synthetic))
 CODE_align := $(call py,faces photos/decode.py shards.py)
 CODE_split := pipeline/split.py pipeline/shards.py
-CODE_noise := $(filter-out pipeline/noise/protect.py pipeline/noise/describe.py,$(call py,noise models distributed.py shared_memory.py shards.py training/faces.py training/optimiser.py training/shared.py training/compiled.py))
+CODE_noise := $(filter-out pipeline/noise/protect.py pipeline/noise/describe.py,$(call py,noise models distributed.py shared_memory.py shards.py training/faces.py training/optimiser.py training/shared.py training/compiled.py countermeasures/processing.py))
 CODE_protect := $(call py,shards.py noise/protect.py noise/table.py faces/restore.py faces/geometry.py evaluation/imperceptibility.py)
 CODE_train := $(call py,distributed.py shared_memory.py shards.py training/checkpoint.py training/compiled.py training/faces.py training/loop.py training/optimiser.py training/shared.py training/stage.py models countermeasures)
 CODE_evaluate := $(call py,evaluation/stage.py evaluation/accuracy.py evaluation/verification.py evaluation/identification.py \
@@ -130,10 +133,11 @@ $(D)/aligned/manifest.parquet: $(D)/photos.parquet $(D)/align.yaml $(CODE_align)
 $(R)/split.parquet: $(D)/aligned/manifest.parquet $(R)/config/split.yaml $(CODE_split)
 	$(PIPELINE) split --data '$(D)' --run '$(R)'
 
-$(R)/%/noise.safetensors: $(R)/split.parquet $(R)/config/noise-%.yaml $(CODE_noise)
+# Every arm's files are named, not only matched: what a pattern alone makes is not missed by `make` when somebody deletes it.
+$(NOISY:%=$(R)/%/noise.safetensors): $(R)/%/noise.safetensors: $(R)/split.parquet $(R)/config/noise-%.yaml $(CODE_noise)
 	$(TOGETHER) noise --data '$(D)' --run '$(R)' --arm $* $(ON) --threads $(THREADS)
 
-$(R)/%/protected/manifest.parquet: $(R)/%/noise.safetensors $(CODE_protect)
+$(NOISY:%=$(R)/%/protected/manifest.parquet): $(R)/%/protected/manifest.parquet: $(R)/%/noise.safetensors $(CODE_protect)
 	$(PIPELINE) protect --data '$(D)' --run '$(R)' --arm $* $(ON)
 
 $(AGAINST:%=$(R)/%/noise.safetensors): $(R)/surrogate/model/history.jsonl
@@ -141,13 +145,13 @@ $(AGAINST:%=$(R)/%/noise.safetensors): $(R)/surrogate/model/history.jsonl
 $(R)/surrogate/model/history.jsonl: $(R)/split.parquet $(R)/config/surrogate.yaml $(CODE_train)
 	$(TOGETHER) train --data '$(D)' --run '$(R)' --arm surrogate $(ON) --threads $(THREADS)
 
-$(R)/clean/model/history.jsonl $(R)/removed/model/history.jsonl: $(R)/%/model/history.jsonl: $(R)/split.parquet $(R)/config/train.yaml $(CODE_train)
+$(filter-out $(NOISY:%=$(R)/%/model/history.jsonl),$(ARMS:%=$(R)/%/model/history.jsonl)): $(R)/%/model/history.jsonl: $(R)/split.parquet $(R)/config/train.yaml $(CODE_train)
 	$(TOGETHER) train --data '$(D)' --run '$(R)' --arm $* $(ON) --threads $(THREADS)
 
-$(R)/%/model/history.jsonl: $(R)/%/protected/manifest.parquet $(R)/config/train.yaml $(CODE_train)
+$(NOISY:%=$(R)/%/model/history.jsonl): $(R)/%/model/history.jsonl: $(R)/%/protected/manifest.parquet $(R)/config/train.yaml $(CODE_train)
 	$(TOGETHER) train --data '$(D)' --run '$(R)' --arm $* $(ON) --threads $(THREADS)
 
-$(R)/%/metrics.json: $(R)/%/model/history.jsonl $(R)/config/evaluate.yaml $(CODE_evaluate) $(if $(LFW),$(DATA_ROOT)/lfw/aligned/manifest.parquet)
+$(ARMS:%=$(R)/%/metrics.json): $(R)/%/metrics.json: $(R)/%/model/history.jsonl $(R)/config/evaluate.yaml $(CODE_evaluate) $(if $(LFW),$(DATA_ROOT)/lfw/aligned/manifest.parquet)
 	$(PIPELINE) evaluate --data '$(D)' --run '$(R)' --arm $* --lfw '$(DATA_ROOT)/lfw' $(ON) --threads $(THREADS)
 
 ifneq ($(DATASET),lfw)
@@ -158,10 +162,10 @@ endif
 $(REPORT)/index.html: $(ARMS:%=$(R)/%/metrics.json) $(R)/config/evaluate.yaml $(R)/config/report.yaml $(CODE_report)
 	$(PIPELINE) report --data '$(D)' --run '$(R)' --arms "$$ARMS" --output '$(REPORT)' $(ON)
 
-EACH_SEED = $(if $(SEVERAL),for seed in $(SEEDS); do $(MAKE) $@ SEEDS=$$seed; done; \
-	$(PIPELINE) seeds --runs $(foreach s,$(SEEDS),'$(REPORTS_ROOT)/$(BARE)$(s)$(TUNED)') --output '$(REPORT)')
+# `$(MAKE)` stands in the recipes themselves, by which make knows what shares its jobs, and goes through it with -n, too.
+JOIN_SEEDS = $(if $(SEVERAL),$(PIPELINE) seeds --runs $(foreach s,$(SEEDS),'$(REPORTS_ROOT)/$(BARE)$(s)$(TUNED)') --output '$(REPORT)')
 
-.PRECIOUS: $(R)/%/noise.safetensors $(R)/%/protected/manifest.parquet $(R)/%/model/history.jsonl $(R)/%/metrics.json
+.PRECIOUS: $(ARMS:%=$(R)/%/noise.safetensors) $(ARMS:%=$(R)/%/protected/manifest.parquet) $(ARMS:%=$(R)/%/model/history.jsonl) $(ARMS:%=$(R)/%/metrics.json)
 
 data: $(D)/photos.parquet ## the photos of DATASET
 align: $(D)/aligned/manifest.parquet ## faces found and aligned: crops, manifest, rejects
@@ -171,11 +175,13 @@ train: $(ARMS:%=$(R)/%/model/history.jsonl) ## the downstream recogniser of each
 evaluate: $(ARMS:%=$(R)/%/metrics.json) ## each recogniser's metrics on clean test photos
 report: $(REPORT)/index.html ## the HTML report of what was evaluated
 study: $(if $(SEVERAL),,$(REPORT)/index.html) ## all of the above, chained; prints the verdict and the report's path
-	$(EACH_SEED)
+	$(if $(SEVERAL),for seed in $(SEEDS); do $(MAKE) $@ SEEDS=$$seed; done)
+	$(JOIN_SEEDS)
 	@$(PIPELINE) verdict --output '$(REPORT)'
 matrix: $(if $(SEVERAL),,$(ARMS:%=$(R)/%/metrics.json)) ## the study, and MATRIX's other trainers and countermeasures on every arm
-	$(if $(SEVERAL),$(EACH_SEED),$(PIPELINE) matrix --data '$(D)' --run '$(R)' --arms "$$ARMS" --matrix "$$MATRIX" --jobs $(if $(GPU),1,$(CORES)) $(ON))
-	$(if $(SEVERAL),,$(PIPELINE) report --data '$(D)' --run '$(R)' --arms "$$ARMS" --output '$(REPORT)' $(ON))
+	$(if $(SEVERAL),for seed in $(SEEDS); do $(MAKE) $@ SEEDS=$$seed; done)
+	$(if $(SEVERAL),,$(PIPELINE) matrix --data '$(D)' --run '$(R)' --arms "$$ARMS" --matrix "$$MATRIX" --jobs $(if $(GPU),1,$(CORES)) $(ON))
+	$(if $(SEVERAL),$(JOIN_SEEDS),$(PIPELINE) report --data '$(D)' --run '$(R)' --arms "$$ARMS" --output '$(REPORT)' $(ON))
 	@$(PIPELINE) verdict --output '$(REPORT)'
 
 compare: $(INSTALLED) ## two or more finished runs in one page, RUNS="run1 run2" as named in reports/

@@ -180,7 +180,7 @@ def run_stage(args: argparse.Namespace) -> None:
         from pipeline.noise.describe import describe
 
         folder = args.run / args.arm / "protected"
-        print(describe(folder, read_json(folder / "measures.json")))
+        print(describe(folder, args.arm, read_json(folder / "measures.json")))
         return
     if args.stage == "verdict":
         from pipeline.artifacts import read_json

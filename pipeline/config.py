@@ -85,7 +85,9 @@ class NoiseConfig(StageConfig):
     visits: int = Field(default=1, ge=1, description="noise passes over the protected photos a round")
     surrogates: int = Field(default=1, ge=1, le=16, description="surrogates in turn, each from new weights, the noise kept")
     rounds: int = Field(default=15, ge=1, description="cap on rounds of each surrogate; reached without convergence it is said")
-    min_rounds: int = Field(default=1, ge=1)
+    min_rounds: int = Field(
+        default=2, ge=1, description="a first pass sees photos without noise: a surrogate that knows the faces errs little there, too"
+    )
     batches: int = Field(default=30, ge=1, description="M: surrogate batches a round")
     batch: int = Field(default=32, ge=2)
     stop_error: float = Field(default=0.1, ge=0, le=1, description="lambda: stop when the surrogate errs on less of the noisy photos")
@@ -94,6 +96,8 @@ class NoiseConfig(StageConfig):
     )
     gain: float = Field(default=1.0, ge=1, le=16, description="error-min: the pattern found is multiplied by this, then clipped to epsilon")
     flip: bool = True
+    transforms: bool = Field(default=False, description="error-min: the surrogate sees photos shifted, resized, grey, as JPEG, and so on")
+    draws: int = Field(default=1, ge=1, le=32, description="transforms: versions of each photo in a noise pass")
     steps: int = Field(default=20, ge=1, description="adversarial arms: passes of projected gradient descent against a trained surrogate")
     search: Literal["all", "protected"] = Field(default="protected", description="whose photos carry noise during the search")
     lr: float = Field(default=0.05, gt=0)

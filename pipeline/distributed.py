@@ -54,6 +54,11 @@ class Part:
         return slice(self.start, self.stop)
 
     @property
+    def photos(self) -> int:
+        """How many they are."""
+        return self.stop - self.start
+
+    @property
     def weight(self) -> float:
         """Of a mean over this rank's photos in the mean over the global batch: the weighted means of all ranks add up to it."""
         return (self.stop - self.start) / sum(self.sizes)

@@ -206,11 +206,14 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
     for arm in arms:
         if ARMS[arm].method == "none":
             continue
-        own = {"arm": arm, "rule": "released" if arm == "error-min-released" else "identity-mean"}
-        values = [noise.get(ARMS[arm].method) or {}, noise.get(arm) or {}]
+        rule = "released" if arm == "error-min-released" else "identity-mean"
+        own = {"arm": arm, "rule": rule, "transforms": arm == "error-min-robust"}
+        values = [noise.get(ARMS[arm].method) or {}]
         if ARMS[arm].method == "error-min":
             values += [refine_noise, surrogate]
-        elif ARMS[arm].surrogate:
+        if arm != ARMS[arm].method:
+            values.append(noise.get(arm) or {})  # what an arm needs of its own goes over what pretrained weights do to all
+        if ARMS[arm].surrogate:
             # The surrogate is trained by the downstream recipe, so it looks at faces the same way.
             trained = snapshots[run / "config" / "surrogate.yaml"]
             values.append({"input_size": trained.input_size, "normalise": trained.normalise})

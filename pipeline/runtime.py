@@ -77,6 +77,13 @@ def cpu_has_fast_bf16() -> bool:
     return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
+def cuda_has_fast_bf16(device: str) -> bool:
+    """Whether the GPU multiplies bf16 matrices in hardware: from compute capability 8.0 (Ampere) on; before, it is emulated."""
+    import torch
+
+    return torch.cuda.get_device_capability(device)[0] >= 8
+
+
 def cuda_is_usable() -> bool:
     """Whether torch can compute on a GPU. Torch, which takes seconds to import, is asked only where there may be one."""
     if sys.platform == "linux" and not any(os.path.exists(path) for path in ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")):
@@ -119,7 +126,7 @@ def decide(
             raise RequestError(f"NPROC: this machine has {torch.cuda.device_count()} GPU(s), and each process needs one of its own")
         device = f"cuda:{ranks.local}"
     if precision == "auto":
-        precision = "bf16" if device.startswith("cuda") or cpu_has_fast_bf16() else "fp32"
+        precision = "bf16" if (cuda_has_fast_bf16(device) if device.startswith("cuda") else cpu_has_fast_bf16()) else "fp32"
     elif precision not in ("fp32", "bf16"):
         raise RequestError(f"PRECISION={precision}: allowed are auto, fp32, bf16")
     if compile not in COMPILE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from pipeline.artifacts import read_json, write_array, write_table
 from pipeline.config import AlignConfig, EvaluateConfig, NoiseConfig, SplitConfig, TrainConfig, dump
 from pipeline.evaluation.stage import evaluate_arm
 from pipeline.evaluation.trials import collect_trials
+from pipeline.models.recognisers import make_recogniser
 from pipeline.noise.arms import ARMS
 from pipeline.noise.descent import descend
+from pipeline.noise.error_min import SearchResult
 from pipeline.noise.fawkes import distant_identity, feature_cloak, mean_embeddings
 from pipeline.noise.protect import protect
 from pipeline.noise.stage import make_noise
@@ -23,6 +27,7 @@ from pipeline.noise.table import load_noise
 from pipeline.noise.tap import next_identity
 from pipeline.runtime import Runtime
 from pipeline.split import SPLIT_COLUMNS, split_photos
+from pipeline.training.loop import predict
 from pipeline.training.matrix import is_current
 from pipeline.training.stage import photos_protected, train_arm, training_set
 from pipeline.training.trial import run_trial
@@ -55,6 +60,7 @@ class Study:
 
     def noise(self, arm: str, **values: Any) -> None:
         base = {"arm": arm, "input_size": 75, "rounds": 1, "batches": 2, "batch": 8, "steps": 3, "dropout": 0.0}
+        base |= {"rule": "released" if arm == "error-min-released" else "identity-mean", "transforms": arm == "error-min-robust"}
         folder = self.run / arm
         make_noise(NoiseConfig.model_validate(base | values), self.split, self.aligned, self.run / "surrogate" / "model", folder, CPU)
         protect(self.split, self.data, folder, folder / "protected", CPU, photos=False, max_side=1000)
@@ -78,6 +84,7 @@ def test_every_arm_keeps_epsilon_and_reaches_training(study: Study, arm: str) ->
     assert noise.per == facts["per"] == ARMS[arm].per
     assert 0 < np.abs(noise.delta.astype(int)).max() <= 16
     assert all(np.abs(one.astype(int)).max() > 0 for one in noise.delta), "nobody is left without noise"
+    assert len({one.tobytes() for one in noise.delta}) == len(keys.unique()), "everybody has a pattern of their own"
     # Training sees the protected crops of protected people, and everybody else's clean ones.
     seen = training_set(study.table(), arm, study.aligned, study.run)
     clean = training_set(study.table(), "clean", study.aligned, study.run)
@@ -101,7 +108,7 @@ def test_removed_people_are_not_trained_on_and_the_surrogate_knows_no_others(stu
 
 def test_adversarial_noise_goes_down_its_objective(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     for arm in ("tap", "error-max-samplewise"):
-        study.noise(arm, steps=12)
+        study.noise(arm, steps=5)
         told = [float(line.rsplit(" ", 1)[1]) for line in capsys.readouterr().err.splitlines() if "objective" in line]
         assert told[-1] < told[0], (arm, told)
 
@@ -155,18 +162,42 @@ def test_a_share_of_the_photos_is_protected_and_larger_shares_hold_smaller_ones(
     assert len(training_set(study.table(), "random", study.aligned, study.run, share=0.0)) == len(clean)
 
 
-def test_gain_spends_what_the_search_left_of_epsilon(study: Study) -> None:
-    study.noise("error-min", step=5.0)
-    found, _ = load_noise(study.run / "error-min")
-    study.noise("error-min", step=5.0, gain=4.0)
+def test_gain_spends_what_the_search_left_of_epsilon(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = np.random.default_rng(0).uniform(-5, 5, (PROTECTED, 3, 112, 112)).astype(np.float32)
+    result = SearchResult(found, rounds=1, converged=True, error=0.0, seconds=0.0, history=[])
+    monkeypatch.setattr("pipeline.noise.searched.search", lambda *_: result)
+    study.noise("error-min", gain=4.0)
     louder, facts = load_noise(study.run / "error-min")
     assert facts["gain"] == 4
-    assert np.array_equal(louder.delta, np.clip(found.delta.astype(int) * 4, -16, 16))
+    assert np.array_equal(louder.delta, np.clip(np.rint(found * 4), -16, 16))
 
 
-def test_an_arm_is_scored_closed_and_open_set(study: Study) -> None:
+def test_others_noise_helps_the_search_and_is_not_published(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`search: all`, as in the paper: everybody's photos carry noise while it is searched, and only that of the protected is kept."""
+    asked: dict[str, Any] = {}
+
+    def numbered(config: Any, make: Any, faces: Any, row_N: np.ndarray, *, rows: int, **_: Any) -> SearchResult:
+        asked.update(rows=rows, of_label={label: set(row_N[faces.label == label]) for label in np.unique(faces.label)})
+        delta = np.broadcast_to(np.arange(1, rows + 1, dtype=np.float32)[:, None, None, None], (rows, 3, 112, 112))
+        return SearchResult(delta, rounds=1, converged=True, error=0.0, seconds=0.0, history=[])
+
+    monkeypatch.setattr("pipeline.noise.searched.search_noise", numbered)
+    study.noise("error-min", search="all")
+    assert asked["rows"] == IDENTITIES
+    assert asked["of_label"] == {label: {label} for label in range(IDENTITIES)}, "one row a person, the protected first"
+    noise, _ = load_noise(study.run / "error-min")
+    assert noise.delta[:, 0, 0, 0].tolist() == list(range(1, PROTECTED + 1))
+
+
+@pytest.fixture(scope="module")
+def trained_clean(study: Study) -> None:
+    """The clean arm's model, which several tests score."""
+    train_arm(TRAIN, "clean", study.run, study.aligned, CPU)
+
+
+def test_an_arm_is_scored_closed_and_open_set(study: Study, trained_clean: None) -> None:
+    train_arm(TRAIN, "removed", study.run, study.aligned, CPU)
     for arm in ("clean", "removed"):
-        train_arm(TRAIN, arm, study.run, study.aligned, CPU)
         metrics = evaluate_arm(SCORING, TRAIN, AlignConfig(), arm, study.split, study.aligned, study.run / arm, CPU)
         found = metrics["identification"]["own"]
         assert (found["identities"], found["strangers"]) == (PROTECTED, 3)
@@ -178,20 +209,17 @@ def test_an_arm_is_scored_closed_and_open_set(study: Study) -> None:
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("jpeg-50", {"countermeasure": "jpeg-50"}),
-        ("mixup", {"countermeasure": "mixup"}),
-        ("ueraser", {"countermeasure": "ueraser"}),
-        ("adversarial-4", {"countermeasure": "adversarial-4"}),
+        ("jpeg-50", {"countermeasure": "jpeg-50", "model": "mobilefacenet"}),
+        ("mixup", {"countermeasure": "mixup", "model": "mobilefacenet"}),
+        ("ueraser", {"countermeasure": "ueraser", "model": "mobilefacenet"}),
+        ("adversarial-4", {"countermeasure": "adversarial-4", "model": "mobilefacenet"}),
         ("arcface", {"head": "arcface"}),
         ("resnet18", {"model": "resnet18"}),
         ("mobilefacenet", {"model": "mobilefacenet"}),
-        ("share-50", {"share": 0.5}),
         ("last-layer-refit", {"trainer": "last-layer-refit", "clean_photos": 2}),
     ],
 )
-def test_every_kind_of_trial_ends_in_a_result(study: Study, name: str, values: dict[str, Any]) -> None:
-    if name == "last-layer-refit":
-        train_arm(TRAIN, "clean", study.run, study.aligned, CPU)
+def test_every_kind_of_trial_ends_in_a_result(study: Study, trained_clean: None, name: str, values: dict[str, Any]) -> None:
     config = TRAIN.model_copy(update=values)
     snapshot = study.run / "config" / "trials" / f"{name}.yaml"
     snapshot.parent.mkdir(parents=True, exist_ok=True)
@@ -213,3 +241,74 @@ def test_every_kind_of_trial_ends_in_a_result(study: Study, name: str, values: d
     assert not is_current("clean", name, study.run)
     joined = collect_trials(["clean"], study.run)
     assert not any(name in joined[section] for section in ("countermeasures", "trainers", "shares")), "of another recipe, so not shown"
+
+
+class Seen(Exception):
+    """Ends a trial where it begins to learn; its argument is what it was given."""
+
+
+def photos_changed(seen: Any, study: Study) -> int:
+    """How many photos of a set of everybody's training photos differ from the clean ones."""
+    clean = training_set(study.table(), "clean", study.aligned, study.run)
+    everyone = np.arange(len(clean))
+    return int((seen.crops(everyone) != clean.crops(everyone)).any(axis=(1, 2, 3)).sum())
+
+
+def test_a_share_is_trained_on_as_its_trial_says(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    study.noise("random")
+
+    def stop(_: Any, train: Any, *__: Any, **___: Any) -> None:
+        raise Seen(train)
+
+    monkeypatch.setattr("pipeline.training.trial.train_recogniser", stop)
+    carrying = study.table().query("part == 'train' and role == 'protected'")
+    half = len(photos_protected(carrying, 0.5, seed=0))
+    assert half < len(carrying)
+    for share, changed in ((1.0, len(carrying)), (0.5, half)):
+        with pytest.raises(Seen) as seen:
+            run_trial(TRAIN.model_copy(update={"share": share}), SCORING, AlignConfig(), "share-50", "random", study.run, study.data, CPU)
+        assert photos_changed(seen.value.args[0], study) == changed
+
+
+def test_a_refit_sees_clean_photos_of_people_whose_noise_the_network_learned(
+    study: Study, trained_clean: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study.noise("random")
+    shutil.copytree(study.run / "clean" / "model", study.run / "random" / "model", dirs_exist_ok=True)  # which network plays no part
+
+    def embedded(_: Any, faces: Any, __: Any) -> tuple[np.ndarray, Any]:
+        return faces.label, faces  # the faces themselves stand for their embeddings
+
+    def stop(embedding: Any, label: np.ndarray, wanted: Any, **_: Any) -> None:
+        raise Seen(embedding, label, wanted)
+
+    monkeypatch.setattr("pipeline.training.trial.predict", embedded)
+    monkeypatch.setattr("pipeline.training.trial.last_layer_refit", stop)
+    config = TRAIN.model_copy(update={"trainer": "last-layer-refit"})
+    with pytest.raises(Seen) as seen:
+        run_trial(config, SCORING, AlignConfig(), "last-layer-refit", "random", study.run, study.data, CPU)
+    fitted, label, wanted = seen.value.args
+    assert photos_changed(fitted, study) == 0
+    assert set(label) == set(range(IDENTITIES))
+    assert len(wanted) == int(study.table().eval("part == 'test'").sum())
+
+
+def test_frozen_embeddings_are_those_of_the_weights_given(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study.noise("random")
+    network = make_recogniser(classes=2, input_size=75, dropout=0.0, normalise=True, seed=11)
+    weights = tmp_path / "w.safetensors"
+    save_file(network.tensors(), weights)
+    given = []
+
+    def fit(embedding: np.ndarray, label: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        given.append((embedding, label))
+        return np.zeros(len(wanted), np.int64)
+
+    monkeypatch.setattr("pipeline.training.trial.nearest_neighbour", fit)
+    config = TRAIN.model_copy(update={"trainer": "nearest-neighbour", "weights": str(weights)})
+    run_trial(config, SCORING, AlignConfig(), "nearest-neighbour", "random", study.run, study.data, CPU)
+    ((embedding, label),) = given
+    published = training_set(study.table(), "random", study.aligned, study.run)
+    wanted = predict(network.eval(), published, CPU)[1]
+    assert np.array_equal(label, published.label)
+    assert embedding == pytest.approx(wanted, abs=1e-5), "of the photos as they were published"

@@ -199,23 +199,26 @@ def test_what_is_published_keeps_epsilon_and_the_rest_of_the_photo(project: Proj
     assert not (project.run / "random" / "protected" / "photos").exists(), "a control is not for publishing"
 
 
-def test_same_seed_same_metrics(project: Project, tmp_path: Path) -> None:
-    before = project.metrics()
-    project.make(*STUDY, f"DATA_ROOT={tmp_path / 'data'}", f"REPORTS_ROOT={tmp_path / 'reports'}", "WORKERS=3")
-    after = json.loads((tmp_path / "reports" / RUN / "metrics.json").read_text(encoding="utf-8"))
+def test_same_seed_same_files(project: Project, tmp_path: Path) -> None:
+    """What the report joins is compared, and what it was measured on; its own sums are in the summary's tests."""
+    project.make("evaluate", "IDENTITIES=3", "ARMS=clean error-min", f"DATA_ROOT={tmp_path}", "WORKERS=3")
 
     def timeless(value: Any) -> Any:
         if isinstance(value, dict):
-            dropped = ("provenance", "seconds", "peak_memory_mib")
-            return {key: timeless(inner) for key, inner in value.items() if key not in dropped}
+            return {key: timeless(inner) for key, inner in value.items() if key not in ("seconds", "peak_memory_mib")}
         return value
 
-    assert timeless(before) == timeless(after)
+    again = tmp_path / "runs" / RUN
+    for arm in ("clean", "error-min"):
+        before, after = (json.loads((run / arm / "metrics.json").read_text(encoding="utf-8")) for run in (project.run, again))
+        assert timeless(before) == timeless(after)
+    for name in ("noise.safetensors", "protected/crops-00000.npy", "model/weights.safetensors"):
+        assert (project.run / "error-min" / name).read_bytes() == (again / "error-min" / name).read_bytes(), name
 
 
 def test_other_identities_reuse_photos_and_crops(project: Project) -> None:
-    stages = project.stages("protect", "IDENTITIES=2")
-    assert stages == ["noise error-min", "protect error-min", "split"]
+    assert project.stages("align", "IDENTITIES=2") == []  # writes the snapshots of their run
+    assert dry(project, RUN.replace("id3", "id2"), "protect", "IDENTITIES=2") == {"split", "noise error-min", "protect error-min"}
     assert project.stages("protect", "IDENTITIES=3") == []
 
 
@@ -232,10 +235,10 @@ def test_other_arms_rerun_the_report_alone(project: Project) -> None:
 def test_a_config_reruns_only_what_reads_it(project: Project) -> None:
     profile = project.folder / "configs" / "smoke.yaml"
     text = profile.read_text(encoding="utf-8")
+    profile.write_text(text + "\n# a comment changes nothing\n", encoding="utf-8")
+    assert project.stages(*STUDY) == []
     profile.write_text(text.replace("bootstrap: 200", "bootstrap: 201"), encoding="utf-8")
     assert project.stages(*STUDY) == ["evaluate clean", "evaluate error-min", "evaluate random", "report"]
-    profile.write_text(text + "\n# a comment changes nothing\n", encoding="utf-8")
-    assert project.stages(*STUDY) == ["evaluate clean", "evaluate error-min", "evaluate random", "report"]  # back to 200
     assert project.stages(*STUDY) == []
 
 
@@ -252,9 +255,7 @@ def test_a_config_reruns_only_what_reads_it(project: Project) -> None:
 def test_an_edit_reruns_its_own_stage_and_what_follows(project: Project, module: str, reran: set[str], kept: set[str]) -> None:
     time.sleep(0.01)
     (project.folder / module).touch()
-    # What would run, without running it: snapshots are up to date, so only the edit counts.
-    dry = project.make(*STUDY, "-n", "-o", "FORCE", *(f"-o{path.relative_to(project.folder)}" for path in snapshots(project)))
-    found = {" ".join(part for part in one if part) for one in STAGE.findall(dry.stdout)}
+    found = dry(project, RUN, *STUDY)
     assert reran <= found
     assert not kept & found
     for path in (project.folder / "data").rglob("*"):  # up to date again for the next one
@@ -267,39 +268,62 @@ def test_an_edit_reruns_its_own_stage_and_what_follows(project: Project, module:
     (project.folder / "reports" / RUN / "index.html").touch()
 
 
-def snapshots(project: Project) -> list[Path]:
-    return [*(project.folder / "data" / "synthetic-smoke").glob("*.yaml"), *(project.run / "config").glob("*.yaml")]
+def dry(project: Project, run: str, *words: str) -> set[str]:
+    """The stages that would run, as `stage` or `stage arm`: snapshots count as up to date."""
+    folders = (project.folder / "data" / "synthetic-smoke", project.folder / "data" / "runs" / run / "config")
+    snapshots = [path.relative_to(project.folder) for folder in folders for path in folder.glob("*.yaml")]
+    told = project.make(*words, "-n", "-o", "FORCE", *(f"-o{path}" for path in snapshots)).stdout
+    return {" ".join(part for part in one if part) for one in STAGE.findall(told)}
 
 
 def test_a_damaged_artefact_is_named_and_not_trusted(project: Project) -> None:
     path = project.run / "error-min" / "noise.safetensors"
-    whole = path.read_bytes()
+    whole, times = path.read_bytes(), path.stat()
     path.write_bytes(whole[: len(whole) // 2])
     done = project.make(*STUDY, code=2)  # make's own code for a failed recipe
     assert "noise.safetensors: damaged" in done.stderr
     assert "Traceback" not in done.stderr
-    path.unlink()
-    project.make(*STUDY)
+    path.write_bytes(whole)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.mark.parametrize(
+    ("deleted", "remade"),
+    [
+        ("error-min/noise.safetensors", "noise error-min"),
+        ("random/protected/manifest.parquet", "protect random"),
+        ("error-min/model/history.jsonl", "train error-min"),
+        ("clean/model/history.jsonl", "train clean"),
+        ("clean/metrics.json", "evaluate clean"),
+    ],
+)
+def test_what_is_deleted_is_made_again(project: Project, deleted: str, remade: str) -> None:
+    """Messages say "delete it and run again"."""
+    path = project.run / deleted
+    away = path.rename(path.with_suffix(".away"))
+    assert dry(project, RUN, *STUDY) >= {remade, "report"}
+    away.rename(path)
+    assert dry(project, RUN, *STUDY) == set()
 
 
 def test_a_matrix_goes_on_after_a_kill_and_its_verdict_knows_of_it(project: Project) -> None:
-    words = ("matrix", "IDENTITIES=3", "MATRIX=grey recropped", "WORKERS=1")
+    words = ("matrix", "IDENTITIES=3", "ARMS=clean error-min", "MATRIX=grey recropped")
     running = subprocess.Popen(
         project.words(*words), cwd=project.folder, env=project.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, start_new_session=True,
     )  # fmt: skip
     assert running.stdout is not None
     for line in running.stdout:
-        if "matrix: 1 of 4 done" in line:
+        if "matrix: 1 of 3 done" in line:
             os.killpg(running.pid, signal.SIGKILL)
             break
     running.communicate()
     done = project.make(*words)
-    assert re.search(r"[12] of 4 trainings done before", done.stderr), "the first is not trained again"
+    assert re.search(r"[12] of 3 trainings done before", done.stderr), "the first is not trained again"
     metrics = project.metrics()
     assert set(metrics["countermeasures"]) == {"early-stopping", "grey", "recropped"}
-    assert set(metrics["countermeasures"]["grey"]) == {"clean", "error-min", "random"}
-    assert set(metrics["countermeasures"]["recropped"]) == {"error-min"}, "nobody publishes the other arms' photos"
+    assert set(metrics["countermeasures"]["grey"]) == {"clean", "error-min"}
+    assert set(metrics["countermeasures"]["recropped"]) == {"error-min"}, "the clean arm's is the study itself"
     trial = project.run / "error-min" / "trials" / "recropped"
     published = pd.read_parquet(project.run / "error-min" / "protected" / "manifest.parquet").query("part == 'train'")
     anew, lost = (pd.read_parquet(trial / "aligned" / f"{name}.parquet") for name in ("manifest", "rejects"))

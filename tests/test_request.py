@@ -15,6 +15,7 @@ from pipeline.artifacts import sha256_of_files, write_bytes
 from pipeline.config import (
     AlignConfig,
     DataConfig,
+    EvaluateConfig,
     NoiseConfig,
     RecropConfig,
     ReportConfig,
@@ -26,6 +27,7 @@ from pipeline.config import (
 )
 from pipeline.errors import RequestError
 from pipeline.noise.arms import ARMS
+from pipeline.noise.searched import surrogate_seed
 from pipeline.request import Request, no_claim, trial_snapshots, write_snapshots
 from pipeline.training.trials import trials_asked_for
 
@@ -163,6 +165,43 @@ def test_weights_change_the_recipe_and_are_named_by_content(tmp_path: Path) -> N
     weights.write_bytes(b"two")
     changed = ask(tmp_path, profile="laptop", recogniser_weights=str(weights), surrogate_weights=str(weights))
     assert {path.name for path in changed} == {"train.yaml", "noise-error-min.yaml"}
+
+
+def test_arms_are_searched_as_their_names_say(tmp_path: Path) -> None:
+    ask(tmp_path, arms="clean error-min error-min-released error-min-robust random")
+    noise = {path.stem.removeprefix("noise-"): load(NoiseConfig, path) for path in (tmp_path / "run" / "config").glob("noise-*.yaml")}
+    assert {arm: (config.rule, config.transforms) for arm, config in noise.items()} == {
+        "error-min": ("identity-mean", False),
+        "error-min-released": ("released", False),
+        "error-min-robust": ("identity-mean", True),
+        "random": ("identity-mean", False),
+    }
+
+
+def test_a_seed_reaches_everything_that_is_drawn(tmp_path: Path) -> None:
+    seeds = {}
+    for seed in ("0", "1"):
+        folder = tmp_path / seed
+        ask(folder, seeds=seed, arms="clean error-min random tap", matrix="jpeg-50")
+        paths = [*(folder / "run" / "config").glob("*.yaml"), *(folder / "run" / "config" / "trials").glob("*.yaml")]
+        seeds[seed] = {path.stem: yaml.safe_load(path.read_text()).get("seed") for path in paths if path.stem != "report"}
+        drawn = seeds[seed]["train"], seeds[seed]["surrogate"], surrogate_seed(seeds[seed]["noise-error-min"], 0)
+        assert len(set(drawn)) == 3, "nobody knows the recogniser's initial weights, whichever way noise is made"
+    assert set(seeds["0"]) == {"split", "train", "evaluate", "surrogate", "noise-error-min", "noise-random", "noise-tap", "jpeg-50"}
+    assert {name: seed + 1 for name, seed in seeds["0"].items()} == seeds["1"]
+    assert surrogate_seed(0, 0) != surrogate_seed(1, 0) != surrogate_seed(1, 1)
+
+
+def test_real_faces_are_shown_with_consent_only(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for name in ("anna", "bo"):
+        (photos / name).mkdir(parents=True)
+        (photos / name / "a.jpg").write_bytes(b"not looked at yet")
+    given = {"dataset": "folder", "photos": str(photos), "identities": "1"}
+    for changes, real, consented in (({}, False, False), (given, True, False), (given | {"show_people": "consented"}, True, True)):
+        ask(tmp_path, **changes)
+        config = load(EvaluateConfig, tmp_path / "run" / "config" / "evaluate.yaml")
+        assert (config.real_faces, config.consented) == (real, consented)
 
 
 def test_lfw_is_aligned_by_its_own_rule(tmp_path: Path) -> None:

@@ -31,8 +31,14 @@ ARMS: dict[str, Arm] = {
     "error-min": Arm("error-min", "identity", "One error-minimizing pattern a person.", published=True),
     "error-min-samplewise": Arm("error-min", "photo", "An error-minimizing pattern a photo."),
     "error-min-released": Arm("error-min", "identity", "Error-minimizing noise by the update rule of the authors' code.", published=True),
+    "error-min-robust": Arm(
+        "error-min",
+        "identity",
+        "Error-minimizing noise searched through shifts, resizing, blur, light, greyscale, JPEG.",
+        published=True,
+    ),
     "lsp": Arm("lsp", "identity", "Linearly separable patches: blocks of 8 px in colours of the person's own."),
-    "tap": Arm("tap", "photo", "Targeted adversarial: every photo looks like the next person to a trained network.", surrogate=True),
+    "tap": Arm("tap", "photo", "Targeted adversarial: a network sees the next protected person in every photo.", surrogate=True),
     "fawkes": Arm("fawkes", "photo", "Feature cloak: every photo's embedding is moved towards a distant person's.", surrogate=True),
     "backdoor": Arm("backdoor", "identity", "A small trigger patch in the corner, one a person."),
 }

@@ -66,6 +66,6 @@ def descend(
             length = gradient.flatten(1).norm(dim=1).clamp_min(1e-30)
             sum_KCHW.index_add_(0, row_B, gradient / length[:, None, None, None])
             total += loss_B.detach().float().sum()
-        delta_KCHW.sub_(step * ranks.sum_(sum_KCHW).sign()).clamp_(-epsilon, epsilon)
+        delta_KCHW.sub_(ranks.sum_(sum_KCHW).sign_().mul_(step)).clamp_(-epsilon, epsilon)
         report(number, float(ranks.sum_(total)) / len(order))
     return delta_KCHW.cpu().numpy()

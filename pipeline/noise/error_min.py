@@ -17,6 +17,9 @@ Two update rules, by name:
 With `surrogates` > 1 the search starts again from new weights and keeps the noise: what a new network must find easy is what the next
 trainer's network, whose weights nobody knows, will find easy too.
 
+With `transforms` the surrogate sees each noisy photo as it may arrive at a trainer (`transforms.py`), another draw each time, and noise
+passes go over `draws` such versions of each photo: the mean over photos becomes one over photos and transforms.
+
 In several processes each takes its part of every surrogate batch, and its share of the photos of a noise pass; directions are added up.
 """
 
@@ -38,6 +41,7 @@ from torch import Tensor, nn
 from pipeline.artifacts import sha256_of
 from pipeline.config import NoiseConfig
 from pipeline.models.recognisers import for_inference
+from pipeline.noise.transforms import draw_transforms, transformed
 from pipeline.runtime import Runtime
 from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.compiled import for_full_batches
@@ -126,10 +130,11 @@ def train_surrogate(
     torch.manual_seed(hash_seed(config.seed, round_number))  # dropout
     surrogate.model.train()
     part = surrogate.spread.over(min(config.batch, len(faces)))
-    batches, mirrors = [], []
+    batches, mirrors, changes = [], [], []
     for _ in range(config.batches):
         batches.append(random.choice(len(faces), size=part.count, replace=False)[part.here])
         mirrors.append((random.random(part.count) < 0.5)[part.here] if config.flip else None)
+        changes.append(draw_transforms(random, part.count).part(part.here) if config.transforms else None)
     total, buffer = torch.zeros((), device=device), None
     for number, (x_BCHW, label_B) in enumerate(prefetched(faces, batches, device)):
         done = (within - 1) * config.batches + number + 1
@@ -138,6 +143,8 @@ def train_surrogate(
             x_BCHW = add_delta(x_BCHW, delta_KCHW, runtime.tensor(row_N[batches[number]]))
             if config.flip:
                 x_BCHW = mirrored(x_BCHW, runtime.tensor(mirrors[number]))
+            if (change := changes[number]) is not None:
+                x_BCHW = transformed(x_BCHW, change)
         with runtime.autocast():
             logits = surrogate.forward(x_BCHW)
         loss = F.cross_entropy(logits, label_B) * part.weight  # all ranks' add up to the mean over the global batch
@@ -166,8 +173,9 @@ def update_noise(
     """
     device, ranks = runtime.torch_device(), runtime.ranks
     random = np.random.default_rng((config.seed, pass_number, 2))
-    order = random.permutation(np.flatnonzero(row_N >= 0))
+    order = random.permutation(np.repeat(np.flatnonzero(row_N >= 0), config.draws if config.transforms else 1))
     mirror_N = random.random(len(order)) < 0.5 if config.flip else None
+    changes = draw_transforms(random, len(order)) if config.transforms else None
     if config.rule == "identity-mean":  # every photo by itself: each rank goes through a share of them, in batches of any size
         here, batch = ranks.share(len(order)), pass_batch(config, device)
         parts = [slice(start, min(start + batch, here.stop)) for start in range(here.start, here.stop, batch)]
@@ -186,6 +194,8 @@ def update_noise(
                 noisy = (x_BCHW + noise_BCHW / 255).clamp(0, 1)
                 if mirror_N is not None:
                     noisy = mirrored(noisy, runtime.tensor(mirror_N[part]))
+                if changes is not None:
+                    noisy = transformed(noisy, changes.part(part))
                 with runtime.autocast():
                     logits = (forward or surrogate)(noisy)
                 loss = F.cross_entropy(logits, label_B, reduction="sum")
@@ -205,7 +215,7 @@ def update_noise(
         ranks.sum_(sum_KCHW)
         if config.smooth:
             sum_KCHW = blurred(sum_KCHW, config.smooth)
-        delta_KCHW.sub_(config.step * sum_KCHW.sign()).clamp_(-config.epsilon, config.epsilon)
+        delta_KCHW.sub_(sum_KCHW.sign_().mul_(config.step)).clamp_(-config.epsilon, config.epsilon)
     return float(ranks.sum_(wrong)) / len(order)
 
 
@@ -257,7 +267,7 @@ def search_noise(
         model = make_surrogate(number)
         optimiser = make_sgd(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
         steps = config.rounds * config.batches
-        learn = for_full_batches(model, runtime, batch=config.batch, steps=steps)
+        learn = for_full_batches(model, runtime, batch=runtime.ranks.part(config.batch).photos, steps=steps)
         compiled = None
         if runtime.compile_mode(steps) is not None:
             compiled = for_full_batches(model, runtime, batch=pass_batch(config, device), steps=steps)

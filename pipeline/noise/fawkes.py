@@ -1,4 +1,9 @@
-"""A feature cloak: every photo's embedding is moved towards a distant person's (Shan et al., USENIX Security 2020, Fawkes)."""
+"""A feature cloak: every photo's embedding is moved towards a distant person's (after Shan et al., USENIX Security 2020, Fawkes).
+
+Not their program: the change is bounded by epsilon, as all arms' here, where theirs is by structural dissimilarity (DSSIM); it nears
+another person's mean embedding by cosine, where theirs nears a photo's by distance; and the extractor is the study's own clean surrogate,
+which has learned the very people, targets included, where theirs is trained elsewhere.
+"""
 
 from __future__ import annotations
 

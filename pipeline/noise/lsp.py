@@ -10,7 +10,8 @@ def linearly_separable_patches(*, rows: int, epsilon: int, seed: int, size: int 
 
     With so few degrees of freedom a linear model tells the rows apart.
 
-    Source: Yu et al., KDD 2022, "Availability Attacks Create Shortcuts" (synthetic perturbations, class-wise).
+    After Yu et al., KDD 2022, "Availability Attacks Create Shortcuts": their patches are Gaussian draws about a class's centre, another for
+    each photo, scaled to an L2 norm; here it is one pattern a row, at ±epsilon, the most that all arms may change.
     """
     generator = np.random.default_rng((seed, 0x15B))
     side = -(-size // block)

@@ -24,6 +24,7 @@ from pipeline.runtime import Runtime, say
 from pipeline.training.faces import face_set
 from pipeline.training.loop import hash_seed, predict
 
+SEARCH_CODE = ("error_min.py", "transforms.py", "searched.py")  # a search that was killed goes on by the same code only
 FAWKES_CANDIDATES = 20  # Fawkes draws a few identities and takes the most distant one
 
 
@@ -122,7 +123,7 @@ def search(
         runtime=runtime,
         report=report,
         checkpoint=output / "checkpoint.pt",
-        key=dump(config) + sha256_of_files([split]),
+        key=dump(config) + sha256_of_files([split, *(Path(__file__).with_name(name) for name in SEARCH_CODE)]),
     )
     return SearchResult(**{**vars(result), "delta": result.delta[: len(names)]})
 

@@ -42,6 +42,7 @@ def make_noise(
     facts |= {"rounds": 0, "converged": None}
     if arm.method == "error-min" or arm.surrogate:
         from pipeline.noise.searched import against_surrogate, search
+        from pipeline.noise.transforms import describe_transforms
 
         prepare_torch(runtime, threads)
         if arm.surrogate:
@@ -50,7 +51,7 @@ def make_noise(
         else:
             result = search(config, arm, table, names, split, aligned, output, runtime)
             # A search stops as soon as the surrogate errs little; what it left of epsilon makes the same pattern quicker to learn.
-            found = result.delta * config.gain
+            found = result.delta if config.gain == 1 else result.delta * config.gain
             facts |= {
                 "rule": config.rule,
                 "rounds": result.rounds,
@@ -58,6 +59,8 @@ def make_noise(
                 "error": result.error,
                 "gain": config.gain,
             }
+            if config.transforms:
+                facts |= {"transforms": describe_transforms(), "draws": config.draws}
             facts["history"] = result.history
         delta = quantise(found, config.epsilon)
     else:

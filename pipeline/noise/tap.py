@@ -1,4 +1,8 @@
-"""Targeted adversarial poisoning: every photo shows, to a trained network, the next person (Fowl et al., NeurIPS 2021)."""
+"""Targeted adversarial poisoning: every photo shows, to a trained network, the next person (after Fowl et al., NeurIPS 2021).
+
+They take 250 steps with restarts and augmentation, and the next of all classes. Here it is as many steps as all adversarial arms take,
+and the next of the protected, since whoever is not protected has nothing to hide behind.
+"""
 
 from __future__ import annotations
 

@@ -93,6 +93,12 @@ SAME_WEIGHTS = (
     "The noise was searched with a network that started from the very weights that the recogniser starts from. A defender rarely knows "
     "those; against a recogniser that starts elsewhere the noise may hold less.",
 )
+KNOWN_BEFORE = (
+    "Countermeasures that the search knew",
+    "The noise was searched through random shifts of up to {shift} px, resizing to {sizes[0]}–{sizes[1]} px and back, blur of σ "
+    "{blur[0]}–{blur[1]} px, greyscale and JPEG of quality {jpeg[0]}–{jpeg[1]}. What it holds against among these it was made for; what "
+    "lies outside says more about the next trainer’s choice.",
+)
 ONE_SEED = (
     "Other seeds",
     "The run has one seed: one draw of protected people, one search for noise, one training an arm. The intervals say how much "
@@ -133,6 +139,9 @@ def limits_of(metrics: dict[str, Any]) -> list[Limit]:
             measured += f"also measured: {', '.join(frozen)}." if frozen else "what frozen embeddings give was not measured."
         near = searched_with(metrics, arm) if title == "Other architectures" else ""
         found.append(Limit(title, text + near, measured))
+    through = at(metrics, "arms", arm, "noise", "transforms") if arm else None
+    if isinstance(through, dict):
+        found.append(Limit(KNOWN_BEFORE[0], KNOWN_BEFORE[1].format(**through)))
     if starts_alike(metrics, arm):
         found.append(Limit(*SAME_WEIGHTS))
     if str(at(metrics, "provenance", "dataset", "name") or "").startswith("synthetic"):

@@ -190,6 +190,7 @@ def noise_table(metrics: dict[str, Any]) -> Table | None:
         done = yes_no(noise.get("converged")) if searched else "not searched"
         tone = {"yes": "good", "no": "warn", NOT_MEASURED: "missing"}.get(done, "quiet")
         method = " · ".join(str(noise[key]) for key in ("method", "rule") if noise.get(key))
+        method += " · through transforms" if noise.get("transforms") else ""
         rows.append([
             head(arm), Cell(method or NOT_RECORDED, method, "" if method else "missing"), cell(epsilon, level(epsilon)),
             cell(rounds, number(rounds)), Cell(done, done, tone),

@@ -11,7 +11,7 @@ from pipeline.runtime import Runtime
 
 
 def for_full_batches(model: nn.Module, runtime: Runtime, *, batch: int, steps: int) -> Callable[..., Tensor]:
-    """`model`'s forward pass, compiled for batches of `batch` photos where `runtime` says that it pays for `steps` of them.
+    """`model`'s forward pass, compiled for this rank's batches of `batch` photos where `runtime` says that it pays for `steps` of them.
 
     A batch of another size (the last of an epoch) goes through the model as it is: to compile for each size that comes along costs more
     than it saves, and one graph for any size is slower for the usual one. Training and eval mode are compiled once each, on first use.

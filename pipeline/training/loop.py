@@ -134,7 +134,7 @@ def train_recogniser(
         transform = measure.fit(train.crops, len(train), train.label, classes, config.seed, device=device)
     photos, scored = resident(train, device), resident(test.faces, device)
     steps = config.epochs * math.ceil(len(train) / config.batch)
-    spread, network = spread_over(model, ranks), for_full_batches(model, runtime, batch=config.batch, steps=steps)
+    spread, network = spread_over(model, ranks), for_full_batches(model, runtime, batch=ranks.part(config.batch).photos, steps=steps)
     optimiser = make_sgd(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
     # What a countermeasure draws for a batch, or mixes in it, concerns all its photos: each rank then takes its part only afterwards.
     whole = measure.augment is not None or measure.harden is not None

@@ -125,7 +125,7 @@ def train_arm(config: TrainConfig, arm: str, run: Path, aligned: Path, runtime: 
 def peak_memory_mib(runtime: Runtime) -> int:
     """Most memory this process held (resident set on the CPU, allocated on a GPU), MiB."""
     if runtime.device.startswith("cuda"):
-        return int(torch.cuda.max_memory_allocated() / 2**20)
+        return int(torch.cuda.max_memory_allocated(runtime.torch_device()) / 2**20)
     import resource
 
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

@@ -67,7 +67,7 @@ def reference_search(
             optimiser.step()
         # δ step: the surrogate is fixed, each identity's noise goes down the mean of its photos' normalised gradients.
         random = np.random.default_rng((config.seed, number - 1, 2))
-        surrogate.eval()
+        surrogate.eval().requires_grad_(False)
         visited = list(random.permutation(np.flatnonzero(labels < protected)))
         mirrors = np.concatenate(
             [random.random(len(visited[start : start + config.batch])) < 0.5 for start in range(0, len(visited), config.batch)]
@@ -84,6 +84,7 @@ def reference_search(
         for k in range(protected):
             delta[k] = torch.clamp(delta[k] - config.step * torch.sign(direction[k]), -config.epsilon, config.epsilon)
         errors.append(error_on(photos, labels, delta, surrogate) if apart else wrong / len(visited))
+        surrogate.requires_grad_(True)
         if errors[-1] < config.stop_error and number >= config.min_rounds:
             break
     return torch.stack(delta), errors

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import StageError
+from pipeline.noise.backdoor import trigger_patches
+from pipeline.noise.lsp import linearly_separable_patches
 from pipeline.noise.random import random_noise
 from pipeline.noise.table import NoiseTable, add_noise, load_noise, quantise, save_noise
 
@@ -35,6 +37,18 @@ def test_random_noise_is_uniform_signed_and_seeded() -> None:
     assert abs(delta.mean()) < 0.2
     assert np.array_equal(delta, random_noise(rows=3, epsilon=16, seed=0))
     assert not np.array_equal(delta, random_noise(rows=3, epsilon=16, seed=1))
+
+
+def test_drawn_patterns_are_one_a_row_and_of_their_kind() -> None:
+    for draw in (random_noise, linearly_separable_patches, trigger_patches):
+        assert len({one.tobytes() for one in draw(rows=5, epsilon=16, seed=0)}) == 5
+    blocks = linearly_separable_patches(rows=2, epsilon=16, seed=0).reshape(2, 3, 14, 8, 14, 8)
+    assert (blocks == blocks[:, :, :, :1, :, :1]).all() and set(np.unique(blocks)) == {-16, 16}
+    assert len({block.tobytes() for block in blocks[0, :, :, 0, :, 0].transpose(1, 2, 0).reshape(-1, 3)}) > 4, "not one colour"
+    trigger = trigger_patches(rows=2, epsilon=16, seed=0)
+    assert (trigger[:, :, -16:, -16:] != 0).all()
+    trigger[:, :, -16:, -16:] = 0
+    assert not trigger.any(), "nothing outside the corner"
 
 
 def test_round_trip_and_damage(tmp_path: Path) -> None:
