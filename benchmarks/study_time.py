@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -50,14 +51,14 @@ def main(words: list[str] | None = None) -> int:
                 return 1
             print(f"{revision}: {taken[revision][-1]:.0f} s", file=sys.stderr, flush=True)
     ours, other = (taken[revision] for revision in (args.revision, args.against))
-    ratios = sorted(before / now for now, before in zip(ours, other, strict=True))
+    ratios = [before / now for now, before in zip(ours, other, strict=True)]
     result = {
         "revision": commits[args.revision],
         "against": commits[args.against],
         "variables": args.variables,
         "seconds": [round(one, 1) for one in ours],
         "seconds_against": [round(one, 1) for one in other],
-        "ratio": round(ratios[len(ratios) // 2], 3),
+        "ratio": round(statistics.median(ratios), 3),
     }
     print(json.dumps(result))
     return 0

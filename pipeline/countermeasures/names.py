@@ -16,7 +16,7 @@ PLAIN: dict[str, str] = {
     "cutmix": "CutMix",
     "strong": "strong augmentation (flip, affine, colour, grey, blur, erasing)",
     "ueraser": "UEraser (the worst of 5 augmentations)",
-    "orthogonal-projection": "orthogonal projection",
+    "orthogonal-projection": "orthogonal projection (without the authors’ augmentation)",
 }
 """Names without a number, and their titles."""
 

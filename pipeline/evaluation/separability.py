@@ -19,8 +19,8 @@ RIDGE = 0.1  # of the Gram matrix's mean diagonal: more than enough for a soluti
 
 def check_pairs(clean: np.ndarray, protected: np.ndarray, identity: np.ndarray) -> None:
     """`ValueError` unless `protected` are the crops `clean` changed, uint8 (N, H, W, 3), and there is an identity for each."""
-    if clean.dtype != np.uint8 or clean.ndim != 4 or clean.shape[3] != 3 or min(clean.shape[1:3]) < BLOCK:
-        raise ValueError(f"crops are {clean.dtype} {clean.shape}, uint8 N×H×W×3 of at least {BLOCK} px is needed")
+    if clean.dtype != np.uint8 or clean.ndim != 4 or clean.shape[3] != 3 or min(clean.shape[1:3]) < 2 * BLOCK:
+        raise ValueError(f"crops are {clean.dtype} {clean.shape}, uint8 N×H×W×3 of at least {2 * BLOCK} px is needed")
     if protected.dtype != clean.dtype or protected.shape != clean.shape or identity.shape != (len(clean),):
         raise ValueError(f"clean {clean.shape}, protected {protected.dtype} {protected.shape} and identity {identity.shape} do not match")
 
@@ -28,14 +28,20 @@ def check_pairs(clean: np.ndarray, protected: np.ndarray, identity: np.ndarray) 
 def frequency_features(crops: np.ndarray) -> np.ndarray:
     """How much there is of each spatial frequency: log mean |DCT coefficient| over the crop's 8×8 blocks, constant part left out.
 
-    No place and no phase is kept, so it is told what kind of noise is there but neither whose noise nor whose face.
+    No place and no phase is kept, so it is told what kind of noise is there but neither whose noise nor whose face. Blocks are laid from
+    the corner and from half a block off it: noise that is itself in blocks of 8 px has its edges between those of one grid.
 
     Args:
         crops: uint8 (N, H, W, 3), RGB; what is left over of the last blocks is not looked at.
 
     Returns:
-        float32 (N, 189): 63 frequencies of each of Y, Cb and Cr.
+        float32 (N, 378): of each grid 63 frequencies of each of Y, Cb and Cr.
     """
+    return np.concatenate([features_of_grid(crops[:, off:, off:]) for off in (0, BLOCK // 2)], axis=1)
+
+
+def features_of_grid(crops: np.ndarray) -> np.ndarray:
+    """`frequency_features` of the grid that begins in the corner: float32 (N, 189)."""
     from scipy.fft import dctn
 
     # JPEG's colours (ITU-T T.871), without the offset

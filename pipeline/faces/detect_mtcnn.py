@@ -21,6 +21,8 @@ class Mtcnn:
 
         from pipeline.faces.cascade import Cascade
 
+        if device.startswith("cuda"):  # torch's own default, TF32, moves boxes, which are rounded to whole pixels
+            torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
         self.min_face = min_face
         self.cascade = Cascade(device=torch.device(device))
 

@@ -27,6 +27,7 @@ from pipeline.shards import open_shard
 
 VERSION = 5  # raise it when the code in `pipeline/faces` gives other crops
 CHUNK_PHOTOS = 200
+ON_A_GPU = 4  # processes that look for faces on one GPU: each holds a context and the networks there
 MANIFEST_COLUMNS = ["photo", "sha256", "identity", "box", "score", "landmarks", "matrix", "shard", "row", "width", "height"]
 REJECT_COLUMNS = ["photo", "identity", "reason"]
 TWO_IDENTITIES = "under two identities"
@@ -64,7 +65,8 @@ def align_photos(config: AlignConfig, data: Path, runtime: Runtime, folder: Path
         if todo and not config.already_aligned:
             check_detector(config, runtime)
         work = partial(align_and_write, config=config, photos=folder, aligned=aligned, device=runtime.device)
-        for index, _ in spread(work, todo, workers=runtime.workers, preload=preload(config)):
+        workers = min(runtime.workers, ON_A_GPU) if runtime.device.startswith("cuda") and not config.already_aligned else runtime.workers
+        for index, _ in spread(work, todo, workers=workers, preload=preload(config)):
             bar.update(len(todo[index][1]))
     for key, chunk in todo:
         table = read_chunk(aligned, key, len(chunk))

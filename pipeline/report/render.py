@@ -66,14 +66,14 @@ def render_report(metrics: dict[str, Any], panels: list[Panel], output: Path) ->
         metrics: `metrics.json`, schema 1 (`reports/README.md`); keys it lacks are shown as not measured.
         panels: photos to show. Where they are too many for one mail, each arm's first ones are shown and the page says how many are not.
     """
-    page = build_page(metrics)
-    room = MOST_BYTES - len(page.encode("utf-8"))
+    content = content_of(metrics)
+    room = MOST_BYTES - len(build_page(content).encode("utf-8"))
     chosen = choose([picture_of(panel) for panel in panels], room)
-    write_text(output / "index.html", build_page(metrics, chosen, left_out=len(panels) - len(chosen)))
+    write_text(output / "index.html", build_page(content, chosen, left_out=len(panels) - len(chosen)))
 
 
-def build_page(metrics: dict[str, Any], pictures: list[Picture] | None = None, *, left_out: int = 0) -> str:
-    """The page's text. Everything from `metrics` is escaped; only figures, style and script go in as they are."""
+def build_page(content: dict[str, Any], pictures: list[Picture] | None = None, *, left_out: int = 0) -> str:
+    """The page's text, from what `content_of` gives. All of it is escaped; only figures, style and script go in as they are."""
     import jinja2
     from markupsafe import Markup
 
@@ -89,7 +89,7 @@ def build_page(metrics: dict[str, Any], pictures: list[Picture] | None = None, *
     for picture in pictures or []:
         by_arm[picture.arm].append(picture)
     return environment.get_template("index.html.j2").render(
-        **content_of(metrics),
+        **content,
         pictures=dict(by_arm),
         left_out=left_out,
         gain=NOISE_GAIN,

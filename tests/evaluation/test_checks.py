@@ -17,7 +17,8 @@ from pipeline.evaluation.stage import evaluate_arm, people_held_out
 from pipeline.evaluation.summary import summarise_run
 from pipeline.noise.protect import protect
 from pipeline.noise.stage import make_noise
-from pipeline.report.render import build_page
+from pipeline.report.render import build_page, content_of
+from pipeline.report.stage import report_run
 from pipeline.runtime import Runtime
 from pipeline.split import split_photos
 from pipeline.training.stage import train_arm
@@ -53,13 +54,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("data", "align"):
         write_text(data / f"{name}.yaml", "{}\n")
     for arm in ("clean", "error-min"):
-        if arm != "clean":
-            values = {"arm": arm, "input_size": 75, "rounds": 1, "batches": 1, "batch": 16, "step": 8.0, "stop_error": 1.0, "dropout": 0.0}
-            make_noise(NoiseConfig.model_validate(values), run / "split.parquet", data / "aligned", run, run / arm, CPU)
+        if arm == "clean":
+            train_arm(TRAIN, arm, run, data / "aligned", CPU)
+        else:  # what the noise is and who learned from it play no part here: what the files say of them does
+            make_noise(NoiseConfig(arm="random", epsilon=16), run / "split.parquet", data / "aligned", run, run / arm, CPU)
+            facts = read_json(run / arm / "noise.json")
+            write_json(run / arm / "noise.json", facts | {"method": arm, "converged": True, "rounds": 1, "error": 0.01})
             protect(run / "split.parquet", data, run / arm, run / arm / "protected", CPU, photos=False, max_side=1000)
-        train_arm(TRAIN, arm, run, data / "aligned", CPU)
+            shutil.copytree(run / "clean" / "model", run / arm / "model")
         evaluate_arm(SCORING, TRAIN, AlignConfig(), arm, run / "split.parquet", data / "aligned", run / arm, CPU)
-    shutil.copytree(run / "error-min", run / "random")  # a third arm at no cost: what its noise is plays no part here
+    shutil.copytree(run / "error-min", run / "random")
     return root
 
 
@@ -73,6 +77,18 @@ def test_a_sound_run_is_valid_and_its_verdict_has_numbers(root: Path) -> None:
     assert found["verdict_state"] == "holds" and "%" in found["verdict"]
     assert {arm: record["invalid"] for arm, record in found["arms"].items()} == {arm: [] for arm in ARMS}
     assert found["countermeasures"]["early-stopping"]["error-min"]["protected"] == found["arms"]["error-min"]["protected"]["peak"]
+
+
+@pytest.mark.parametrize(("consented", "shown"), [(False, False), (True, True)])
+def test_real_people_are_shown_with_consent_only(root: Path, tmp_path: Path, consented: bool, shown: bool) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(root, copy)
+    config = SCORING.model_copy(update={"real_faces": True, "consented": consented})
+    write_text(copy / "run" / "config" / "evaluate.yaml", dump(config))
+    report_run(ARMS, copy / "data", copy / "run", tmp_path / "report", CPU)
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert ("data:image/png" in page) == shown
+    assert ("The photos show real people, so none is shown here" in page) != shown
 
 
 def test_verification_and_search_meet_people_nothing_was_trained_on(root: Path) -> None:
@@ -167,7 +183,7 @@ def test_each_harm_leaves_no_claim(root: Path, tmp_path: Path, harm: Callable[[P
     assert found["verdict"].startswith("No claim: ") and found["lost_to"] == []
     final = f"{found['arms']['error-min']['protected']['final']:.1%}"
     assert f"names them on {final}" not in found["verdict"]
-    page = build_page(found)
+    page = build_page(content_of(found))
     assert 'class="verdict invalid"' in page
 
 

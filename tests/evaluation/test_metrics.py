@@ -271,6 +271,17 @@ def test_a_detector_of_the_noise_is_named() -> None:
     assert "linear model" not in unseen["verdict"]
 
 
+def test_a_recogniser_that_searches_better_than_it_names_is_told_of() -> None:
+    def searched(arm: dict[str, Any], rank1: float | None) -> dict[str, Any]:
+        return arm | {"identification": {"own": {"rank1": rank1}}}
+
+    clean, arm = searched(arm_of(0.9, 0.9, 0.9, noise=False), 0.925), arm_of(0.05, 0.12, 0.89, noise=True)
+    found = say({"clean": clean, "error-min": searched(arm, 0.545)})["verdict"]
+    assert "it finds them first in 54.5% of searches (92.5% without)." in found
+    for rank1 in (0.1, None):
+        assert "gallery" not in say({"clean": clean, "error-min": searched(arm, rank1)})["verdict"]
+
+
 def test_early_stopping_takes_the_best_epoch_for_the_protected() -> None:
     record = {"protected": {"peak": 0.4, "peak_epoch": 2}, "others": {"by_epoch": [0.2, 0.6, 0.9]}}
     assert early_stopping({"random": record}) == {"random": {"protected": 0.4, "others": 0.6}}

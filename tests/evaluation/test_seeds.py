@@ -14,8 +14,14 @@ from pipeline.errors import StageError
 from pipeline.evaluation.accuracy import group_accuracy
 from pipeline.evaluation.seeds import interval_by_seed_and_identity, join_group, join_seeds
 from pipeline.evaluation.summary import configs
-from pipeline.report.render import build_page
+from pipeline.report.render import build_page, content_of
 from tests.report.sample import sample_metrics
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals are asked for their width in tests of their own; everywhere else they only cost time."""
+    monkeypatch.setattr("pipeline.evaluation.seeds.RESAMPLES", 200)
 
 
 def seeded(seed: int, shift: float) -> dict[str, Any]:
@@ -55,7 +61,7 @@ def test_means_deviations_and_identities_of_every_seed() -> None:
     assert "6.8% ± 3.0%" in joined["verdict"]
     assert joined["lost_to"][0]["trial"] == "jpeg-50"
     assert joined["countermeasures"]["jpeg-50"]["error-min"]["protected_sd"] == 0
-    page = build_page(joined)
+    page = build_page(content_of(joined))
     assert "± 3.0" in page
 
 

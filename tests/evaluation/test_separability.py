@@ -12,6 +12,8 @@ from pipeline.evaluation.separability import (
     linear_class_accuracy,
     linear_separability,
 )
+from pipeline.noise.lsp import linearly_separable_patches
+from pipeline.noise.table import add_noise
 
 IDENTITY = np.repeat(np.arange(10), 6)
 
@@ -40,6 +42,13 @@ def test_noise_is_detected_in_people_not_seen_before() -> None:
     assert found is not None
     assert found["auc"] > 0.95
     assert found["identities"] == 10
+
+
+def test_noise_in_blocks_of_jpegs_own_size_is_detected() -> None:
+    crops = smooth_crops(0)
+    delta = linearly_separable_patches(rows=10, epsilon=8, seed=0, size=48)
+    found = linear_separability(crops, add_noise(crops, delta[IDENTITY]), IDENTITY, seed=0)
+    assert found is not None and found["auc"] > 0.95
 
 
 def test_nothing_is_detected_where_nothing_was_changed() -> None:
@@ -76,14 +85,14 @@ def test_nobody_is_in_two_folds_and_photos_are_dealt_evenly() -> None:
 
 
 def test_features_are_of_frequencies_only() -> None:
-    y, x = np.mgrid[:16, :16]
-    flat = np.full((16, 16, 3), 90, np.uint8)
+    y, x = np.mgrid[:20, :20]
+    flat = np.full((20, 20, 3), 90, np.uint8)
     fine = np.where((x + y) % 2 == 0, 100, 80).astype(np.uint8)[..., None].repeat(3, 2)
     features = frequency_features(np.stack([flat, flat + 50, fine, fine[:, ::-1]]))
-    assert features.shape == (4, 189) and features.dtype == np.float32
+    assert features.shape == (4, 2 * 189) and features.dtype == np.float32
     assert features[1] == pytest.approx(features[0], abs=1e-3), "brightness is left out"
     assert features[3] == pytest.approx(features[2], abs=1e-3), "so is the phase"
-    assert features[2].argmax() == 62 * 3, "a chessboard is the highest frequency of Y"
+    assert features[2, :189].argmax() == features[2, 189:].argmax() == 62 * 3, "a chessboard is the highest frequency of Y"
 
 
 def test_noise_is_a_shortcut_to_the_name() -> None:

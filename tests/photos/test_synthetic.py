@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from facenet_pytorch import MTCNN
 
+from pipeline.photos.pool import spread
 from pipeline.photos.synthetic import encode_photo, identity_name, photo_landmarks, render_photo
 
 ROOT = Path(__file__).parents[2]
@@ -35,10 +36,15 @@ def aligned(photo: np.ndarray, landmarks_52: np.ndarray) -> np.ndarray:
     return cv2.warpAffine(photo, matrix, (112, 112), flags=cv2.INTER_LINEAR)
 
 
+def photos_of(identity: int) -> list[np.ndarray]:
+    return [decoded(encode_photo(seed=0, identity=identity, photo=photo)) for photo in range(GALLERY + QUERY)]
+
+
 @pytest.fixture(scope="module")
 def photos() -> list[list[np.ndarray]]:
     """Decoded photos by identity: what a detector is given."""
-    return [[decoded(encode_photo(seed=0, identity=i, photo=p)) for p in range(GALLERY + QUERY)] for i in range(IDENTITIES)]
+    found = dict(spread(photos_of, range(IDENTITIES), workers=2))
+    return [found[identity] for identity in range(IDENTITIES)]
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.noise.arms import ARMS
 from pipeline.report.figures import roc_curves
-from pipeline.report.render import Panel, amplified_change, build_page, render_report
+from pipeline.report.render import Panel, amplified_change, build_page, content_of, render_report
 from pipeline.report.words import duration, interval, level, number, percent
 from tests.report.sample import NASTY, sample_metrics, sample_panels
 
@@ -71,7 +71,7 @@ def test_names_are_escaped(page: str):
     hostile["provenance"]["config"] = {NASTY: NASTY}
     hostile["arms"][NASTY + "$x$"] = hostile["arms"]["random"]
     hostile["countermeasures"] = {NASTY: {NASTY: {"protected": 0.1, "others": 0.9}}}
-    text = build_page(hostile)
+    text = build_page(content_of(hostile))
     assert NASTY not in text and "<img" not in text and text.count("<script") == 1
 
 
