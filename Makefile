@@ -76,7 +76,9 @@ ON := --device "$$DEVICE" --workers "$$WORKERS"
 
 # Where things are. A synthetic set is rendered at its profile's size, so each profile but laptop has a folder of its own.
 COUNT := $(if $(wildcard $(IDENTITIES)),$(shell grep -c '[^[:space:]]' '$(IDENTITIES)'),$(IDENTITIES))
-TUNED := $(if $(RECOGNISER_WEIGHTS),-tuned)$(if $(SURROGATE_WEIGHTS),-informed)
+# People given by name have a run of their own, whoever else was protected before and however many.
+WHO := $(if $(wildcard $(IDENTITIES)),-of$(shell LC_ALL=C sort -u '$(IDENTITIES)' | cksum | cut -d' ' -f1))
+TUNED := $(WHO)$(if $(RECOGNISER_WEIGHTS),-tuned)$(if $(SURROGATE_WEIGHTS),-informed)
 BARE := $(DATASET)-$(PROFILE)-$(SETTING)-id$(COUNT)-eps$(EPSILON)-s
 SPACE := $(subst ,, )
 RUN := $(BARE)$(subst $(SPACE),-,$(strip $(SEEDS)))$(TUNED)

@@ -105,6 +105,41 @@ def test_stages_depend_on_files_and_not_on_folders() -> None:
         assert name != "CODE_data" or "pipeline/photos/posted.py" not in code, "only trials call it"
 
 
+def run_of(*words: str) -> str:
+    """The name of a run, as in `reports/`."""
+    return make(*words, "--eval=show: ; @echo $(RUN)", "show").stdout.strip()
+
+
+def test_people_given_by_name_have_a_run_of_their_own(tmp_path: Path) -> None:
+    for name, people in {"me": "anna\n", "spouse": "bo\n", "both": "anna\nbo\n", "again": "bo\nanna\n"}.items():
+        (tmp_path / name).write_text(people, encoding="utf-8")
+    me, spouse, both, again = (run_of(f"IDENTITIES={tmp_path / name}") for name in ("me", "spouse", "both", "again"))
+    assert me != spouse and me.startswith("synthetic-laptop-partial-id1-eps16-s0-of") and both == again
+    assert run_of("IDENTITIES=2") == "synthetic-laptop-partial-id2-eps16-s0"
+    assert run_of(f"IDENTITIES={tmp_path / 'me'}", "SURROGATE_WEIGHTS=w") == f"{me}-informed"
+
+
+def test_targets_do_what_they_say_and_no_more(tmp_path: Path) -> None:
+    there = (f"DATA_ROOT={tmp_path}/data", f"REPORTS_ROOT={tmp_path}/reports", "IDENTITIES=3", "PROFILE=smoke")
+    run = "synthetic-smoke-partial-id3-eps16-s0"
+    cleaned = make("-n", "clean", *there).stdout
+    assert cleaned.split() == ["rm", "-rf", "--", f"{tmp_path}/data/runs/{run}".join("''"), f"{tmp_path}/reports/{run}".join("''")]
+    compared = make("-n", "compare", "RUNS=one two", *there).stdout
+    assert f"compare --runs '{tmp_path}/reports/one' '{tmp_path}/reports/two' --output '{tmp_path}/reports/comparison'" in compared
+    shared = make("-n", "study", "NPROC=2", *there).stdout.splitlines()
+    for stage in ("noise", "train", "align", "evaluate"):
+        lines = [line for line in shared if f" pipeline {stage} " in line]
+        assert lines and all(("--nproc-per-node 2" in line) == (stage in ("noise", "train")) for line in lines), stage
+    told = make("-n", "study", "SEEDS=0 1", *there)
+    assert told.stderr == "", "make has nothing to warn of"
+    assert [
+        told.stdout.count(f"report --data '{tmp_path}/data/synthetic-smoke' --run '{tmp_path}/data/runs/{run[:-1]}{seed}'")
+        for seed in (0, 1)
+    ] == [1, 1]
+    assert f"seeds --runs '{tmp_path}/reports/{run}' '{tmp_path}/reports/{run[:-1]}1' --output '{tmp_path}/reports/{run}-1'" in told.stdout
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_report_is_made_anew_for_other_arms() -> None:
     rules = (ROOT / "Makefile").read_text(encoding="utf-8")
     (report,) = re.findall(r"^\$\(REPORT\)/index\.html:(.*)$", rules, re.MULTILINE)

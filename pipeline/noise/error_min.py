@@ -11,8 +11,9 @@ Two update rules, by name:
   whatever the order of the photos. Photos are normalised so that those the surrogate already knows still count.
   With `smooth` > 0 the sum is blurred first (as in translation-invariant attacks, Dong et al., CVPR 2019): the sign then spends epsilon on
   detail that survives the recogniser's own resize, and the way through the photo.
-- `released`: the authors' code. Inside each shuffled batch every photo takes its own clipped sign step, delta_k becomes their mean, and the
-  next batch goes on from there; the order of batches matters.
+- `released`: the authors' code. Inside each shuffled batch every photo takes its own clipped sign step from what the noise changes in it
+  (nothing below black or above white), delta_k becomes their mean, and the next batch goes on from there; the order of batches matters.
+  Their surrogate learns photos that may leave [0, 1]; here it never does.
 
 With `surrogates` > 1 the search starts again from new weights and keeps the noise: what a new network must find easy is what the next
 trainer's network, whose weights nobody knows, will find easy too.
@@ -188,10 +189,15 @@ def update_noise(
         for number, (x_BCHW, label_B) in enumerate(prefetched(faces, [order[part] for part in parts], device)):
             part = parts[number]
             row_B = runtime.tensor(row_N[order[part]])
-            noise_BCHW = delta_KCHW[row_B].requires_grad_(True)
+            noise_BCHW = delta_KCHW[row_B]
+            if sum_KCHW is None:
+                noise_BCHW = ((x_BCHW + noise_BCHW / 255).clamp(0, 1) - x_BCHW) * 255
+            noise_BCHW.requires_grad_(True)
             gradient = noise_BCHW.detach()
             if part.start < part.stop:
-                noisy = (x_BCHW + noise_BCHW / 255).clamp(0, 1)
+                noisy = x_BCHW + noise_BCHW / 255
+                if sum_KCHW is not None:
+                    noisy = noisy.clamp(0, 1)
                 if mirror_N is not None:
                     noisy = mirrored(noisy, runtime.tensor(mirror_N[part]))
                 if changes is not None:

@@ -1,7 +1,8 @@
 """A scraper's own way to the crops: the photos that were published, with faces found and aligned in them anew.
 
 Nobody publishes aligned crops. Where photos are uploaded they become JPEGs, and whoever collects them has a detector of their own. Both
-may move the landmarks, and with them the crop, so what a recogniser then trains on is not quite what the noise was searched for.
+may move the landmarks, and with them the crop, so what a recogniser then trains on is not quite what the noise was searched for. Whoever
+uses it later, on photos that nobody published, cuts the faces out with the same detector.
 """
 
 from __future__ import annotations
@@ -41,14 +42,44 @@ def recropped_set(
         published = read_table(protected / "manifest.parquet", ["photo", "part", "file"])
         published = published[published["part"] == "train"]
         files |= {row.photo: protected / "photos" / row.file for row in published.itertuples()}
-    post(files, output / "posted", asked.jpeg, own.max_side, runtime)
+    faces, found = cut_anew(asked, own, looked_at, files, asked.jpeg, train, data, output, runtime)
+    return faces.where((~train["photo"].isin(files) | train["photo"].isin(found)).to_numpy())
+
+
+def recropped_probes(asked: RecropConfig, own: AlignConfig, table: Any, data: Path, output: Path, runtime: Runtime) -> FaceSet:
+    """The held-out photos as the scraper's detector cuts them, not saved as JPEG, in the order of `table`.
+
+    Where it finds no face, or not surely its person's, the run's own crop stays: as many names are asked for as in the study.
+
+    Args:
+        output: gets `photos.parquet` and `aligned/`. The others: as in `recropped_set`.
+    """
+    test = table[table["part"] == "test"]
+    if asked.detector == "own":
+        return face_set(test, data / "aligned")
+    return cut_anew(asked, own, test, {photo: data / "photos" / photo for photo in test["photo"]}, None, test, data, output, runtime)[0]
+
+
+def cut_anew(
+    asked: RecropConfig,
+    own: AlignConfig,
+    looked_at: Any,
+    files: dict[str, Path],
+    jpeg: int | None,
+    rows: Any,
+    data: Path,
+    output: Path,
+    runtime: Runtime,
+) -> tuple[FaceSet, set[str]]:
+    """The crops of `rows`, those of `looked_at` cut anew from `files` where a face is found; and the photos in which one is."""
+    post(files, output / "posted", jpeg, own.max_side, runtime)
     write_table(output / "photos.parquet", looked_at[["photo", "identity"]].reset_index(drop=True))
     align_photos(aligned_by(asked, own), output, runtime, output / "posted")
     shutil.rmtree(output / "posted")
     found = read_table(output / "aligned" / "manifest.parquet", ["photo", "shard", "row"])
-    cut_anew = face_set(found.assign(label=0), output / "aligned")
-    faces = lay_over(face_set(train, data / "aligned"), train["photo"].to_numpy(), cut_anew, found["photo"].to_numpy())
-    return faces.where((~train["photo"].isin(files) | train["photo"].isin(found["photo"])).to_numpy())
+    crops = face_set(found.assign(label=0), output / "aligned")
+    faces = lay_over(face_set(rows, data / "aligned"), rows["photo"].to_numpy(), crops, found["photo"].to_numpy())
+    return faces, set(found["photo"])
 
 
 def aligned_by(asked: RecropConfig, own: AlignConfig) -> AlignConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from pipeline.split import SPLIT_COLUMNS
 from pipeline.training.faces import FaceSet, face_set
 from pipeline.training.keys import trial_key
 from pipeline.training.loop import TestPhotos, accuracy_by_group, predict, train_recogniser
-from pipeline.training.recropped import recropped_set
+from pipeline.training.recropped import recropped_probes, recropped_set
 from pipeline.training.stage import test_photos, training_set
 from pipeline.training.trials import trial_of
 
@@ -55,6 +56,8 @@ def run_trial(
     else:
         train = training_set(table, arm, aligned, run, share=config.share, seed=config.seed)
     test = test_photos(table, aligned)
+    if config.recropped is not None:
+        test = replace(test, faces=recropped_probes(config.recropped, faces, table, data, output / "probes", runtime))
     classes = int(table["label"].max()) + 1
     if config.trainer == "sgd":
 

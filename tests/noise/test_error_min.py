@@ -161,6 +161,16 @@ def test_released_rule_takes_the_mean_of_clipped_steps(cpu: Runtime) -> None:
     assert (delta.abs() > 1.5).any()
 
 
+def test_released_rule_steps_from_what_a_photo_can_show(cpu: Runtime) -> None:
+    """Black under noise of −16 is black: the photo steps from there, and its pixels have a gradient all the same."""
+    faces = toy_faces(identities=1, photos=1)
+    faces.shards[0][:] = 0
+    delta = torch.full((1, 3, 112, 112), -16.0)
+    update_noise(config_of(rule="released", flip=False), TinyNet(2), faces, delta, faces.label, cpu, pass_number=0)
+    assert set(np.unique(np.round(delta.numpy(), 4))) <= {np.float32(-1.6), np.float32(0), np.float32(1.6)}
+    assert (delta != 0).float().mean() > 0.5
+
+
 def test_clean_photos_of_others_carry_no_noise() -> None:
     x_BCHW, delta_KCHW = torch.full((3, 3, 4, 4), 0.5), torch.full((2, 3, 4, 4), 8.0)
     delta_KCHW[1] = -200.0

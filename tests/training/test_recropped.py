@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from pipeline.photos.decode import decode_photo
 from pipeline.photos.synthetic import encode_photo
 from pipeline.runtime import Runtime, decide
 from pipeline.training.faces import FaceSet, face_set
-from pipeline.training.recropped import aligned_by, recropped_set
+from pipeline.training.recropped import aligned_by, recropped_probes, recropped_set
 
 PHOTOS = 4
 CONFIG = AlignConfig(min_face=60)
@@ -122,6 +123,27 @@ def test_without_protection_jpegs_are_of_the_photos_themselves(published: Publis
     assert found.label.tolist() == everyone["label"].tolist(), "the face that was painted over is there"
     clean = face_set(everyone, published.data / "aligned")
     assert min(likeness(found, clean)) > 0.8
+
+
+def test_probes_are_cut_by_the_detector_of_the_training_photos(published: Published, tmp_path: Path, cpu: Runtime) -> None:
+    test: Any = published.split.query("part == 'test'")
+    own = face_set(test, published.data / "aligned")
+    for asked in (RecropConfig(), RecropConfig(jpeg=50)):
+        same = recropped_probes(asked, CONFIG, published.split, published.data, tmp_path / "none", cpu)
+        assert np.array_equal(same.crops(np.arange(2)), own.crops(np.arange(2))), "nobody posted them"
+    assert not (tmp_path / "none").exists()
+
+    data = tmp_path / "data"
+    shutil.copytree(published.data, data)
+    Image.fromarray(np.full((250, 250, 3), 90, np.uint8)).save(data / "photos" / "id1" / "3.jpg")
+    strict = CONFIG.model_copy(update={"min_face": 61})  # so that all photos are looked at anew
+    found = recropped_probes(RecropConfig(detector="mtcnn"), strict, published.split, data, tmp_path / "probes", cpu)
+    aligned = pd.read_parquet(tmp_path / "probes" / "aligned" / "manifest.parquet")
+    assert aligned["photo"].tolist() == ["id0/3.jpg"]
+    assert found.label.tolist() == test["label"].tolist()
+    assert np.array_equal(found.crops(np.array([1])), own.crops(np.array([1]))), "where no face is found, the crop is the run's own"
+    cut = np.load(tmp_path / "probes" / "aligned" / aligned["shard"].iloc[0])[aligned["row"].iloc[0]]
+    assert np.array_equal(found.crops(np.array([0]))[0], cut)
 
 
 def test_what_was_aligned_before_a_kill_is_found_again(published: Published, tmp_path: Path, cpu: Runtime) -> None:
