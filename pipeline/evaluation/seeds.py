@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.config import EvaluateConfig
 from pipeline.errors import StageError
 from pipeline.evaluation.accuracy import FEWEST_IDENTITIES
 from pipeline.evaluation.orderings import orderings
 from pipeline.evaluation.paired import compare_arms
 from pipeline.evaluation.trials import SECTIONS
-from pipeline.evaluation.verdict import beyond, headline_of
+from pipeline.evaluation.verdict import beyond, headline_of, searching
 
 RESAMPLES = 2000
 CAUSES = ("naming", "peak", "others")  # why a study fails (`fails_by`), the worst first
@@ -81,16 +82,26 @@ def say(joined: dict[str, Any], runs: list[dict[str, Any]], seeds: list[int], st
         return f"No claim: {states.count('invalid')} of {len(seeds)} seeds are invalid. Seed {seeds[which]}: {runs[which]['verdict']}"
     arm = headline_of(joined["arms"])
     assert arm is not None and "clean" in joined["arms"], "without them every seed is invalid"
-    mine, before = joined["arms"][arm]["protected"], joined["arms"]["clean"]["protected"]
+    (mine, before), (theirs, theirs_before) = (
+        [joined["arms"][name][group] for name in (arm, "clean")] for group in ("protected", "others")
+    )
+    others = f" The others are named on {spread(theirs)} (without {spread(theirs_before)})." if theirs and theirs_before else ""
+    limit = (joined["provenance"]["config"].get("evaluate") or {}).get("protected_at_most", EvaluateConfig().protected_at_most)
     kind = str(joined["arms"][arm]["training"]["kind"]).replace("fine-tuned", "fine-tuning")
     trainer = f"{'training ' if kind == 'from scratch' else ''}{kind} on unprocessed crops"
     held = states.count("holds")
     opening = "Holds" if held == len(states) else "Does not hold" if held == 0 else f"Holds in {held} of {len(seeds)} seeds only"
     return (
         f"{opening} against {trainer}, over {len(seeds)} seeds{beyond(joined['held_against'], joined['lost_to'])}. "
-        f"Protected people are named on {mine['final']:.1%} ± {mine['sd']:.1%} of their clean photos (at the best epoch "
-        f"{mine['peak']:.1%}, without protection {before['final']:.1%} ± {before['sd']:.1%}; mean ± standard deviation over seeds)."
+        f"Protected people are named on {spread(mine)} of their clean photos (at the best epoch {mine['peak']:.1%}, without protection "
+        f"{spread(before)}; mean ± standard deviation over seeds).{others}"
+        f"{searching(joined['arms'][arm], joined['arms']['clean'], limit)}"
     )
+
+
+def spread(record: dict[str, Any]) -> str:
+    """The mean accuracy and its deviation over seeds."""
+    return f"{record['final']:.1%} ± {record['sd']:.1%}"
 
 
 def without_seed(value: Any) -> Any:

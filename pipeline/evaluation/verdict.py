@@ -85,7 +85,7 @@ def verdict(
         facts += f"; comparing {whom}, it reaches an AUC of {auc:.3f} ({auc_before:.3f} without)"
     tried = {row["trial"] for row in held + lost} - {"early-stopping"}
     alone = "" if tried else " No other trainer or countermeasure was tried."
-    sentences = f"{opening}{beyond(held, lost)}. {facts}.{searching(arm, clean, config)}{detection(arm)}{alone}"
+    sentences = f"{opening}{beyond(held, lost)}. {facts}.{searching(arm, clean, config.protected_at_most)}{detection(arm)}{alone}"
     return {
         "verdict": sentences,
         "verdict_state": "holds" if fails_by is None else "fails",
@@ -148,12 +148,12 @@ def listed(rows: list[dict[str, Any]]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def searching(arm: dict[str, Any], clean: dict[str, Any], config: EvaluateConfig) -> str:
+def searching(arm: dict[str, Any], clean: dict[str, Any], at_most: float) -> str:
     """Whether the recogniser, which cannot name the protected, still finds them in a gallery; empty where not measured or it cannot."""
     mine, before = (((one.get("identification") or {}).get("own") or {}).get("rank1") for one in (arm, clean))
-    if mine is None or before is None or mine <= config.protected_at_most:
+    if mine is None or before is None or mine <= at_most:
         return ""
-    return f" Made to search a gallery instead of naming, it finds them first in {mine:.1%} of searches ({before:.1%} without)."
+    return f" Made to search a gallery instead of naming, the recogniser finds them first in {mine:.1%} of searches ({before:.1%} without)."
 
 
 def detection(arm: dict[str, Any]) -> str:
