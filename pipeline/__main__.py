@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,6 +105,7 @@ def parser() -> argparse.ArgumentParser:
     sub = stage("trial", "train one arm with another trainer or countermeasure, and score it")
     where(sub, arm=True)
     sub.add_argument("--trial", required=True, help="name of the trial, such as jpeg-50, resnet18, share-60")
+    sub.add_argument("--parent", type=int, help="process without which this one ends, too")
     runs_on(sub, threads=True)
     sub = stage("matrix", "run the trials of MATRIX on every arm, those that are missing or no longer current")
     where(sub)
@@ -271,8 +273,11 @@ def run_arm_stage_here(args: argparse.Namespace, runtime: Runtime) -> None:
         name = "surrogate" if args.arm == "surrogate" else "train"
         train_arm(load(TrainConfig, args.run / "config" / f"{name}.yaml"), args.arm, args.run, aligned, runtime)
     elif args.stage == "trial":
+        from pipeline.training.matrix import end_with
         from pipeline.training.trial import run_trial
 
+        if args.parent is not None:
+            end_with(args.parent)
         machine.prepare_torch(runtime, args.threads)
         config = load(TrainConfig, args.run / "config" / "trials" / f"{args.trial}.yaml")
         scoring = load(EvaluateConfig, args.run / "config" / "evaluate.yaml")
@@ -285,6 +290,18 @@ def run_arm_stage_here(args: argparse.Namespace, runtime: Runtime) -> None:
         config = load(EvaluateConfig, args.run / "config" / "evaluate.yaml")
         training, faces = load(TrainConfig, args.run / "config" / "train.yaml"), load(AlignConfig, args.data / "align.yaml")
         evaluate_arm(config, training, faces, args.arm, split, aligned, folder, runtime, lfw=args.lfw / "aligned")
+
+
+def alone(args: argparse.Namespace) -> AbstractContextManager[None]:
+    """A lock for as long as a stage works: two at once would write the same files. Nothing is held of a run that is not there."""
+    from pipeline.artifacts import at_work
+
+    root = getattr(args, "run", None) or getattr(args, "data", None)
+    worked_on = ("data", "align", "split", "noise", "protect", "train", "evaluate", "trial", "matrix")
+    if args.stage not in worked_on or not launched(os.environ).first or root is None or not root.is_dir():
+        return nullcontext()
+    name = "-".join([args.stage, *(getattr(args, part) for part in ("arm", "trial") if part in args)])
+    return at_work(root / "locks" / f"{name}.lock")
 
 
 def keep_time(args: argparse.Namespace, seconds: float) -> None:
@@ -303,7 +320,8 @@ def main(words: list[str] | None = None) -> int:
     args = parser().parse_args(words)
     started = time.perf_counter()
     try:
-        run_stage(args)
+        with alone(args):
+            run_stage(args)
         if launched(os.environ).first:
             keep_time(args, time.perf_counter() - started)
     except RequestError as error:

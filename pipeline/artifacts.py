@@ -36,6 +36,31 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def at_work(path: Path) -> Iterator[None]:
+    """Hold the lock file `path` meanwhile; it goes with its process, however that ends.
+
+    Raises:
+        StageError: another process holds it, such as one that outlived the `make` which started it.
+    """
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "another one"
+            raise StageError(
+                f"{path}: process {holder} is at this already; wait for it, or stop it and run the same command again"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path`, whole or not at all."""
     with whole_file(path) as temporary:

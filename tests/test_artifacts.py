@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.artifacts import read_json, read_table, whole_file, write_array, write_if_changed, write_json, write_table
+from pipeline.artifacts import at_work, read_json, read_table, whole_file, write_array, write_if_changed, write_json, write_table
 from pipeline.errors import StageError
 from pipeline.shards import open_shard
 
@@ -68,3 +71,27 @@ def test_tables_and_crops_of_the_wrong_kind(tmp_path: Path) -> None:
     write_array(tmp_path / "c.npy", np.zeros((4, 8, 8, 3), np.float32))
     with pytest.raises(StageError, match="expected uint8"):
         open_shard(tmp_path / "c.npy")
+
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from pipeline.artifacts import at_work
+with at_work(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_is_being_worked_on_is_left_alone_until_that_process_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "locks" / "train-clean.lock"
+    holder = subprocess.Popen([sys.executable, "-c", HOLDS, str(path)], cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    with pytest.raises(StageError, match=f"process {holder.pid} is at this already; wait for it, or stop it"), at_work(path):
+        pytest.fail("two at once")
+    holder.kill()
+    holder.communicate()
+    with at_work(path):
+        assert path.read_text().strip() == str(os.getpid())
+    with at_work(path):
+        pass

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -110,4 +112,15 @@ def run_one(arm: str, trial: str, data: Path, run: Path, runtime: Runtime, threa
     """One trial in a process of its own; its exit code."""
     words = [sys.executable, "-m", "pipeline", "trial", "--data", str(data), "--run", str(run), "--arm", arm, "--trial", trial]
     words += ["--device", runtime.device, "--precision", runtime.precision, "--threads", str(threads), "--workers", str(threads)]
-    return subprocess.run(words, check=False).returncode
+    return subprocess.run([*words, "--parent", str(os.getpid())], check=False).returncode
+
+
+def end_with(parent: int) -> None:
+    """From now on this process ends when `parent`, which started it, has: a matrix that was killed would find its trials still running."""
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

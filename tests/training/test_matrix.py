@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +86,27 @@ def test_trainings_that_can_say_nothing_are_not_run() -> None:
     assert matrix.pairs_of(["clean", "error-min"], ["recropped"]) == [("error-min", "recropped")]
     both = matrix.pairs_of(["clean", "removed", "random", "error-min"], ["recropped-jpeg-75"])
     assert [arm for arm, _ in both] == ["clean", "error-min"], "JPEG changes what is learned without noise, too"
+
+
+MATRIX = """
+import subprocess, sys, os
+child = "import sys, time; from pipeline.training.matrix import end_with; end_with(int(sys.argv[1])); print(1, flush=True); time.sleep(60)"
+trial = subprocess.Popen([sys.executable, "-c", child, str(os.getpid())], stdout=subprocess.PIPE, text=True)
+trial.stdout.readline()
+print(trial.pid, flush=True)
+trial.wait()
+"""
+
+
+def test_trials_end_with_their_matrix() -> None:
+    root = Path(__file__).parents[2]
+    running = subprocess.Popen([sys.executable, "-c", MATRIX], cwd=root, stdout=subprocess.PIPE, text=True)
+    assert running.stdout is not None
+    trial = int(running.stdout.readline())
+    assert Path(f"/proc/{trial}").exists()
+    running.kill()
+    running.communicate()
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{trial}").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{trial}").exists()
