@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from pipeline.noise.arms import ARMS
+from pipeline.noise.transforms import QUALITY, describe_transforms
 from pipeline.report.figures import roc_curves
 from pipeline.report.render import Panel, amplified_change, build_page, content_of, render_report
 from pipeline.report.words import duration, interval, level, number, percent
@@ -248,6 +249,15 @@ def test_limits_follow_what_was_measured(page: str, tmp_path: Path):
     assert "Measured in this run: jpeg-75" in words and "12.3%" in words
     said_nothing = metrics | {"silent": [{"trial": "jpeg-75", "title": "JPEG, quality 75", "clean": 0.01}]}
     assert "Measured in this run: jpeg-75" not in words_of(page_of(said_nothing, [], tmp_path))
+
+
+def test_what_the_search_knew_is_said_where_it_knew_anything(page: str, tmp_path: Path):
+    title = "Countermeasures that the search knew"
+    assert title not in page and "through transforms" not in page
+    metrics = sample_metrics()
+    metrics["arms"]["error-min"]["noise"] |= {"transforms": describe_transforms(), "draws": 2}
+    words = words_of(page_of(metrics, [], tmp_path))
+    assert title in words and f"JPEG of quality {QUALITY[0]}–{QUALITY[1]}" in words and "through transforms" in words
 
 
 def test_what_was_not_tried_on_the_noise_is_not_measured(tmp_path: Path):
