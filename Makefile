@@ -78,10 +78,10 @@ ON := --device "$$DEVICE" --workers "$$WORKERS"
 COUNT := $(if $(wildcard $(IDENTITIES)),$(shell grep -c '[^[:space:]]' '$(IDENTITIES)'),$(IDENTITIES))
 # People given by name have a run of their own, whoever else was protected before and however many.
 WHO := $(if $(wildcard $(IDENTITIES)),-of$(shell LC_ALL=C sort -u '$(IDENTITIES)' | cksum | cut -d' ' -f1))
-TUNED := $(WHO)$(if $(RECOGNISER_WEIGHTS),-tuned)$(if $(SURROGATE_WEIGHTS),-informed)
+SUFFIX := $(WHO)$(if $(RECOGNISER_WEIGHTS),-tuned)$(if $(SURROGATE_WEIGHTS),-informed)
 BARE := $(DATASET)-$(PROFILE)-$(SETTING)-id$(COUNT)-eps$(EPSILON)-s
 SPACE := $(subst ,, )
-RUN := $(BARE)$(subst $(SPACE),-,$(strip $(SEEDS)))$(TUNED)
+RUN := $(BARE)$(subst $(SPACE),-,$(strip $(SEEDS)))$(SUFFIX)
 D := $(DATA_ROOT)/$(DATASET)$(if $(filter synthetic,$(DATASET)),$(addprefix -,$(filter-out laptop,$(PROFILE))))
 R := $(DATA_ROOT)/runs/$(RUN)
 REPORT := $(REPORTS_ROOT)/$(RUN)
@@ -165,7 +165,7 @@ $(REPORT)/index.html: $(ARMS:%=$(R)/%/metrics.json) $(R)/config/evaluate.yaml $(
 	$(PIPELINE) report --data '$(D)' --run '$(R)' --arms "$$ARMS" --output '$(REPORT)' $(ON)
 
 # `$(MAKE)` stands in the recipes themselves, by which make knows what shares its jobs, and goes through it with -n, too.
-JOIN_SEEDS = $(if $(SEVERAL),$(PIPELINE) seeds --runs $(foreach s,$(SEEDS),'$(REPORTS_ROOT)/$(BARE)$(s)$(TUNED)') --output '$(REPORT)')
+JOIN_SEEDS = $(if $(SEVERAL),$(PIPELINE) seeds --runs $(foreach s,$(SEEDS),'$(REPORTS_ROOT)/$(BARE)$(s)$(SUFFIX)') --output '$(REPORT)')
 
 .PRECIOUS: $(ARMS:%=$(R)/%/noise.safetensors) $(ARMS:%=$(R)/%/protected/manifest.parquet) $(ARMS:%=$(R)/%/model/history.jsonl) $(ARMS:%=$(R)/%/metrics.json)
 

@@ -300,8 +300,12 @@ def alone(args: argparse.Namespace) -> AbstractContextManager[None]:
     worked_on = ("data", "align", "split", "noise", "protect", "train", "evaluate", "trial", "matrix")
     if args.stage not in worked_on or not launched(os.environ).first or root is None or not root.is_dir():
         return nullcontext()
-    name = "-".join([args.stage, *(getattr(args, part) for part in ("arm", "trial") if part in args)])
-    return at_work(root / "locks" / f"{name}.lock")
+    return at_work(root / "locks" / f"{piece_of_work(args)}.lock")
+
+
+def piece_of_work(args: argparse.Namespace) -> str:
+    """The stage, and the arm and the trial that it works on, as in the names of files about it."""
+    return "-".join([args.stage, *(getattr(args, part) for part in ("arm", "trial") if part in args)])
 
 
 def keep_time(args: argparse.Namespace, seconds: float) -> None:
@@ -311,8 +315,7 @@ def keep_time(args: argparse.Namespace, seconds: float) -> None:
     if args.stage not in ("data", "align", "split", "noise", "protect", "train", "evaluate"):
         return
     root = getattr(args, "run", None) or args.data
-    name = f"{args.stage}-{args.arm}" if "arm" in args else args.stage
-    write_json(root / "timings" / f"{name}.json", {"seconds": round(seconds, 1)})
+    write_json(root / "timings" / f"{piece_of_work(args)}.json", {"seconds": round(seconds, 1)})
 
 
 def main(words: list[str] | None = None) -> int:

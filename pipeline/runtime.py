@@ -78,10 +78,11 @@ def cpu_has_fast_bf16() -> bool:
 
 
 def cuda_has_fast_bf16(device: str) -> bool:
-    """Whether the GPU multiplies bf16 matrices in hardware: from compute capability 8.0 (Ampere) on; before, it is emulated."""
+    """Whether the GPU multiplies bf16 matrices in hardware (from Ampere on); before, they are emulated."""
     import torch
 
-    return torch.cuda.get_device_capability(device)[0] >= 8
+    with torch.cuda.device(device):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def cuda_is_usable() -> bool:
