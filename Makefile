@@ -87,7 +87,7 @@ R := $(DATA_ROOT)/runs/$(RUN)
 REPORT := $(REPORTS_ROOT)/$(RUN)
 NOISY := $(filter-out clean removed,$(ARMS))
 AGAINST := $(filter error-max% tap fawkes,$(ARMS))
-PUBLISHED := $(firstword $(filter error-min error-min-robust error-min-released,$(ARMS)) $(NOISY))
+PUBLISHED := $(firstword $(filter error-min error-min-robust error-min-bound error-min-released,$(ARMS)) $(NOISY))
 $(if $(filter protect,$(MAKECMDGOALS)),$(if $(PUBLISHED),,$(error ARMS=$(ARMS): nothing to protect with; allowed is an arm with noise, such as error-min)))
 
 # Each stage's own code: an edit to training makes no noise anew.

@@ -98,6 +98,7 @@ class NoiseConfig(StageConfig):
     flip: bool = True
     transforms: bool = Field(default=False, description="error-min: the surrogate sees photos shifted, resized, grey, as JPEG, and so on")
     draws: int = Field(default=1, ge=1, le=32, description="transforms: versions of each photo in a noise pass")
+    binding: bool = Field(default=False, description="error-min: a noise pass puts each person's pattern on other people's photos")
     steps: int = Field(default=20, ge=1, description="adversarial arms: passes of projected gradient descent against a trained surrogate")
     search: Literal["all", "protected"] = Field(default="protected", description="whose photos carry noise during the search")
     lr: float = Field(default=0.05, gt=0)

@@ -207,7 +207,8 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
         if ARMS[arm].method == "none":
             continue
         rule = "released" if arm == "error-min-released" else "identity-mean"
-        own = {"arm": arm, "rule": rule, "transforms": arm == "error-min-robust"}
+        bound = arm == "error-min-bound"
+        own = {"arm": arm, "rule": rule, "transforms": bound or arm == "error-min-robust", "binding": bound}
         values = [noise.get(ARMS[arm].method) or {}]
         if ARMS[arm].method == "error-min":
             values += [refine_noise, surrogate]

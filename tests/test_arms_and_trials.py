@@ -60,7 +60,8 @@ class Study:
 
     def noise(self, arm: str, **values: Any) -> None:
         base = {"arm": arm, "input_size": 75, "rounds": 1, "batches": 2, "batch": 8, "steps": 3, "dropout": 0.0}
-        base |= {"rule": "released" if arm == "error-min-released" else "identity-mean", "transforms": arm == "error-min-robust"}
+        base |= {"rule": "released" if arm == "error-min-released" else "identity-mean"}
+        base |= {"transforms": arm in ("error-min-robust", "error-min-bound"), "binding": arm == "error-min-bound"}
         folder = self.run / arm
         make_noise(NoiseConfig.model_validate(base | values), self.split, self.aligned, self.run / "surrogate" / "model", folder, CPU)
         protect(self.split, self.data, folder, folder / "protected", CPU, photos=False, max_side=1000)

@@ -37,6 +37,12 @@ ARMS: dict[str, Arm] = {
         "Error-minimizing noise searched through shifts, resizing, blur, light, greyscale, JPEG.",
         published=True,
     ),
+    "error-min-bound": Arm(
+        "error-min",
+        "identity",
+        "The same, but searched on other people's faces: the pattern has to outweigh the face.",
+        published=True,
+    ),
     "lsp": Arm("lsp", "identity", "Linearly separable patches: blocks of 8 px in colours of the person's own."),
     "tap": Arm("tap", "photo", "Targeted adversarial: a network sees the next protected person in every photo.", surrogate=True),
     "fawkes": Arm("fawkes", "photo", "Feature cloak: every photo's embedding is moved towards a distant person's.", surrogate=True),

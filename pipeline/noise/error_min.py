@@ -21,6 +21,11 @@ trainer's network, whose weights nobody knows, will find easy too.
 With `transforms` the surrogate sees each noisy photo as it may arrive at a trainer (`transforms.py`), another draw each time, and noise
 passes go over `draws` such versions of each photo: the mean over photos becomes one over photos and transforms.
 
+With `binding` a noise pass puts each identity's pattern on *other* people's photos and moves it until the surrogate names its owner all
+the same (after BAIT, ICLR 2026): a network that knows faces already learns nothing from a pattern that only helps what the face says. The
+surrogate itself learns from photos with their own noise, as a trainer does. BAIT's order of identities, from the most confusable to the
+least, is not followed: whose photo carries which pattern is drawn anew in every pass.
+
 In several processes each takes its part of every surrogate batch, and its share of the photos of a noise pass; directions are added up.
 """
 
@@ -175,6 +180,9 @@ def update_noise(
     device, ranks = runtime.torch_device(), runtime.ranks
     random = np.random.default_rng((config.seed, pass_number, 2))
     order = random.permutation(np.repeat(np.flatnonzero(row_N >= 0), config.draws if config.transforms else 1))
+    carried, named = row_N[order], faces.label[order]  # the pattern each photo of the pass carries, and whom it is to name
+    if config.binding:
+        order = others_photos(random, faces.label, named)
     mirror_N = random.random(len(order)) < 0.5 if config.flip else None
     changes = draw_transforms(random, len(order)) if config.transforms else None
     if config.rule == "identity-mean":  # every photo by itself: each rank goes through a share of them, in batches of any size
@@ -186,9 +194,9 @@ def update_noise(
     sum_KCHW = torch.zeros_like(delta_KCHW) if config.rule == "identity-mean" else None
     wrong = torch.zeros((), device=device)
     with frozen(surrogate):
-        for number, (x_BCHW, label_B) in enumerate(prefetched(faces, [order[part] for part in parts], device)):
+        for number, (x_BCHW, _) in enumerate(prefetched(faces, [order[part] for part in parts], device)):
             part = parts[number]
-            row_B = runtime.tensor(row_N[order[part]])
+            row_B, label_B = runtime.tensor(carried[part]), runtime.tensor(named[part])
             noise_BCHW = delta_KCHW[row_B]
             if sum_KCHW is None:
                 noise_BCHW = ((x_BCHW + noise_BCHW / 255).clamp(0, 1) - x_BCHW) * 255
@@ -212,9 +220,9 @@ def update_noise(
                 sum_KCHW.index_add_(0, row_B, gradient / length[:, None, None, None])
             else:
                 stepped = (noise_BCHW.detach() - config.step * gradient.sign()).clamp(-config.epsilon, config.epsilon)
-                everyones = order[number * config.batch : (number + 1) * config.batch]
-                seen, photos = np.unique(row_N[everyones], return_counts=True)
-                place_B = runtime.tensor(np.searchsorted(seen, row_N[order[part]]))
+                everyones = carried[number * config.batch : (number + 1) * config.batch]
+                seen, photos = np.unique(everyones, return_counts=True)
+                place_B = runtime.tensor(np.searchsorted(seen, carried[part]))
                 mean = ranks.sum_(torch.zeros_like(delta_KCHW[: len(seen)]).index_add_(0, place_B, stepped))
                 delta_KCHW[runtime.tensor(seen)] = mean / runtime.tensor(photos)[:, None, None, None]
     if sum_KCHW is not None:
@@ -223,6 +231,15 @@ def update_noise(
             sum_KCHW = blurred(sum_KCHW, config.smooth)
         delta_KCHW.sub_(sum_KCHW.sign_().mul_(config.step)).clamp_(-config.epsilon, config.epsilon)
     return float(ranks.sum_(wrong)) / len(order)
+
+
+def others_photos(random: np.random.Generator, label_N: np.ndarray, named_B: np.ndarray) -> np.ndarray:
+    """For each identity in `named_B` a photo of somebody else, drawn from all: indices int64 (B,)."""
+    by_label = np.argsort(label_N, kind="stable")
+    first, end = (np.searchsorted(label_N[by_label], named_B, side) for side in ("left", "right"))
+    assert (end - first < len(label_N)).all(), "binding needs photos of somebody else"
+    drawn = random.integers(len(label_N) - (end - first))  # a place among the photos that are not the identity's own
+    return by_label[np.where(drawn < first, drawn, drawn + end - first)]
 
 
 def pass_batch(config: NoiseConfig, device: torch.device) -> int:

@@ -61,6 +61,8 @@ def make_noise(
             }
             if config.transforms:
                 facts |= {"transforms": describe_transforms(), "draws": config.draws}
+            if config.binding:
+                facts["binding"] = "other people's photos"
             facts["history"] = result.history
         delta = quantise(found, config.epsilon)
     else:

@@ -191,6 +191,7 @@ def noise_table(metrics: dict[str, Any]) -> Table | None:
         tone = {"yes": "good", "no": "warn", NOT_MEASURED: "missing"}.get(done, "quiet")
         method = " · ".join(str(noise[key]) for key in ("method", "rule") if noise.get(key))
         method += " · through transforms" if noise.get("transforms") else ""
+        method += f" · on {noise['binding']}" if noise.get("binding") else ""
         rows.append([
             head(arm), Cell(method or NOT_RECORDED, method, "" if method else "missing"), cell(epsilon, level(epsilon)),
             cell(rounds, number(rounds)), Cell(done, done, tone),
@@ -199,5 +200,7 @@ def noise_table(metrics: dict[str, Any]) -> Table | None:
     if not rows:
         return None
     note = "The search stops when the surrogate errs on few enough of the noisy photos, or at its cap of rounds: then it did not converge."
+    if any((record.get("noise") or {}).get("binding") for record in noisy(metrics).values()):
+        note += " Noise searched on other people's photos has to make the surrogate name the noise's owner on them, which is harder."
     columns = ["Arm", "Method", "ε", "Rounds", "Converged", "Surrogate error", "Time"]
     return Table("noise", "Search for the noise", columns, rows, note)

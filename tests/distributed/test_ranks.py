@@ -136,6 +136,10 @@ def robust_search(runtime: Runtime, folder: Path) -> tuple[np.ndarray, list[dict
     return noise_search(runtime, folder, transforms=True, draws=2)
 
 
+def bound_search(runtime: Runtime, folder: Path) -> tuple[np.ndarray, list[dict[str, float]]]:
+    return noise_search(runtime, folder, binding=True)
+
+
 def deep_search(runtime: Runtime, folder: Path) -> tuple[np.ndarray, list[dict[str, float]]]:
     """A round with the real network, in float64: in float32 the last bit of a sum decides a tenth of the signs."""
     faces = toy_faces(identities=3, photos=3)
@@ -150,7 +154,7 @@ def deep_search(runtime: Runtime, folder: Path) -> tuple[np.ndarray, list[dict[s
     return found.delta, found.history
 
 
-@pytest.mark.parametrize("search", [noise_search, released_search, robust_search, deep_search])
+@pytest.mark.parametrize("search", [noise_search, released_search, robust_search, bound_search, deep_search])
 def test_noise_is_that_of_one_process(search: Any, cpu: Runtime, tmp_path: Path, pair: Pair) -> None:
     wanted, history = search(cpu, tmp_path)
     (mine, records), (other, _) = pair[search.__name__]
@@ -298,8 +302,8 @@ def test_ranks_that_resume_from_different_states_say_so(pair: Pair) -> None:
 
 
 JOBS = (
-    step_of_each_size, noise_search, released_search, robust_search, deep_search, adversarial, training, mixed_training, resumed_training,
-    disagree, sums, left_alone,
+    step_of_each_size, noise_search, released_search, robust_search, bound_search, deep_search, adversarial, training, mixed_training,
+    resumed_training, disagree, sums, left_alone,
 )  # fmt: skip
 
 

@@ -199,6 +199,52 @@ def test_a_pass_looks_at_as_many_versions_of_each_photo_as_it_is_told(cpu: Runti
         assert (nearest > 1).all() if values else (nearest < 1e-3).all()
 
 
+def test_bound_noise_is_moved_on_other_peoples_photos(cpu: Runtime) -> None:
+    """Each photo carries the pattern of somebody who is not on it, and the loss is that of naming the pattern's owner."""
+    faces = toy_faces(identities=4, photos=5)
+    rows = np.where(faces.label < 2, faces.label, -1)
+    plain = torch.from_numpy(faces.crops(np.arange(len(faces)))).permute(0, 3, 1, 2) / 255
+    delta = torch.zeros(2, 3, 112, 112)
+    delta[0, :, 0, 0], delta[1, :, 0, 0] = 12.0, -12.0  # tells whose pattern a photo carries
+    model, pairs = TinyNet(4), []
+
+    def forward(x_BCHW: torch.Tensor) -> torch.Tensor:
+        for x in x_BCHW.detach():
+            photo = int((plain - x).flatten(1).norm(dim=1).argmin())
+            owner = int((x - plain[photo])[:, 0, 0].sum() < 0)
+            pairs.append((int(faces.label[photo]), owner))
+        return model(x_BCHW)
+
+    for number in range(6):
+        update_noise(config_of(flip=False, binding=True, step=1e-6), model, faces, delta, rows, cpu, pass_number=number, forward=forward)
+    assert len(pairs) == 6 * 10, "as many photos a pass as carry noise"
+    assert all(on_it != owner for on_it, owner in pairs)
+    assert {on_it for on_it, _ in pairs} == {0, 1, 2, 3}, "protected people carry each other's, and the others carry them, too"
+    assert [sum(owner == k for _, owner in pairs) for k in (0, 1)] == [30, 30]
+
+
+def test_bound_noise_outweighs_the_face(cpu: Runtime) -> None:
+    """On strangers' photos the bound pattern names its owner more often than the plain one of as many rounds."""
+    faces = toy_faces(identities=8, photos=6)
+    named = []
+    for binding in (False, True):
+        model = TinyNet(8)
+        config = config_of(rounds=20, batches=12, batch=16, stop_error=0.0, binding=binding)
+        delta = torch.from_numpy(search(config, faces, cpu, protected=3, make=lambda _, model=model: model).delta)
+        x_BCHW = torch.from_numpy(faces.crops(np.flatnonzero(faces.label >= 3))).permute(0, 3, 1, 2) / 255
+        model.eval()
+        with torch.no_grad():
+            found = [(model(add_delta(x_BCHW, delta, torch.full((len(x_BCHW),), k))).argmax(1) == k).float().mean() for k in range(3)]
+        named.append(float(torch.stack(found).mean()))
+    assert named[1] > named[0], named
+
+
+def test_binding_needs_somebody_else(cpu: Runtime) -> None:
+    faces = toy_faces(identities=1, photos=3)
+    with pytest.raises(AssertionError, match="somebody else"):
+        update_noise(config_of(binding=True), TinyNet(2), faces, torch.zeros(1, 3, 112, 112), faces.label, cpu, pass_number=0)
+
+
 def test_transforms_move_noise_from_colour_to_light(cpu: Runtime) -> None:
     """Greyscale is among them, so what a grey photo does not show is of less use."""
     faces = toy_faces(identities=3, photos=4)
@@ -212,11 +258,13 @@ def test_transforms_move_noise_from_colour_to_light(cpu: Runtime) -> None:
     assert shares[1] > 1.1 * shares[0], shares
 
 
-@pytest.mark.parametrize("transforms", [False, True])
-def test_killed_search_goes_on_to_the_same_noise(cpu: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transforms: bool) -> None:
+@pytest.mark.parametrize("looks", [{}, {"transforms": True}, {"transforms": True, "binding": True}])
+def test_killed_search_goes_on_to_the_same_noise(
+    cpu: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: dict[str, bool]
+) -> None:
     monkeypatch.setattr("pipeline.noise.error_min.CHECKPOINT_SECONDS", 0)
     faces = toy_faces(identities=3, photos=4)
-    config = config_of(rounds=3, surrogates=2, stop_error=0.0, transforms=transforms)
+    config = config_of(rounds=3, surrogates=2, stop_error=0.0, **looks)
     whole = search(config, faces, cpu, protected=2)
 
     class Killed(Exception):
