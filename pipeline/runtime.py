@@ -135,6 +135,19 @@ def decide(
     return Runtime(device=device, workers=count, precision=precision, ranks=ranks, compile=compile)
 
 
+def free_memory(device: str) -> int | None:
+    """Bytes that `device` can still give: of a GPU, or what the computer gives without swapping; None where the system does not say."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo", encoding="ascii") as info:
+            return next((int(line.split()[1]) * 1024 for line in info if line.startswith("MemAvailable:")), None)
+    except OSError:
+        return None
+
+
 def prepare_torch(runtime: Runtime, threads: int) -> None:
     """Set torch's threads for this process, and flush denormals (tiny batch-norm gradients are slow otherwise)."""
     import torch

@@ -40,7 +40,7 @@ ARMS: dict[str, Arm] = {
     "error-min-bound": Arm(
         "error-min",
         "identity",
-        "The same, but searched on other people's faces: the pattern has to outweigh the face.",
+        "As error-min-robust, but searched on other people's faces: the pattern has to outweigh the face.",
         published=True,
     ),
     "lsp": Arm("lsp", "identity", "Linearly separable patches: blocks of 8 px in colours of the person's own."),

@@ -13,6 +13,8 @@ import torch
 
 from pipeline.artifacts import read_json, sha256_of_files
 from pipeline.config import NoiseConfig, dump
+from pipeline.errors import StageError
+from pipeline.faces.geometry import CROP_SIZE
 from pipeline.models.recognisers import load_trained, make_recogniser
 from pipeline.noise.arms import Arm
 from pipeline.noise.descent import descend
@@ -20,11 +22,12 @@ from pipeline.noise.error_max import lower_certainty
 from pipeline.noise.error_min import SearchResult, search_noise
 from pipeline.noise.fawkes import distant_identity, feature_cloak, mean_embeddings
 from pipeline.noise.tap import look_like, next_identity
-from pipeline.runtime import Runtime, say
+from pipeline.runtime import Runtime, free_memory, say
 from pipeline.training.faces import face_set
 from pipeline.training.loop import hash_seed, predict
 
 SEARCH_CODE = ("error_min.py", "transforms.py", "searched.py")  # a search that was killed goes on by the same code only
+TABLES = 2  # float32 tables of noise at the least: the noise, and the directions it is to go
 FAWKES_CANDIDATES = 20  # Fawkes draws a few identities and takes the most distant one
 
 
@@ -55,6 +58,7 @@ def against_surrogate(
         objective = feature_cloak(model, torch.from_numpy(target).to(device))
     place = {name: code for code, name in enumerate(names)}
     rows = carrying["photo" if arm.per == "photo" else "identity"].map(place).to_numpy(np.int64)
+    check_memory(len(names), arm, runtime)
     say(f"{config.arm}: {config.steps} steps against the clean surrogate on {len(carrying)} photos")
 
     def report(number: int, loss: float) -> None:
@@ -88,6 +92,7 @@ def search(
     carrying = list(names)
     if config.search == "all":
         carrying += sorted(set(keys) - set(names))
+    check_memory(len(carrying), arm, runtime)
     place = {name: code for code, name in enumerate(carrying)}
     row_N = keys.map(lambda name: place.get(name, -1)).to_numpy(np.int64)
     weights = None if config.weights is None else Path(config.weights)
@@ -126,6 +131,21 @@ def search(
         key=dump(config) + sha256_of_files([split, *(Path(__file__).with_name(name) for name in SEARCH_CODE)]),
     )
     return SearchResult(**{**vars(result), "delta": result.delta[: len(names)]})
+
+
+def check_memory(rows: int, arm: Arm, runtime: Runtime) -> None:
+    """Noise of every photo of WebFace is 59 GB of float32: said before hours of work, rather than killed by the system in their middle.
+
+    Raises:
+        StageError: the table and the sum of directions do not fit what the device has free.
+    """
+    needed, free = TABLES * rows * 3 * CROP_SIZE * CROP_SIZE * 4, free_memory(runtime.device)
+    if free is not None and needed > free:
+        per = "photo" if arm.per == "photo" else "identity"
+        raise StageError(
+            f"noise of {rows} patterns, one a{'n' if per == 'identity' else ''} {per}, takes at least {needed / 2**30:.1f} GiB of memory; "
+            f"{free / 2**30:.1f} GiB are free on {runtime.device}: protect fewer people with IDENTITIES=, or with SETTING=partial"
+        )
 
 
 def surrogate_seed(seed: int, number: int) -> int:

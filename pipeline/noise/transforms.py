@@ -13,6 +13,7 @@ et al. 2013; Athalye et al.'s BPDA with the identity).
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -128,9 +129,10 @@ def there_and_back(eye_LL: Tensor, size: int) -> Tensor:
 
 
 def through_jpeg(x_BCHW: Tensor, quality_B: np.ndarray) -> Tensor:
-    """Each photo through JPEG of its quality and back, as decoded; without a gradient."""
+    """Each photo through JPEG of its quality and back, as decoded; without a gradient. As many at a time as torch has threads."""
     x_BHWC = (x_BCHW * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    decoded = np.concatenate([jpeg(x_BHWC[i : i + 1], quality=int(quality)) for i, quality in enumerate(quality_B)])
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # the encoder works outside Python's lock
+        decoded = np.concatenate(list(pool.map(lambda i: jpeg(x_BHWC[i : i + 1], quality=int(quality_B[i])), range(len(quality_B)))))
     return torch.from_numpy(decoded).to(x_BCHW.device).permute(0, 3, 1, 2).to(x_BCHW.dtype) / 255
 
 

@@ -1,0 +1,33 @@
+"""What is checked before a search begins."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.errors import StageError
+from pipeline.noise.arms import arm_of
+from pipeline.noise.searched import check_memory
+from pipeline.runtime import Runtime, free_memory
+
+
+def test_a_table_that_does_not_fit_is_refused_before_the_search(cpu: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def free(device: str) -> int | None:
+        asked.append(device)
+        return 16 * 2**30
+
+    monkeypatch.setattr("pipeline.noise.searched.free_memory", free)
+    check_memory(10_575, arm_of("error-min"), cpu)
+    with pytest.raises(StageError, match=r"392499 patterns, one a photo, takes at least 110\.0 GiB of memory; 16\.0 GiB are free on cpu"):
+        check_memory(392_499, arm_of("error-min-samplewise"), cpu)
+    assert asked == ["cpu", "cpu"]
+    monkeypatch.setattr("pipeline.noise.searched.free_memory", lambda _: None)
+    check_memory(392_499, arm_of("error-min-samplewise"), cpu)
+
+
+def test_free_memory_of_this_machine_is_a_part_of_what_it_has() -> None:
+    with open("/proc/meminfo", encoding="ascii") as info:
+        total = int(next(line for line in info if line.startswith("MemTotal:")).split()[1]) * 1024
+    free = free_memory("cpu")
+    assert free is not None and 0 < free < total
