@@ -19,7 +19,7 @@ SETTING ?= partial##           partial, or full: everyone is protected, whatever
 ARMS ?= clean error-min random## arms of the study; `python -m pipeline arms` lists them
 MATRIX ?=##                     trials of `make matrix`: core, countermeasures, trainers, shares, full, or names (empty: core)
 EPSILON ?= 16##                 largest change of a pixel, of 255
-SEEDS ?= 0##                   seed of everything drawn
+SEEDS ?= 0##                   seed of everything drawn; several, as in "0 1 2", for study and matrix
 DETECTOR ?= mtcnn##            mtcnn, or scrfd (needs DETECTOR_PACK)
 DETECTOR_PACK ?=##              folder of a local insightface pack: for DETECTOR=scrfd, or MATRIX=recropped-scrfd
 RECOGNISER_WEIGHTS ?=##         safetensors the recogniser is fine-tuned from (empty: from scratch)

@@ -72,6 +72,11 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+def spreadsheet_safe(text: str) -> str:
+    """A name that a spreadsheet would take for a formula gets an apostrophe in front; all others stay as they are."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") and text else text
+
+
 def write_if_changed(path: Path, text: str) -> bool:
     """Write `text` unless `path` already holds exactly that, so that Make sees a change only where there is one."""
     if path.exists() and path.read_text(encoding="utf-8") == text:

@@ -14,6 +14,7 @@ from pipeline.shards import crop_table
 from pipeline.split import hashes_of, near_duplicates
 
 Check = dict[str, Any]
+CLEAN_LEARNED = "clean arm learned"
 
 
 def check(name: str, ok: bool, detail: str, *, arm: str | None = None) -> Check:
@@ -57,7 +58,7 @@ def arm_checks(arms: dict[str, Any], config: EvaluateConfig, epsilon: int, prote
     else:
         finals = [clean[group]["final"] for group in ("protected", "others") if clean[group] is not None]
         floor = f"accuracy without protection {min(finals):.1%}, at least {config.clean_floor:.0%} is needed for a claim"
-        found.append(check("clean arm learned", min(finals) >= config.clean_floor, floor))
+        found.append(check(CLEAN_LEARNED, min(finals) >= config.clean_floor, floor))
     recipes = {arm["training"]["recipe"] for arm in arms.values()}
     found.append(check("same recipe in every arm", len(recipes) == 1, f"{len(recipes)} training configuration(s)"))
     count = len(protected_names)

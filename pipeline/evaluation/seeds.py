@@ -10,10 +10,11 @@ import numpy as np
 from pipeline.config import EvaluateConfig
 from pipeline.errors import StageError
 from pipeline.evaluation.accuracy import FEWEST_IDENTITIES
+from pipeline.evaluation.checks import CLEAN_LEARNED
 from pipeline.evaluation.orderings import orderings
 from pipeline.evaluation.paired import compare_arms
 from pipeline.evaluation.trials import SECTIONS
-from pipeline.evaluation.verdict import beyond, headline_of, searching
+from pipeline.evaluation.verdict import beyond, harm_to_others, headline_of, searching
 
 RESAMPLES = 2000
 CAUSES = ("naming", "peak", "others")  # why a study fails (`fails_by`), the worst first
@@ -47,7 +48,8 @@ def join_seeds(runs: list[dict[str, Any]], *, name: str) -> dict[str, Any]:
             raise StageError(f"{other['run']}: its configuration differs from {first['run']}'s in more than the seed; run both again")
     joined = copy.deepcopy(first)
     joined["run"] = name
-    joined["provenance"]["seeds"] = seeds
+    made_by = {(run["provenance"].get("commit"), run["provenance"].get("dirty")) for run in runs}
+    joined["provenance"] |= {"seeds": seeds, "one_commit": len(made_by) == 1}
     for arm, record in joined["arms"].items():
         every = [run["arms"][arm] for run in runs]
         for group in ("protected", "others"):
@@ -59,7 +61,8 @@ def join_seeds(runs: list[dict[str, Any]], *, name: str) -> dict[str, Any]:
         record["invalid"] = [f"seed {seed}: {why}" for seed, one in zip(seeds, every, strict=True) for why in one.get("invalid") or []]
     valid = {arm: record for arm, record in joined["arms"].items() if not record["invalid"]}
     joined["paired"] = compare_arms(valid, resamples=RESAMPLES, seed=0)
-    joined["orderings"] = orderings(valid)
+    learned = all(one["ok"] for run in runs for one in run["checks"] if one["name"] == CLEAN_LEARNED)
+    joined["orderings"] = orderings(valid) if learned else []
     joined |= join_trials(runs)
     joined["checks"] = [
         check | {"name": f"seed {seed}: {check['name']}"} for seed, run in zip(seeds, runs, strict=True) for check in run["checks"]
@@ -70,6 +73,10 @@ def join_seeds(runs: list[dict[str, Any]], *, name: str) -> dict[str, Any]:
     state = next((state for state in ("invalid", "fails") if state in states), "holds")
     causes = [run.get("fails_by") for run in runs] if state == "fails" else []
     joined |= {"verdict_state": state, "fails_by": next((cause for cause in CAUSES if cause in causes), None)}
+    joined["by_seed"] = [
+        {"seed": seed, "verdict_state": run["verdict_state"], "fails_by": run.get("fails_by")}
+        for seed, run in zip(seeds, runs, strict=True)
+    ]
     joined |= judged_trials([] if state == "invalid" else runs)
     joined["verdict"] = say(joined, runs, seeds, states)
     return joined
@@ -86,17 +93,33 @@ def say(joined: dict[str, Any], runs: list[dict[str, Any]], seeds: list[int], st
         [joined["arms"][name][group] for name in (arm, "clean")] for group in ("protected", "others")
     )
     others = f" The others are named on {spread(theirs)} (without {spread(theirs_before)})." if theirs and theirs_before else ""
-    limit = (joined["provenance"]["config"].get("evaluate") or {}).get("protected_at_most", EvaluateConfig().protected_at_most)
+    config = EvaluateConfig.model_validate(joined["provenance"]["config"].get("evaluate") or {})
     kind = str(joined["arms"][arm]["training"]["kind"]).replace("fine-tuned", "fine-tuning")
     trainer = f"{'training ' if kind == 'from scratch' else ''}{kind} on unprocessed crops"
     held = states.count("holds")
     opening = "Holds" if held == len(states) else "Does not hold" if held == 0 else f"Holds in {held} of {len(seeds)} seeds only"
     return (
         f"{opening} against {trainer}, over {len(seeds)} seeds{beyond(joined['held_against'], joined['lost_to'])}. "
-        f"Protected people are named on {spread(mine)} of their clean photos (at the best epoch {mine['peak']:.1%}, without protection "
-        f"{spread(before)}; mean ± standard deviation over seeds).{others}"
-        f"{searching(joined['arms'][arm], joined['arms']['clean'], limit)}"
+        f"People protected with {arm} noise are named on {spread(mine)} of their clean photos (at the best epoch {mine['peak']:.1%}, "
+        f"without protection {spread(before)}; mean ± standard deviation over seeds).{others}"
+        f"{why_not(runs, seeds, arm, config)}{searching(joined['arms'][arm], joined['arms']['clean'], config.protected_at_most)}"
     )
+
+
+def why_not(runs: list[dict[str, Any]], seeds: list[int], arm: str, config: EvaluateConfig) -> str:
+    """Of each seed that did not hold, why; empty where all did."""
+    reasons = []
+    for run, seed in zip(runs, seeds, strict=True):
+        if run["verdict_state"] != "fails":
+            continue
+        mine, clean = run["arms"][arm], run["arms"]["clean"]
+        if run.get("fails_by") == "others":
+            reasons.append(f"in seed {seed} the protected are safe, but {harm_to_others(mine, clean, config)}")
+        elif run.get("fails_by") == "peak":
+            reasons.append(f"in seed {seed} they are named on {mine['protected']['peak']:.1%} at its best epoch")
+        else:
+            reasons.append(f"in seed {seed} they are named on {mine['protected']['final']:.1%}")
+    return f" Why it does not hold: {'; '.join(reasons)}." if reasons else ""
 
 
 def spread(record: dict[str, Any]) -> str:
@@ -141,8 +164,7 @@ def join_group(records: list[dict[str, Any]], seeds: list[int]) -> dict[str, Any
     finals = [record["final"] for record in records]
     curves = [record["by_epoch"] for record in records]
     by_epoch = [None if any(one is None for one in values) else mean(list(values)) for values in zip(*curves, strict=True)]
-    peaks = [record["peak"] for record in records]
-    scored = [(value, -epoch) for epoch, value in enumerate(by_epoch, 1) if value is not None]
+    peaks, epochs = [record["peak"] for record in records], {record["peak_epoch"] for record in records}
     counted = all("test_photos" in record for record in records)
 
     def each(key: str) -> dict[str, Any]:
@@ -154,7 +176,7 @@ def join_group(records: list[dict[str, Any]], seeds: list[int]) -> dict[str, Any
         "sd": round(float(np.std(finals, ddof=1)), 4),
         "by_seed": finals,
         "peak": mean(peaks),
-        "peak_epoch": -max(scored)[1],
+        "peak_epoch": epochs.pop() if len(epochs) == 1 else None,  # a mean of several seeds' own best epochs has none
         "by_epoch": by_epoch,
         "ci95": interval_by_seed_and_identity([hits_and_photos(record) for record in records]) if counted else None,
         "per_identity": each("per_identity"),

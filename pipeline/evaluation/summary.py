@@ -13,7 +13,7 @@ import yaml
 
 from pipeline.artifacts import read_json, read_table, sha256_of
 from pipeline.config import EvaluateConfig, SplitConfig, load
-from pipeline.evaluation.checks import arm_checks, mark_invalid, split_checks, tested_checks
+from pipeline.evaluation.checks import CLEAN_LEARNED, arm_checks, mark_invalid, split_checks, tested_checks
 from pipeline.evaluation.orderings import orderings
 from pipeline.evaluation.paired import compare_arms
 from pipeline.evaluation.trials import collect_trials, early_stopping
@@ -52,6 +52,7 @@ def summarise_run(arms: list[str], data: Path, run: Path, runtime: Runtime) -> d
     trials["trial_titles"]["early-stopping"] = "early stopping"
     found = verdict(metrics, checks, config, trials, identities=len(names), classes=classes, chance=chance)
     valid = {arm: record for arm, record in metrics.items() if not record["invalid"]}
+    learned = all(one["ok"] for one in checks if one["name"] == CLEAN_LEARNED)  # where it did not, four fifths of nothing is nothing
     train_config = yaml.safe_load((run / "config" / "train.yaml").read_text(encoding="utf-8"))
     first = metrics[arms[0]]["training"]
     real = config.real_faces and not config.consented
@@ -86,11 +87,11 @@ def summarise_run(arms: list[str], data: Path, run: Path, runtime: Runtime) -> d
             },
             "packages": {name: installed(name) for name in PACKAGES},
             "hardware": hardware(runtime),
-            "seconds": seconds(data, run),
+            "seconds": seconds(data, run, arms),
         },
         "arms": metrics,
         "paired": compare_arms(valid, resamples=config.bootstrap, seed=config.seed),
-        "orderings": orderings(valid),
+        "orderings": orderings(valid) if learned else [],
         **trials,
         "checks": checks,
     }
@@ -128,10 +129,12 @@ def configs(data: Path, run: Path, arms: list[str]) -> dict[str, Any]:
     return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths}
 
 
-def seconds(data: Path, run: Path) -> dict[str, float]:
-    """Wall seconds of each stage, as measured when it last ran."""
+def seconds(data: Path, run: Path, arms: list[str]) -> dict[str, float]:
+    """Wall seconds of each stage, as measured when it last ran; those of arms of an earlier request are left out."""
+    made = {*arms, "surrogate"} if any(ARMS[arm].surrogate for arm in arms) else set(arms)
+    others = {f"{stage}-{arm}" for stage in ("noise", "protect", "train", "evaluate") for arm in {*ARMS, "surrogate"} - made}
     paths = sorted((data / "timings").glob("*.json")) + sorted((run / "timings").glob("*.json"))
-    return {path.stem: read_json(path)["seconds"] for path in paths}
+    return {path.stem: read_json(path)["seconds"] for path in paths if path.stem not in others}
 
 
 def hardware(runtime: Runtime) -> dict[str, Any]:

@@ -46,37 +46,30 @@ def verdict(
     failed = [one for one in checks if not one["ok"] and one["arm"] in (None, "clean", headline)]
     if failed:
         more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
-        return nothing | {"verdict": f"No claim: {failed[0]['name']} failed ({failed[0]['detail']}){more}."}
+        return nothing | {"verdict": f"No claim: the check “{failed[0]['name']}” failed ({failed[0]['detail']}){more}."}
     if headline is None:
         return nothing | {"verdict": "No claim: no error-minimizing arm was run; add error-min to ARMS."}
     arm, clean = arms[headline], arms["clean"]
     mine, before = arm["protected"], clean["protected"]
     held, lost, silent = sorted_trials(headline, trials, config)
     ends_low, stays_low = mine["final"] <= config.protected_at_most, mine["peak"] <= config.peak_at_most
-    loss = 0.0 if arm["others"] is None else clean["others"]["final"] - arm["others"]["final"]
+    harm = harm_to_others(arm, clean, config)
     auc, auc_before = (auc_of_others(one) if arm["others"] is not None else auc_of_everyone(one) for one in (arm, clean))
-    harmed = arm["others"] is not None and auc is not None and auc_before is not None and auc_before - auc > config.others_auc_within
-    fair = loss <= config.others_within + ROUNDING and not harmed
     kind = arm["training"]["kind"]
     trainer = f"{'training ' if kind == 'from scratch' else ''}{kind.replace('fine-tuned', 'fine-tuning')} on unprocessed crops"
-    fails_by = "naming" if not ends_low else "peak" if not stays_low else None if fair else "others"
+    fails_by = "naming" if not ends_low else "peak" if not stays_low else "others" if harm else None
     if fails_by is None:
         opening = f"Holds against {trainer}"
     elif fails_by == "others":
-        what = (
-            "verification of other people gets worse"
-            if harmed
-            else f"other people’s accuracy falls by {loss * 100:.1f} points ({config.others_within * 100:g} are allowed)"
-        )
-        opening = f"Does not hold: the protected are safe from {trainer}, but {what}"
+        opening = f"Does not hold: the protected are safe from {trainer}, but {harm}"
     elif fails_by == "peak":
         opening = f"Does not hold: safe from {trainer} at its last epoch only"
     else:
         opening = f"Does not hold against {trainer}"
     facts = (
-        f"The recogniser, {kind if kind.startswith('fine') else 'trained ' + kind} on the protected photos of {identities} of {classes} "
-        f"people, names them on {mine['final']:.1%} of their clean photos (at its best epoch {mine['peak']:.1%}; {before['final']:.1%} "
-        f"without protection; chance {chance:.1%})"
+        f"The recogniser, {kind if kind.startswith('fine') else 'trained ' + kind} on photos of {identities} of {classes} people with "
+        f"{headline} noise, names them on {mine['final']:.1%} of their clean photos (at its best epoch {mine['peak']:.1%}; "
+        f"{before['final']:.1%} without protection; chance {chance:.1%})"
     )
     if arm["others"] is not None:
         facts += f" and the others on {arm['others']['final']:.1%} ({clean['others']['final']:.1%} without)"
@@ -94,6 +87,19 @@ def verdict(
         "held_against": held,
         "silent": silent,
     }
+
+
+def harm_to_others(arm: dict[str, Any], clean: dict[str, Any], config: EvaluateConfig) -> str:
+    """What `arm` costs the people it does not protect, where that is more than `config` allows; empty where it is not."""
+    if arm["others"] is None:
+        return ""
+    auc, before = (auc_of_others(one) for one in (arm, clean))
+    if auc is not None and before is not None and before - auc > config.others_auc_within:
+        return f"verification of other people gets worse (AUC {auc:.3f} for {before:.3f})"
+    loss = clean["others"]["final"] - arm["others"]["final"]
+    if loss <= config.others_within + ROUNDING:
+        return ""
+    return f"other people’s accuracy falls by {loss * 100:.1f} points ({config.others_within * 100:g} are allowed)"
 
 
 def sorted_trials(

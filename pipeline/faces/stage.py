@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts import read_table, write_bytes, write_table
+from pipeline.artifacts import read_table, spreadsheet_safe, write_bytes, write_table
 from pipeline.config import AlignConfig
 from pipeline.errors import RequestError, StageError
 from pipeline.faces.align import ALIGNED, CHUNK_COLUMNS, FORBIDDEN, GONE, align_chunk, checksum, chunk_table
@@ -180,9 +180,11 @@ def finish(aligned: Path, tables: list[Any], photos: int) -> None:
 
 
 def write_csv(path: Path, table: Any) -> None:
-    """A table for people; lists as JSON."""
+    """A table for people and spreadsheets; lists as JSON."""
     as_text = table.copy()
     for column in ("box", "landmarks", "matrix"):
         if column in as_text:
             as_text[column] = [json.dumps([round(float(number), 3) for number in np.ravel(value)]) for value in as_text[column]]
+    for column in {"photo", "identity"} & set(as_text):
+        as_text[column] = as_text[column].map(spreadsheet_safe)
     write_bytes(path, as_text.to_csv(index=False).encode("utf-8"))

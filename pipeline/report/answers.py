@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.evaluation.paired import seed_of
-from pipeline.report.cells import invalid
+from pipeline.report.cells import invalid, noisy
 from pipeline.report.limits import EXISTING, limits_of
-from pipeline.report.views import checks_of, headline_arm, largest_change, state_of, tried_on
-from pipeline.report.words import NOT_RECORDED, at, interval, is_number, level, number, percent, plural
+from pipeline.report.views import checks_of, headline_arm, largest_change, search_also_saw, state_of, tried_on
+from pipeline.report.words import NOT_RECORDED, at, interval, is_number, level, number, percent, plural, points
 
 VISIBLE = 30.0  # dB of PSNR, the rule of thumb of the glossary
 
@@ -20,24 +20,26 @@ def answers_of(metrics: dict[str, Any]) -> list[tuple[str, list[str]]]:
         return []
     record = metrics["arms"][arm]
     return [
-        ("Who was protected?", who(metrics)),
+        ("Who was protected?", who(metrics, arm)),
         ("Against what?", against(metrics, arm)),
         ("How sure is it?", how_sure(metrics, arm, record)),
-        ("How visible is it?", how_visible(record)),
+        ("How visible is it?", how_visible(record, pictures=not metrics.get("panels_note"))),
         ("When does it fail?", when_it_fails(metrics, arm, record)),
     ]
 
 
-def who(metrics: dict[str, Any]) -> list[str]:
-    """Whose photos carry noise, and whose do not."""
+def who(metrics: dict[str, Any], arm: str) -> list[str]:
+    """Whose photos carry noise, which, and whose do not."""
     people = f"{plural(metrics.get('identities'), 'person', 'people')} of the {number(metrics.get('classes'))} a recogniser learns to name."
     setting = {
-        "partial": "All their photos for training carry the noise; everybody else’s stay clean.",
-        "full": "Everybody’s photos for training carry the noise.",
+        "partial": f"All their photos for training carry noise ({arm}); everybody else’s stay clean.",
+        "full": f"Everybody’s photos for training carry noise ({arm}).",
     }
+    more = [other for other in noisy(metrics) if other != arm]
+    others = [f"These answers are about {arm}; the tables have the other kinds of noise, too."] if more else []
     data = str(at(metrics, "provenance", "dataset", "name") or NOT_RECORDED)
     rendered = "The people do not exist: their photos are rendered." if data.startswith("synthetic") else f"Data set: {data}."
-    return [people, *[text for key, text in setting.items() if key == metrics.get("setting")], rendered]
+    return [people, *[text for key, text in setting.items() if key == metrics.get("setting")], *others, rendered]
 
 
 def against(metrics: dict[str, Any], arm: str) -> list[str]:
@@ -47,9 +49,11 @@ def against(metrics: dict[str, Any], arm: str) -> list[str]:
     how = kind if kind.startswith("fine") else f"trained {kind}"
     epochs = plural(training.get("epochs"), "epoch", "epochs")
     found = [f"{training.get('model') or 'A network'}, {how} on this run’s own face crops with the noise on them, {epochs}."]
-    everyone, mine, seen = (at(metrics, *keys) for keys in (("classes",), ("identities",), ("split", "auxiliary")))
-    others: Any = everyone - mine if is_number(everyone) and is_number(mine) else 0
-    if others > 0 and is_number(seen):
+    seen = search_also_saw(metrics)
+    everyone: Any = metrics.get("classes")
+    mine: Any = metrics.get("identities")
+    others = everyone - mine if is_number(everyone) and is_number(mine) else 0
+    if others > 0 and seen:
         found.append(f"The noise search had clean training photos of {seen:,} of the {others:,} other people.")
     tried = tried_on(metrics, arm)
     more_tried = len([name for name in tried if name != "early-stopping"])
@@ -93,18 +97,17 @@ def person_by_person(metrics: dict[str, Any], arm: str, group: str, against: str
     other = "no protection" if against == "clean" else f"{against} noise"
     for one in metrics.get("paired") or []:
         if (one.get("arm"), one.get("against"), one.get("group")) == (arm, against, group) and one.get("ci95"):
-            low, high = (f"{value * 100:+.1f}" for value in one["ci95"])
+            low, high = map(points, one["ci95"])
             alone = (
                 f"; swapping people’s arms by chance does as much in about {one['p'] * 100:.2g}% of cases"
                 if is_number(one.get("p"))
                 else ""
             )
-            moved = f"person by person {one['difference'] * 100:+.1f} points against {other} (95% interval {low} to {high}{alone})"
-            return moved.replace("-", "−")
+            return f"person by person {points(one['difference'])} points against {other} (95% interval {low} to {high}{alone})"
     return ""
 
 
-def how_visible(record: dict[str, Any]) -> list[str]:
+def how_visible(record: dict[str, Any], *, pictures: bool) -> list[str]:
     """The change in numbers and in a word."""
     seen, whole = record.get("imperceptibility") or {}, record.get("photos") or {}
     psnr: Any = seen.get("psnr_db")
@@ -113,7 +116,8 @@ def how_visible(record: dict[str, Any]) -> list[str]:
     if is_number(psnr):
         word = "visible" if psnr < VISIBLE else "perhaps hard to see"
         found.append(
-            f"On the face {word}: PSNR {number(psnr, 1, ' dB')}, SSIM {number(ssim, 3)}. Nobody was asked: see the pictures below."
+            f"On the face {word}: PSNR {number(psnr, 1, ' dB')}, SSIM {number(ssim, 3)}. Nobody was asked"
+            f"{': see the pictures below' if pictures else ''}."
         )
     if is_number(whole.get("psnr_db")):
         on_photo = f"PSNR {number(whole['psnr_db'], 1, ' dB')}, SSIM {number(whole.get('ssim'), 3)}"
@@ -137,9 +141,17 @@ def when_it_fails(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> 
         cause = metrics.get("fails_by")
         if cause == "others":
             compared = [person_by_person(metrics, arm, "others", against) for against in ("clean", "random")]
-            found.append(f"Other people are recognised less well: {'; '.join(one for one in compared if one) or 'by more than allowed'}.")
+            each = metrics.get("by_seed") or []
+            bad = [str(one["seed"]) for one in each if one["fails_by"] == "others"]
+            where = f" in {len(bad)} of {len(each)} seeds ({', '.join(bad)}), more than allowed; over all seeds" if bad else ":"
+            found.append(
+                f"Other people are recognised less well{where} {'; '.join(one for one in compared if one) or 'by more than allowed'}."
+            )
         names = own.get(cause or "naming", []) if state == "fails" else []
-        names += [f"{one['title']} ({percent(one['accuracy'])})" for one in metrics.get("lost_to") or []]
+        names += [
+            f"{one['title']} ({percent(one['accuracy'])}{' at its best epoch' if one['peak'] else ''})"
+            for one in metrics.get("lost_to") or []
+        ]
         if names or cause != "others":
             found.append(f"Lost to: {', '.join(names)}." if names else "Lost to nothing that was tried here.")
         found += [

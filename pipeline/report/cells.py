@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.report.words import NOT_MEASURED, NOT_RECORDED, at, is_number
+from pipeline.report.words import NOT_MEASURED, NOT_RECORDED, TOO_FEW, at, is_number
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,9 @@ class Table:
 
 def cell(value: Any, text: str, *, tone: str = "", heat: float | None = None) -> Cell:
     """A cell of a number; what was not measured is toned down."""
-    return Cell(text, value if is_number(value) else None, tone or ("missing" if text in (NOT_MEASURED, NOT_RECORDED) else ""), heat)
+    return Cell(
+        text, value if is_number(value) else None, tone or ("missing" if text in (NOT_MEASURED, NOT_RECORDED, TOO_FEW) else ""), heat
+    )
 
 
 def head(name: str) -> Cell:
@@ -54,6 +56,11 @@ def noisy(metrics: dict[str, Any]) -> dict[str, Any]:
 def invalid(record: Any) -> list[str]:
     """Why an arm's numbers are invalid; empty where they are not."""
     return [str(one) for one in at(record, "invalid") or []]
+
+
+def marked(metrics: dict[str, Any], arm: str) -> str:
+    """An arm's name, and that its numbers are invalid where they are."""
+    return f"{arm} (invalid)" if invalid(metrics["arms"].get(arm)) else arm
 
 
 def rate_order(rate: str) -> float:
@@ -72,5 +79,9 @@ def rate_text(rate: str) -> str:
 
 def deviation(record: Any) -> str:
     """ " ± 0.8" (percentage points) where several seeds were run, else nothing."""
-    spread = at(record, "sd")
+    return deviation_of(at(record, "sd"))
+
+
+def deviation_of(spread: Any) -> str:
+    """The same of the deviation itself, a fraction."""
     return f" ± {spread * 100:.1f}" if is_number(spread) else ""

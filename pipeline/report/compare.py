@@ -8,12 +8,17 @@ from typing import Any
 from pipeline.artifacts import read_json, write_text
 from pipeline.errors import RequestError
 from pipeline.report import figures
-from pipeline.report.cells import Cell, Table, cell, deviation, head
+from pipeline.report.cells import Cell, Table, cell, deviation, head, invalid
 from pipeline.report.render import TEMPLATES, script_of
-from pipeline.report.table import accuracy_of, metrics_frame
+from pipeline.report.table import GROUPS, accuracy_of, metrics_frame
 from pipeline.report.views import headline_arm, state_of
 from pipeline.report.words import NOT_RECORDED, at, interval, is_number, number, percent
 
+SECTIONS = (
+    ("trainers", "Protected people, by trainer"),
+    ("countermeasures", "Protected people, under countermeasures"),
+    ("shares", "Protected people, by share of their photos that is protected"),
+)
 STATES = {
     "partly": ("protected, with losses", "warn"),
     "holds": ("protected", "good"),
@@ -63,7 +68,7 @@ def build_comparison(runs: list[dict[str, Any]]) -> str:
             baseline = at(run, "arms", "clean", "protected", "by_epoch")
             figure = figures.accuracy_by_epoch(arm, run["arms"][arm], run.get("chance"), baseline, key=f"run{place}")
             if figure is not None:
-                curves.append((str(run.get("run") or NOT_RECORDED), arm, figure))
+                curves.append((str(run.get("run") or NOT_RECORDED), arm if counts(run, arm) else f"{arm} (invalid)", figure))
     script, digest = script_of()
     return environment.get_template("compare.html.j2").render(
         runs=[(str(run.get("run") or NOT_RECORDED), str(run.get("verdict") or ""), state_words(run)) for run in runs],
@@ -88,18 +93,42 @@ def accuracy_of_runs(runs: list[dict[str, Any]]) -> Table:
     rows = []
     for run in runs:
         arm = headline_arm(run)
-        mine, before = at(run, "arms", arm or ""), at(run, "arms", "clean")
         word, tone = state_words(run)
-        line = [head(str(run.get("run") or NOT_RECORDED)), Cell(word, word, tone), Cell(arm or "none", arm or "none")]
-        for record, group in ((before, "protected"), (mine, "protected"), (before, "others"), (mine, "others")):
-            one = at(record, group)
-            line.append(cell(accuracy_of(one), percent(accuracy_of(one)) + deviation(one), heat=accuracy_of(one) if one else None))
-        peak, span = at(mine, "protected", "peak"), at(mine, "protected", "ci95")
-        line[5:5] = [cell(span[0] if span else None, interval(span)), cell(peak, percent(peak))]
+        name = arm or "none"
+        line = [head(str(run.get("run") or NOT_RECORDED)), Cell(word, word, tone), Cell(name, name)]
+        for group in GROUPS:
+            line += accuracies(run, "clean", group)[:1] + accuracies(run, arm or "", group)[: 3 if group == "protected" else 1]
         rows.append(line)
     columns = ["Run", "Verdict", "Arm", "Clean", "With noise", "95% interval", "Best epoch", "Clean", "With noise"]
-    note = "Accuracy on clean test photos, last epoch."
+    note = "Accuracy on clean test photos, last epoch. Of a run or an arm whose checks failed no number is shown: its own report has them."
     return Table("runs", "What each run found", columns, rows, note, [("", 2), ("Protected people", 4), ("Other people", 2)])
+
+
+def accuracies(run: dict[str, Any], arm: str, group: str) -> list[Cell]:
+    """Last epoch, interval and best epoch of a group in an arm, of nobody and of invalid numbers the words for that."""
+    record = at(run, "arms", arm)
+    one = at(record, group)
+    if isinstance(record, dict) and group in record and one is None:
+        return [Cell("nobody", tone="missing")] * 3
+    if not counts(run, arm):
+        return [Cell("invalid", tone="warn")] * 3
+    final, span, peak = (at(one, key) for key in ("final", "ci95", "peak"))
+    return [
+        cell(final, percent(final) + deviation(one), heat=final if group == "protected" else None),
+        cell(span[0] if span else None, interval(span, len(at(one, "per_identity") or {}) or None)),
+        cell(peak, percent(peak)),
+    ]
+
+
+def counts(run: dict[str, Any], arm: str) -> bool:
+    """Whether the numbers of an arm mean anything: neither the run's own checks nor the arm's failed."""
+    return state_of(run) != "invalid" and not invalid(at(run, "arms", arm))
+
+
+def word(value: Any) -> Cell:
+    """A cell of text, sorted as such."""
+    text = str(value or NOT_RECORDED)
+    return Cell(text, text, "" if value else "missing")
 
 
 def conditions_of_runs(runs: list[dict[str, Any]]) -> Table:
@@ -111,9 +140,9 @@ def conditions_of_runs(runs: list[dict[str, Any]]) -> Table:
         data, kind = at(run, "provenance", "dataset", "name"), at(run, "training", "kind")
         seeds = " ".join(map(str, at(run, "provenance", "seeds") or [])) or NOT_RECORDED
         rows.append([
-            head(str(run.get("run") or NOT_RECORDED)), Cell(str(data or NOT_RECORDED)), Cell(str(run.get("setting") or NOT_RECORDED)),
+            head(str(run.get("run") or NOT_RECORDED)), word(data), word(run.get("setting")),
             cell(run.get("identities"), f"{number(run.get('identities'))} of {number(run.get('classes'))}"),
-            Cell(str(kind or NOT_RECORDED)), Cell(seeds), cell(epsilon, f"{number(epsilon)}/255"), cell(psnr, number(psnr, 1, " dB")),
+            word(kind), word(seeds), cell(epsilon, f"{number(epsilon)}/255"), cell(psnr, number(psnr, 1, " dB")),
             cell(ssim, number(ssim, 3)),
         ])  # fmt: skip
     columns = ["Run", "Data", "Setting", "Protected", "Trainer", "Seeds", "ε", "PSNR", "SSIM"]
@@ -121,16 +150,24 @@ def conditions_of_runs(runs: list[dict[str, Any]]) -> Table:
 
 
 def trials_of_runs(runs: list[dict[str, Any]]) -> list[Table]:
-    """Trials that any run has: accuracy of the protected people in the headline arm."""
+    """Trials that any run has: accuracy of the protected people in the clean and in the headline arm."""
     tables = []
-    for section, caption in (("trainers", "Protected people, by trainer"), ("countermeasures", "Protected people, under countermeasures")):
+    for section, caption in SECTIONS:
         names = list(dict.fromkeys(name for run in runs for name in run.get(section) or {}))
         rows = []
         for name in names:
             title = next((str(at(run, "trial_titles", name)) for run in runs if at(run, "trial_titles", name)), name)
-            values = [accuracy_of(at(run, section, name, headline_arm(run) or "", "protected")) for run in runs]
-            rows.append([head(title), *[cell(value, percent(value), heat=value if is_number(value) else None) for value in values]])
+            line = [head(title)]
+            for run in runs:
+                for arm in ("clean", headline_arm(run) or ""):
+                    value = accuracy_of(at(run, section, name, arm, "protected"))
+                    if is_number(value) and not counts(run, arm):
+                        line.append(Cell("invalid", tone="warn"))
+                    else:
+                        line.append(cell(value, percent(value) if is_number(value) else "–", heat=value if is_number(value) else None))
+            rows.append(line)
         if rows:
-            note = "Each run’s own noise; the clean arms are in the runs’ reports."
-            tables.append(Table(f"all-{section}", caption, ["Trial", *[str(run.get("run")) for run in runs]], rows, note))
+            note = "Each run’s own noise. A trial says something only where the clean arm still learned; – is not measured."
+            spans = [(str(run.get("run")), 2) for run in runs]
+            tables.append(Table(f"all-{section}", caption, ["Trial", *["Clean", "With noise"] * len(runs)], rows, note, spans))
     return tables

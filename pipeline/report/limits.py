@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report.views import headline_arm, tried_on
+from pipeline.report.views import headline_arm, search_also_saw, tried_on
 from pipeline.report.words import at, is_number
 
 
@@ -22,6 +22,7 @@ class Limit:
 
 
 EXISTING = "Recognisers that are already trained"
+STRANGERS = "Strangers in training"
 
 # title, words of countermeasure names that measure it, text
 KNOWN = (
@@ -48,13 +49,14 @@ KNOWN = (
         "Strong augmentation and projections",
         ("mixup", "cutmix", "cutout", "augment", "ueraser", "projection", "last-layer-refit", "separab", "blur", "resize"),
         "Mixing photos, training on the worst of several strong augmentations (UEraser), or removing the directions in which noise of this "
-        "kind is linearly separable (orthogonal projection, NeurIPS 2023) are aimed at exactly this noise. A scraper may also detect it.",
+        "kind is linearly separable (orthogonal projection, NeurIPS 2023) are aimed at exactly this noise.",
     ),
     (
         "Photos that are already out",
         ("share-", "leak"),
-        "Every person here had all training photos protected. Clean photos published earlier cannot be protected afterwards; where only "
-        "a part is protected, accuracy is about that of training on the clean rest (Huang et al., ICLR 2021). And whoever trains "
+        "In the study itself every protected person had all training photos protected. Clean photos published earlier cannot be "
+        "protected afterwards; where only a part is protected, accuracy is about that of training on the clean rest (Huang et al., ICLR "
+        "2021). And whoever trains "
         "tomorrow chooses the method after the photos were protected (Radiya-Dixit et al., ICLR 2022).",
     ),
     (
@@ -66,8 +68,8 @@ KNOWN = (
     (
         "Other architectures",
         ("architecture", "resnet18", "resnet-18", "mobilefacenet", "iresnet", "arcface"),
-        "One network was trained. In the original study class-wise noise carried over to three other networks on CIFAR-10 (accuracy "
-        "13.5–16.9%); for the faces of this run that is open.",
+        "The study itself trains one network. In the original study class-wise noise carried over to three other networks on CIFAR-10 "
+        "(accuracy 13.5–16.9%).",
     ),
     (
         "Photos cropped anew",
@@ -77,7 +79,7 @@ KNOWN = (
         "The table “The way back to the photo” says how like the noise is that comes back with this run’s own alignment.",
     ),
     (
-        "Strangers in training",
+        STRANGERS,
         ("auxiliary",),
         "The search for noise saw clean training photos of the other people that the recogniser trains on (“Noise search also sees”). "
         "A defender usually does not know whose photos the trainer will add.",
@@ -119,7 +121,7 @@ def searched_with(metrics: dict[str, Any], arm: str | None) -> str:
         return ""
     size = "at the same input size" if theirs == mine else f"at {mine:g} px where the recogniser has {theirs:g}"
     start = "the same pretrained weights" if starts_alike(metrics, arm) else "other initial weights"
-    return f" The noise was searched with the network that the recogniser is, {size}, from {start}."
+    return f" The noise was searched with a network of the recogniser’s own kind, {size}, from {start}."
 
 
 def limits_of(metrics: dict[str, Any]) -> list[Limit]:
@@ -131,6 +133,8 @@ def limits_of(metrics: dict[str, Any]) -> list[Limit]:
     tuned = str(at(metrics, "training", "kind") or "").startswith("fine-tuned")
     found = []
     for title, words, text in KNOWN:
+        if title == STRANGERS and not search_also_saw(metrics):
+            continue
         done = [name for name in names if any(word in name.lower() for word in words)]
         measured = f"Measured in this run: {', '.join(done)}." if done else ""
         if title.startswith("Fine-tuning") and tuned:

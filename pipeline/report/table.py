@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pipeline.artifacts import spreadsheet_safe
 from pipeline.report.words import at, is_number
 
 if TYPE_CHECKING:
@@ -25,14 +26,15 @@ def metrics_frame(metrics: dict[str, Any]) -> pd.DataFrame:
     """
     import pandas as pd  # heavy: only where a report is really made
 
-    rows = [row for arm, record in metrics.get("arms", {}).items() for row in arm_rows(arm, record)]
+    seeds = at(metrics, "provenance", "seeds") or []
+    rows = [row for arm, record in metrics.get("arms", {}).items() for row in arm_rows(arm, record, seeds)]
     rows = [*run_rows(metrics), *rows, *trial_rows(metrics)]
     for one in metrics.get("paired") or []:
         what = f"paired difference to {one['against']}"
         rows.append(row(one["arm"], one["group"], what, one["difference"], span=one["ci95"]))
         rows += [row(one["arm"], one["group"], f"{what}: {key}", one.get(key)) for key in ("p", "identities")]
-    rows += [row("", "ordering", str(one["claim"]), one["holds"]) for one in metrics.get("orderings") or []]
-    rows += [row("", "check", str(one["name"]), one["ok"]) for one in metrics.get("checks", [])]
+    rows += [row("", "ordering", str(one["claim"]).replace("’", "'"), one["holds"]) for one in metrics.get("orderings") or []]
+    rows += [row("", "check", str(one["name"]).replace("’", "'"), one["ok"]) for one in metrics.get("checks", [])]
     frame = pd.DataFrame(rows, columns=COLUMNS)
     frame["identity"] = frame["identity"].map(spreadsheet_safe)
     for column in ("value", "lo", "hi"):
@@ -63,7 +65,7 @@ def run_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     return found + [row("", "seconds", stage, value) for stage, value in stages.items()]
 
 
-def arm_rows(arm: str, record: dict[str, Any]) -> list[dict[str, Any]]:
+def arm_rows(arm: str, record: dict[str, Any], seeds: list[int]) -> list[dict[str, Any]]:
     """Accuracy of both groups, verification, noise, visibility and training time of one arm."""
     found: list[dict[str, Any]] = []
     for group in GROUPS:
@@ -74,7 +76,8 @@ def arm_rows(arm: str, record: dict[str, Any]) -> list[dict[str, Any]]:
         found.append(row(arm, group, "peak accuracy", accuracy.get("peak"), epoch=accuracy.get("peak_epoch")))
         if "sd" in accuracy:
             found.append(row(arm, group, "accuracy sd", accuracy["sd"]))
-            found += [row(arm, group, f"accuracy of seed {place}", one) for place, one in enumerate(accuracy.get("by_seed") or [], 1)]
+            by_seed = zip(seeds, accuracy.get("by_seed") or [], strict=True)
+            found += [row(arm, group, f"accuracy of seed {seed}", one) for seed, one in by_seed]
         by_epoch = accuracy.get("by_epoch") or []
         found += [row(arm, group, "accuracy by epoch", value, epoch=epoch) for epoch, value in enumerate(by_epoch, 1)]
         each = accuracy.get("per_identity") or {}
@@ -142,8 +145,3 @@ def trial_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
 def accuracy_of(value: Any) -> Any:
     """A fraction, given as such or as a record with `final`."""
     return value.get("final") if isinstance(value, dict) else value
-
-
-def spreadsheet_safe(text: str) -> str:
-    """A name that a spreadsheet would take for a formula gets an apostrophe in front; all others stay as they are."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") and text else text

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.report.cells import Cell, Table, cell, deviation, head, invalid, noisy, rate_text
 from pipeline.report.table import GROUPS
-from pipeline.report.words import NOT_MEASURED, NOT_RECORDED, at, duration, interval, is_number, level, number, percent, yes_no
+from pipeline.report.words import NOT_MEASURED, NOT_RECORDED, at, duration, interval, is_number, level, number, percent, points, yes_no
 
 IDENTITY_ROWS = 200
 
@@ -29,7 +29,7 @@ def accuracy_table(metrics: dict[str, Any]) -> Table:
             when = f" (epoch {epoch})" if is_number(peak) and is_number(epoch) else ""
             line += [
                 cell(final, percent(final) + deviation(one), tone="strong" if is_number(final) else ""),
-                cell(span[0] if interval(span) != NOT_MEASURED else None, interval(span)),
+                cell(span[0] if isinstance(span, list) else None, interval(span, len(at(one, "per_identity") or {}) or None)),
                 cell(peak, percent(peak) + when),
             ]
         rows.append(line)
@@ -38,7 +38,11 @@ def accuracy_table(metrics: dict[str, Any]) -> Table:
         caption += ": invalid, nothing is claimed from it"
     chance = metrics.get("chance")
     seeds = at(metrics, "provenance", "seeds") or []
-    again = f" Means over {len(seeds)} seeds ± standard deviation; intervals are resampled by seed, too." if len(seeds) > 1 else ""
+    again = (
+        f" Means over {len(seeds)} seeds ± standard deviation; intervals are resampled by seed, too; best epochs are each seed’s own."
+        if len(seeds) > 1
+        else ""
+    )
     foot = [[head("chance level"), *[cell(chance, percent(chance)), Cell(""), Cell("")] * len(GROUPS)]]
     return Table(
         "accuracy",
@@ -57,18 +61,19 @@ def paired_table(metrics: dict[str, Any]) -> Table | None:
     rows = []
     for one in metrics.get("paired") or []:
         difference, span, chance = (at(one, key) for key in ("difference", "ci95", "p"))
-        low_to_high = f"{span[0] * 100:+.1f} to {span[1] * 100:+.1f}" if isinstance(span, list) else percent(None)
+        people = at(one, "identities")
+        low_to_high = f"{points(span[0])} to {points(span[1])}" if isinstance(span, list) else interval(None, people)
         rows.append([
             head(f"{one['arm']} against {one['against']}"), Cell(str(one["group"]), str(one["group"])),
-            cell(difference, f"{difference * 100:+.1f} points" if is_number(difference) else percent(None)),
+            cell(difference, f"{points(difference)} points" if is_number(difference) else percent(None)),
             cell(span[0] if isinstance(span, list) else None, low_to_high),
-            cell(chance, number(chance, 4)), cell(at(one, "identities"), number(at(one, "identities"))),
+            cell(chance, percent(chance)), cell(people, number(people)),
         ])  # fmt: skip
     if not rows:
         return None
     note = (
         "Mean over people of the difference of their own accuracies after the last epoch, in percentage points; the interval is resampled "
-        "by identity. The last column but one: how often chance alone, swapping the two arms person by person, differs as much; of "
+        "by identity. By chance: how often chance alone, swapping the two arms person by person, differs as much; of "
         "several seeds they are swapped seed by seed, which says something from six seeds on."
     )
     columns = ["Arms", "People", "Difference", "95% interval", "By chance", "Count"]
@@ -187,14 +192,15 @@ def noise_table(metrics: dict[str, Any]) -> Table | None:
         noise = record.get("noise") or {}
         rounds, error, epsilon, seconds = (noise.get(key) for key in ("rounds", "error", "epsilon", "seconds"))
         searched = not ("converged" in noise and noise["converged"] is None)
-        done = yes_no(noise.get("converged")) if searched else "not searched"
+        steps = noise.get("steps")
+        done = yes_no(noise.get("converged")) if searched else f"{steps} steps, no test" if is_number(steps) else "not searched"
         tone = {"yes": "good", "no": "warn", NOT_MEASURED: "missing"}.get(done, "quiet")
         method = " · ".join(str(noise[key]) for key in ("method", "rule") if noise.get(key))
         method += " · through transforms" if noise.get("transforms") else ""
         method += f" · on {noise['binding']}" if noise.get("binding") else ""
         rows.append([
             head(arm), Cell(method or NOT_RECORDED, method, "" if method else "missing"), cell(epsilon, level(epsilon)),
-            cell(rounds, number(rounds)), Cell(done, done, tone),
+            cell(rounds, number(rounds)) if searched else Cell("–", tone="quiet"), Cell(done, done, tone),
             cell(error, percent(error)) if searched else Cell("–", tone="quiet"), cell(seconds, duration(seconds)),
         ])  # fmt: skip
     if not rows:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pipeline.report.cells import Cell, Table, cell, head, invalid, rate_order, rate_text
+from pipeline.report.cells import Cell, Table, cell, deviation_of, head, marked, rate_order, rate_text
 from pipeline.report.table import GROUPS, accuracy_of
+from pipeline.report.views import headline_arm
 from pipeline.report.words import NOT_MEASURED, NOT_RECORDED, at, interval, is_number, number, percent
 
 
@@ -25,7 +26,8 @@ def verification_table(metrics: dict[str, Any]) -> Table:
         of = str(at(one, "of") or NOT_RECORDED)
         between = f"{span[0]:.3f}–{span[1]:.3f}" if isinstance(span, list) and all(map(is_number, span)) else NOT_MEASURED
         rows.append([
-            head(arm), Cell(of, of), cell(auc, number(auc, 4), heat=None), cell(span[0] if between != NOT_MEASURED else None, between),
+            head(marked(metrics, arm)), Cell(of, of), cell(auc, number(auc, 4), heat=None),
+            cell(span[0] if between != NOT_MEASURED else None, between),
             cell(eer, percent(eer)), *[cell(tar, percent(tar)) for tar in tars], cell(at(one, "identities"), number(at(one, "identities"))),
             cell(pairs, number(pairs)),
         ])  # fmt: skip
@@ -44,7 +46,7 @@ def lfw_table(metrics: dict[str, Any]) -> Table | None:
     for arm, record in metrics["arms"].items():
         for name, one in (record.get("lfw") or {}).items():
             if one:
-                found[arm if name == "own" else f"reference: {name}"] = one
+                found[marked(metrics, arm) if name == "own" else f"reference: {name}"] = one
     if not found:
         return None
     rows = []
@@ -78,12 +80,13 @@ def identification_table(metrics: dict[str, Any]) -> Table | None:
         rank1, span = at(one, "rank1"), at(one, "rank1_ci95")
         tpirs = [at(one, "tpir_at_fpir", rate) for rate in rates]
         rows.append([
-            head(arm), Cell(model, model), cell(rank1, percent(rank1), heat=rank1 if is_number(rank1) else None),
-            cell(span[0] if interval(span) != NOT_MEASURED else None, interval(span)), *[cell(tpir, percent(tpir)) for tpir in tpirs],
+            head(marked(metrics, arm)), Cell(model, model), cell(rank1, percent(rank1), heat=rank1 if is_number(rank1) else None),
+            cell(span[0] if isinstance(span, list) else None, interval(span, at(one, "identities"))),
+            *[cell(tpir, percent(tpir)) for tpir in tpirs],
             cell(at(one, "strangers"), number(at(one, "strangers"))),
         ])  # fmt: skip
     note = (
-        "Enrolled is each protected person by the mean embedding of the photos this arm publishes (clean ones in clean and removed); "
+        "Enrolled is each protected person by the mean embedding of the photos this arm publishes, clean ones where it has no noise; "
         "searched for are their clean photos, among clean photos of people who are not enrolled: the others and those kept out of training."
     )
     if "removed" in metrics["arms"]:
@@ -122,7 +125,7 @@ TRIAL_NOTES = {
     "countermeasures": (
         "Accuracy on clean test photos after the last epoch; with early stopping after the protected people’s best epoch. The "
         "stronger the colour, the more is named. A countermeasure says something only where the clean arm still learned; where it did not, "
-        "other arms may be spared it."
+        "other arms may be spared it. What changes noise alone, as cropping anew does, has no clean arm and needs none."
     ),
     "trainers": "Accuracy on clean test photos after the last epoch. A trainer says something only where the clean arm learned.",
     "shares": "The rest of their photos leaked clean. Accuracy on clean test photos after the last epoch.",
@@ -131,6 +134,8 @@ TRIAL_NOTES = {
 
 def trial_tables(metrics: dict[str, Any], section: str, column: str, what: str) -> list[Table]:
     """Arm × trial of one section of the metrics, for protected and others, the study's own training first; none where nothing was measured.
+
+    The verdict's arm has its interval beside it, and its best epoch where it is that which the noise lost by.
 
     Args:
         section: `countermeasures`, `trainers` or `shares`. column: heading of the trials. what: end of the caption, such as "by trainer".
@@ -141,18 +146,36 @@ def trial_tables(metrics: dict[str, Any], section: str, column: str, what: str) 
     # Early stopping is known of every arm: where more was tried with noise, the arms that it was tried on are shown.
     tried = [record for name, record in measured.items() if name != "early-stopping" and set(record) - {"clean"}] or list(measured.values())
     arms = [arm for arm in arms if any(arm in record for record in tried)]
-    own = {arm: {group: accuracy_of(at(record, group)) for group in GROUPS} for arm, record in metrics["arms"].items()}
+    headline = headline_arm(metrics)
+    by_peak = {row["trial"] for row in metrics.get("lost_to") or [] if row["peak"]}
+    own = {arm: own_record(record) for arm, record in metrics["arms"].items()}
     tables = []
-    marked = [f"{arm} (invalid)" if invalid(metrics["arms"].get(arm)) else arm for arm in arms]
     for group, who in zip(GROUPS, ("protected", "other"), strict=True):
-        rows = []
+        rows, spans = [], any(at(record, arm, f"{group}_ci95") for record in measured.values() for arm in [headline or ""])
         for name, record in [("", own), *measured.items()]:
-            values = [accuracy_of(at(record, arm, group)) for arm in arms]
-            title = str(titles.get(name, name)) if name else "the study’s own training"
-            rows.append([head(title), *[cell(value, percent(value), heat=value if is_number(value) else None) for value in values]])
+            line = [head(str(titles.get(name, name)) if name else "the study’s own training")]
+            for arm in arms:
+                value, span, best = (at(record, arm, key) for key in (group, f"{group}_ci95", f"{group}_peak"))
+                value = accuracy_of(value)
+                text = percent(value) + deviation_of(at(record, arm, f"{group}_sd"))
+                text += f" (best epoch {percent(best)})" if arm == headline and group == "protected" and name in by_peak else ""
+                line.append(cell(value, text, heat=value if is_number(value) else None))
+                if spans and arm == headline:
+                    line.append(cell(span[0], interval(span)) if isinstance(span, list) else Cell("–", tone="quiet"))
+            rows.append(line)
         if measured and any(is_number(one.sort) for row in rows[1:] for one in row[1:]):
+            names = [[marked(metrics, arm), "95% interval"] if spans and arm == headline else [marked(metrics, arm)] for arm in arms]
             caption = f"Accuracy of {who} people {what}"
-            tables.append(Table(f"{section}-{group}", caption, [column, *marked], rows))
+            tables.append(Table(f"{section}-{group}", caption, [column, *[one for pair in names for one in pair]], rows))
     if tables:
         tables[-1] = replace(tables[-1], note=TRIAL_NOTES[section])
     return tables
+
+
+def own_record(record: dict[str, Any]) -> dict[str, Any]:
+    """An arm's accuracies in the study itself in the shape that a trial's have."""
+    found: dict[str, Any] = {}
+    for group in GROUPS:
+        one = record.get(group)
+        found |= {group: accuracy_of(one), f"{group}_ci95": at(one, "ci95"), f"{group}_sd": at(one, "sd")}
+    return found

@@ -24,6 +24,13 @@ def tried_on(metrics: dict[str, Any], arm: str | None) -> list[str]:
     return [str(name) for name, arms in every if name not in silent and is_number(accuracy_of(at(arms, arm or "", "protected")))]
 
 
+def search_also_saw(metrics: dict[str, Any]) -> int:
+    """How many people the search for noise saw clean photos of, besides those it protects; 0 where nothing was searched for."""
+    seen = at(metrics, "split", "auxiliary")
+    searched = any(at(record, "noise", "rounds") or at(record, "noise", "steps") for record in metrics["arms"].values())
+    return seen if searched and is_number(seen) else 0
+
+
 def largest_change(record: Any) -> float | None:
     """The largest change of a colour value in the arm's crops and photos, in 1/255; None where neither was measured."""
     found = [at(record, kind, "linf") for kind in ("imperceptibility", "photos")]
@@ -51,16 +58,20 @@ def facts_of(metrics: dict[str, Any]) -> list[tuple[str, list[str]]]:
     how = f"{training.get('model') or 'model ' + NOT_RECORDED}, {kind if kind.startswith('fine') else 'trained ' + (kind or NOT_RECORDED)}"
     people, classes = metrics.get("identities"), metrics.get("classes")
     beyond = data["identities"] - classes if is_number(data.get("identities")) and is_number(classes) else 0
+    seen = search_also_saw(metrics)
     left_out = f", {beyond:,} of them kept out of all training" if beyond > 0 else ""
     return [
-        ("Protected", [plural(people, "person", "people"), f"of {number(classes)} the recogniser learns"]),
+        (
+            "Protected" if noisy(metrics) else "Looked at",
+            [plural(people, "person", "people"), f"of {number(classes)} the recogniser learns"],
+        ),
         ("Setting", [settings.get(str(metrics.get("setting")), str(metrics.get("setting") or NOT_RECORDED))]),
         ("Against", [how, plural(training.get("epochs"), "epoch", "epochs")]),
-        ("Change allowed", [", ".join(level(one) for one in sorted(epsilon)) + " a colour value" if epsilon else NOT_RECORDED]),
+        *([("Change allowed", [", ".join(level(one) for one in sorted(epsilon)) + " a colour value"])] if epsilon else []),
         ("Data set", [str(data.get("name") or NOT_RECORDED), plural(data.get("identities"), "person", "people") + left_out]),
         ("Photos", photos),
         ("Split", held),
-        ("Noise search also sees", [f"Clean photos of {plural(split.get('auxiliary'), 'other person', 'other people')}"]),
+        *([("Noise search also sees", [f"Clean photos of {plural(seen, 'other person', 'other people')}"])] if seen else []),
         ("Chance level", [f"{percent(metrics.get('chance'))}: a guess among {number(classes)}"]),
         ("Seeds", [", ".join(str(seed) for seed in at(metrics, "provenance", "seeds") or []) or NOT_RECORDED]),
     ]
@@ -72,13 +83,15 @@ def key_numbers(metrics: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     if arm is None:
         return []
     mine, clean = metrics["arms"][arm], metrics["arms"].get("clean")
+    before = last(clean, "protected") if clean else None
     found = [
-        ("Protected people, last epoch", *last(mine, "protected"), "protected"),
+        (f"Protected people ({arm}), last epoch", *last(mine, "protected"), "protected"),
         ("Protected people, best epoch", *peak(mine), "protected"),
-        ("Same people, without protection", *last(clean, "protected"), ""),
+        *([("Same people, without protection", *before, "")] if before else []),
     ]
     if not ("others" in mine and mine["others"] is None):
-        found.append(("Other people, last epoch", last(mine, "others")[0], f"{last(clean, 'others')[0]} without protection", "others"))
+        without = f"{last(clean, 'others')[0]} without protection" if clean else ""
+        found.append(("Other people, last epoch", last(mine, "others")[0], without, "others"))
     if state_of(metrics) == "invalid":
         found = [(what, "invalid", "", tone) for what, _, _, tone in found]
     psnr = at(mine, "imperceptibility", "psnr_db")
@@ -95,7 +108,27 @@ def last(record: Any, group: str) -> tuple[str, str]:
 def peak(record: Any) -> tuple[str, str]:
     """The best accuracy of the protected and its epoch."""
     value, epoch = at(record, "protected", "peak"), at(record, "protected", "peak_epoch")
-    return percent(value), f"epoch {epoch}" if is_number(epoch) else ""
+    several = is_number(at(record, "protected", "sd"))
+    return percent(value), f"epoch {epoch}" if is_number(epoch) else "mean of the seeds’ own" if several else ""
+
+
+HEADINGS = {"holds": "Protected", "fails": "Not protected", "invalid": "No claim", "unrated": "Result"}
+
+
+def heading_of(metrics: dict[str, Any]) -> str:
+    """The verdict in a few words; of several seeds, in how many of them it is so where they disagree."""
+    state = state_of(metrics)
+    if state == "holds" and metrics.get("lost_to"):
+        return "Protected, but not against every trainer"
+    if state != "fails":
+        return HEADINGS[state]
+    seeds = metrics.get("by_seed") or []
+    bad = [one for one in seeds if one["verdict_state"] == "fails"]
+    named = [one for one in bad if one["fails_by"] != "others"]
+    where = f" in {len(named or bad)} of {len(seeds)} seeds" if len(named or bad) < len(seeds) else ""
+    if metrics.get("fails_by") == "others":
+        return f"Protected, but{where} others are recognised less well"
+    return f"{HEADINGS[state]}{where}"
 
 
 def checks_of(metrics: dict[str, Any]) -> list[dict[str, str]]:
@@ -123,9 +156,10 @@ def provenance_of(metrics: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
     dirty = source.get("dirty")
     commit = str(source.get("commit") or NOT_RECORDED)
     note = {True: " with uncommitted changes", False: ""}.get(dirty, "") if isinstance(dirty, bool) else f" (clean or not: {NOT_RECORDED})"
+    other = "" if source.get("one_commit", True) else "; other seeds were made by another commit or with other changes"
     run = [
         ("Run", str(metrics.get("run") or NOT_RECORDED)),
-        ("Commit that wrote it", commit + note),
+        ("Commit that wrote it", commit + note + other),
         ("Created", str(source.get("created") or NOT_RECORDED)),
         ("Data set SHA-256", str(at(source, "dataset", "sha256") or NOT_RECORDED)),
         ("Schema", str(metrics.get("schema", NOT_RECORDED))),

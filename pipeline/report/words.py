@@ -7,6 +7,8 @@ from typing import Any
 
 NOT_MEASURED = "not measured"
 NOT_RECORDED = "not recorded"
+TOO_FEW = "too few people"
+FEWEST_IDENTITIES = 20  # `pipeline/evaluation/accuracy.py`, which resamples no fewer
 
 
 def at(value: Any, *keys: str) -> Any:
@@ -32,11 +34,18 @@ def percent(fraction: Any) -> str:
     return f"{fraction:.1%}"
 
 
-def interval(pair: Any) -> str:
-    """[0.91, 0.955] → 91.0–95.5%."""
+def interval(pair: Any, people: int | None = None) -> str:
+    """[0.91, 0.955] → 91.0–95.5%. Where `people` are too few for one, that is said."""
+    if pair is None and people is not None and people < FEWEST_IDENTITIES:
+        return TOO_FEW
     if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not all(map(is_number, pair)):
         return NOT_MEASURED
     return f"{pair[0] * 100:.1f}–{pair[1] * 100:.1f}%"
+
+
+def points(fraction: float) -> str:
+    """A difference of two accuracies in percentage points, signed: −0.042 → −4.2."""
+    return f"{fraction * 100:+.1f}".replace("-", "−")
 
 
 def number(value: Any, digits: int = 0, unit: str = "") -> str:

@@ -181,14 +181,14 @@ def test_what_makes_a_result_invalid_is_said_instead_of_its_numbers() -> None:
     unconverged = good | {"noise": {"converged": False, "rounds": 9, "error": 0.4}}
     for arms, identities, why in (
         ({"error-min": good}, 50, "no clean arm"),
-        ({"clean": arm_of(0.3, 0.3, 0.9, noise=False), "error-min": good}, 50, "clean arm learned failed"),
-        ({"clean": clean, "error-min": unconverged}, 50, "error-min: noise converged failed (did not converge in 9 rounds"),
+        ({"clean": arm_of(0.3, 0.3, 0.9, noise=False), "error-min": good}, 50, "the check “clean arm learned” failed"),
+        ({"clean": clean, "error-min": unconverged}, 50, "the check “error-min: noise converged” failed (did not converge in 9 rounds"),
         (
             {"clean": clean, "error-min": good | {"photos": {"linf": 17}}},
             50,
-            "error-min: epsilon kept on disk failed (largest change 17/255",
+            "the check “error-min: epsilon kept on disk” failed (largest change 17/255",
         ),
-        ({"clean": clean, "error-min": good}, 19, "enough identities for intervals failed (19 protected"),
+        ({"clean": clean, "error-min": good}, 19, "the check “enough identities for intervals” failed (19 protected"),
     ):
         found = say(arms, identities=identities)
         assert found["verdict_state"] == "invalid" and why in found["verdict"], found

@@ -15,6 +15,7 @@ from pipeline.evaluation.accuracy import group_accuracy
 from pipeline.evaluation.seeds import interval_by_seed_and_identity, join_group, join_seeds
 from pipeline.evaluation.summary import configs
 from pipeline.report.render import build_page, content_of
+from pipeline.report.table import metrics_frame
 from tests.report.sample import sample_metrics
 
 
@@ -108,6 +109,61 @@ def test_one_failing_seed_is_a_failure() -> None:
     assert join_seeds([costly, named, fair], name="three")["fails_by"] == "naming", "the worst of any seed"
     assert join_seeds([fair, seeded(1, 0.0)], name="two")["fails_by"] is None
     assert join_seeds([costly, seeded(0, 0.0) | {"verdict_state": "invalid"}], name="two")["fails_by"] is None
+
+
+def test_why_a_seed_fails_is_said_and_the_mean_does_not_hide_it() -> None:
+    """Others −5.0 points in one seed, +5.0 in the next: the mean says nothing of it."""
+    runs = [seeded(0, 0.0) | {"verdict_state": "fails", "fails_by": "others"}, seeded(1, 0.0), seeded(2, 0.0)]
+    for run, loss in zip(runs, (0.05, -0.05, 0.0), strict=True):
+        before = run["arms"]["clean"]["others"]["final"]
+        run["arms"]["error-min"]["others"] |= {"final": before - loss}
+        run["lost_to"] = []
+    joined = join_seeds(runs, name="three")
+    said = joined["verdict"]
+    assert said.startswith("Holds in 2 of 3 seeds only against training from scratch")
+    assert "in seed 0 the protected are safe, but other people’s accuracy falls by 5.0 points (4 are allowed)." in said
+    assert "error-min noise are named on" in said
+    content = content_of(joined)
+    assert content["heading"] == "Protected, but in 1 of 3 seeds others are recognised less well"
+    fails = " ".join(dict(content["answers"])["When does it fail?"])
+    assert "less well in 1 of 3 seeds (0), more than allowed; over all seeds person by person" in fails
+    runs[1] |= {"verdict_state": "fails", "fails_by": "peak"}
+    runs[2] |= {"verdict_state": "fails", "fails_by": "naming"}
+    peak, final = runs[1]["arms"]["error-min"]["protected"]["peak"], runs[2]["arms"]["error-min"]["protected"]["final"]
+    joined = join_seeds(runs, name="three")
+    assert joined["verdict"].startswith("Does not hold against")
+    assert f"in seed 1 they are named on {peak:.1%} at its best epoch; in seed 2 they are named on {final:.1%}." in joined["verdict"]
+    assert content_of(joined)["heading"] == "Not protected in 2 of 3 seeds"
+
+
+def test_best_epochs_of_several_seeds_have_an_epoch_where_they_agree() -> None:
+    runs = [seeded(0, 0.0), seeded(1, 0.0)]
+    assert join_seeds(runs, name="two")["arms"]["error-min"]["protected"]["peak_epoch"] == 3
+    runs[1]["arms"]["error-min"]["protected"]["peak_epoch"] = 5
+    joined = join_seeds(runs, name="two")
+    assert joined["arms"]["error-min"]["protected"]["peak_epoch"] is None
+    assert ("Protected people, best epoch", "14.2%", "mean of the seeds’ own", "protected") in content_of(joined)["key_numbers"]
+
+
+def test_rows_of_seeds_carry_their_numbers() -> None:
+    frame = metrics_frame(join_seeds([seeded(4, 0.0), seeded(7, 0.1)], name="two"))
+    mine = frame.query("arm == 'error-min' and group == 'protected'")
+    values = dict(zip(mine["metric"], mine["value"], strict=True))
+    assert values["accuracy of seed 7"] == pytest.approx(values["accuracy of seed 4"] + 0.1)
+
+
+def test_commits_that_differ_are_said() -> None:
+    runs = [seeded(0, 0.0), seeded(1, 0.0)]
+    assert "other seeds" not in str(content_of(join_seeds(runs, name="two"))["provenance"])
+    runs[1]["provenance"]["commit"] = "f" * 40
+    assert "other seeds were made by another commit" in str(content_of(join_seeds(runs, name="two"))["provenance"])
+
+
+def test_nothing_is_ordered_where_a_clean_arm_did_not_learn() -> None:
+    runs = [seeded(0, 0.0), seeded(1, 0.0)]
+    assert join_seeds(runs, name="two")["orderings"]
+    runs[1]["checks"] = [{"name": "clean arm learned", "ok": False, "detail": "", "arm": None}]
+    assert join_seeds(runs, name="two")["orderings"] == []
 
 
 def lost(trial: str, accuracy: float, *, peak: bool = False) -> dict[str, Any]:

@@ -39,6 +39,23 @@ def test_every_run_stands_in_the_page_with_its_numbers() -> None:
     assert "http" not in page.replace("http-equiv", "")
 
 
+def test_numbers_that_do_not_count_are_not_compared() -> None:
+    one, two = sample_metrics(), sample_metrics()
+    two["run"] = "other"
+    two["arms"]["error-min"]["invalid"] = ["noise converged: did not converge in 9 rounds"]
+    two["arms"]["error-min"]["protected"] |= {"final": 0.4321}
+    two["trainers"]["resnet18"]["error-min"]["protected"] = 0.4567
+    page = build_comparison([one, two])
+    assert percent(0.4321) not in page.split("Accuracy by epoch")[0] and percent(0.4567) not in page
+    assert "other: error-min (invalid)" in page
+    assert "only 60% of each person" in page, "shares are compared, too"
+    two["verdict_state"] = "invalid"
+    two["arms"]["clean"]["protected"] |= {"final": 0.8765}
+    assert percent(0.8765) not in build_comparison([one, two]).split("Accuracy by epoch")[0]
+    two["arms"]["clean"]["others"] = two["arms"]["error-min"]["others"] = None
+    assert "nobody" in build_comparison([one, two])
+
+
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

@@ -233,6 +233,61 @@ def test_every_arm_is_explained(page: str):
     assert all(ARMS[arm].text in words for arm in sample_metrics()["arms"])
 
 
+def test_what_an_invalid_arm_measured_beyond_naming_is_marked(tmp_path: Path):
+    metrics = sample_metrics()
+    metrics["arms"]["error-min"]["invalid"] = ["noise converged: did not converge in 9 rounds"]
+    page = page_of(metrics, [], tmp_path)
+    for key in ("verification", "identification", "countermeasures-protected"):
+        assert "error-min (invalid)" in words_of(page.split(f'<table id="{key}"')[1].split("</table>")[0]), key
+
+
+def test_the_page_says_which_noise_it_is_about(tmp_path: Path):
+    top = words_of(page_of(sample_metrics(), [], tmp_path).split("<nav")[0])
+    assert "Protected people (error-min), last epoch" in top and "carry noise (error-min); everybody else’s stay clean" in top
+    assert "These answers are about error-min; the tables have the other kinds of noise, too." in top
+
+
+def test_a_trial_lost_at_its_best_epoch_shows_it(tmp_path: Path):
+    metrics = sample_metrics()
+    metrics["countermeasures"]["jpeg-50"]["error-min"] |= {"protected": 0.05, "protected_peak": 0.45, "protected_ci95": [0.02, 0.08]}
+    metrics["lost_to"] = [{"trial": "jpeg-50", "title": "JPEG, quality 50", "accuracy": 0.45, "peak": True}]
+    page = page_of(metrics, [], tmp_path)
+    table = words_of(page.split('<table id="countermeasures-protected"')[1].split("</table>")[0])
+    assert "5.0% (best epoch 45.0%)" in table and "2.0–8.0%" in table and table.count("95% interval") == 1
+    assert "Lost to: JPEG, quality 50 (45.0% at its best epoch)." in words_of(page)
+    metrics["countermeasures"]["jpeg-50"]["error-min"] |= {"protected_sd": 0.012}
+    assert "5.0% ± 1.2 (best epoch 45.0%)" in words_of(page_of(metrics, [], tmp_path))
+
+
+def test_what_was_not_searched_is_not_said_to_have_seen_anybody(tmp_path: Path):
+    metrics = sample_metrics()
+    assert "Noise search also sees" in page_of(metrics, [], tmp_path)
+    del metrics["arms"]["error-min"]
+    words = words_of(page_of(metrics, [], tmp_path))
+    for text in ("Noise search also sees", "The noise search had", "Strangers in training"):
+        assert text not in words, text
+    del metrics["arms"]["random"]
+    words = words_of(page_of(metrics, [], tmp_path))
+    assert "from their photos?" in words and "Change allowed" not in words
+    stepped = sample_metrics()
+    del stepped["arms"]["error-min"]["noise"]["error"]
+    stepped["arms"]["error-min"]["noise"] |= {"rounds": 0, "steps": 20, "converged": None}
+    assert "20 steps, no test" in words_of(page_of(stepped, [], tmp_path))
+
+
+def test_pictures_are_pointed_to_where_there_are_any(tmp_path: Path):
+    assert "see the pictures below" in page_of(sample_metrics(), [], tmp_path)
+    assert "see the pictures below" not in page_of(sample_metrics() | {"panels_note": "None is shown."}, [], tmp_path)
+
+
+def test_too_few_people_for_an_interval_is_said(tmp_path: Path):
+    metrics = sample_metrics()
+    mine = metrics["arms"]["error-min"]["protected"]
+    mine |= {"ci95": None, "per_identity": {"a": 0.5, "b": 0.0}, "test_photos": {"a": 2, "b": 2}}
+    table = page_of(metrics, [], tmp_path).split('<table id="accuracy"')[1].split("</table>")[0]
+    assert words_of(table).count("too few people") == 1
+
+
 def test_many_roc_curves_stay_legible():
     arms = {arm: sample_metrics()["arms"]["random"] for arm in ARMS}
     drawn = roc_curves(arms, key="roc")
@@ -275,7 +330,7 @@ def test_how_near_the_surrogate_was_is_said_as_it_was(tmp_path: Path):
         return words_of(page_of(metrics, [], tmp_path))
 
     own = {"input_size": 75, "weights_sha256": None}
-    assert "the network that the recogniser is, at the same input size, from other initial weights" in words(own, own)
+    assert "a network of the recogniser’s own kind, at the same input size, from other initial weights" in words(own, own)
     tuned = {"input_size": 96, "weights_sha256": "a1"}
     assert "at 75 px where the recogniser has 96, from other initial weights" in words(tuned, own)
     alike = words(tuned, tuned)
