@@ -50,6 +50,9 @@ export DEVICE WORKERS MATRIX LFW REFERENCE
 # These stand in file names, so each is one word without odd characters; what else they may be, `configure` says.
 NAMED := PROFILE DATASET IDENTITIES SETTING EPSILON VENV DATA_ROOT REPORTS_ROOT
 $(foreach v,$(NAMED),$(if $(filter 1,$(words $($(v)))),,$(error $(v)=$($(v)): allowed is one value without spaces)))
+ODD := : ; % ' "
+$(foreach v,$(NAMED),$(foreach c,$(ODD),$(if $(findstring $(c),$($(v))),$(error $(v)=$($(v)): allowed is a value without any of $(ODD)))))
+$(foreach v,$(NAMED),$(if $(filter ~%,$($(v))),$(error $(v)=$($(v)): `~` is not read here; write the folder out, $(HOME)/… for yours)))
 
 $(if $(shell echo '$(subst ','"'"',$(NPROC))' | grep -xE '[1-9][0-9]*'),,$(error NPROC=$(NPROC): allowed is a whole number from 1))
 $(if $(shell echo '$(subst ','"'"',$(WORKERS))' | grep -xE 'auto|[1-9][0-9]*'),,$(error WORKERS=$(WORKERS): allowed are auto and whole numbers from 1))
@@ -167,12 +170,13 @@ $(REPORT)/index.html: $(ARMS:%=$(R)/%/metrics.json) $(R)/config/evaluate.yaml $(
 # `$(MAKE)` stands in the recipes themselves, by which make knows what shares its jobs, and goes through it with -n, too.
 JOIN_SEEDS = $(if $(SEVERAL),$(PIPELINE) seeds --runs $(foreach s,$(SEEDS),'$(REPORTS_ROOT)/$(BARE)$(s)$(SUFFIX)') --output '$(REPORT)')
 
-.PRECIOUS: $(ARMS:%=$(R)/%/noise.safetensors) $(ARMS:%=$(R)/%/protected/manifest.parquet) $(ARMS:%=$(R)/%/model/history.jsonl) $(ARMS:%=$(R)/%/metrics.json)
+# Snapshots are written whole or not at all: a request that is refused takes none away.
+.PRECIOUS: $(CONFIGS) $(ARMS:%=$(R)/%/noise.safetensors) $(ARMS:%=$(R)/%/protected/manifest.parquet) $(ARMS:%=$(R)/%/model/history.jsonl) $(ARMS:%=$(R)/%/metrics.json)
 
 data: $(D)/photos.parquet ## the photos of DATASET
 align: $(D)/aligned/manifest.parquet ## faces found and aligned: crops, manifest, rejects
 protect: $(R)/$(PUBLISHED)/protected/manifest.parquet ## everything up to protected crops and photos of IDENTITIES
-	@$(PIPELINE) show --run '$(R)' --arm $(PUBLISHED)
+	@$(PIPELINE) show --data '$(D)' --run '$(R)' --arm $(PUBLISHED)
 train: $(ARMS:%=$(R)/%/model/history.jsonl) ## the downstream recogniser of each arm
 evaluate: $(ARMS:%=$(R)/%/metrics.json) ## each recogniser's metrics on clean test photos
 report: $(REPORT)/index.html ## the HTML report of what was evaluated

@@ -125,6 +125,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--runs", type=Path, nargs="*", default=[], help="folders of the reports")
     sub.add_argument("--output", type=Path, required=True, help="folder of the comparison")
     sub = stage("show", "say where the protected photos are and how visible the change is")
+    sub.add_argument("--data", type=Path, required=True, help="folder of the data set, data/<dataset>")
     sub.add_argument("--run", type=Path, required=True, help="folder of the run, data/runs/<run>")
     sub.add_argument("--arm", required=True, help="name of the arm whose photos are to be published")
     sub = stage("verdict", "print the verdict of a report and where it is")
@@ -178,11 +179,9 @@ def run_stage(args: argparse.Namespace) -> None:
         print("\n".join(f"{name:22}{arm.text}" for name, arm in ARMS.items()))
         return
     if args.stage == "show":
-        from pipeline.artifacts import read_json
-        from pipeline.noise.describe import describe
+        from pipeline.noise.describe import show
 
-        folder = args.run / args.arm / "protected"
-        print(describe(folder, args.arm, read_json(folder / "measures.json")))
+        show(args.arm, args.data, args.run)
         return
     if args.stage == "verdict":
         from pipeline.artifacts import read_json

@@ -6,25 +6,32 @@ whole; a stage writes its manifest last. Readers check what they read and raise 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import StageError
+from pipeline.errors import RequestError, StageError
 
 if TYPE_CHECKING:
     import numpy as np
 
+FULL = 2**20  # bytes: a disk with less left is full
 HASHED_AT_ONCE = 2**20  # bytes: shards of crops are large
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`, on failure removed."""
+    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed to `path`, on failure removed.
+
+    Raises:
+        StageError: the disk is full, which each library says in an exception of its own.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -32,6 +39,14 @@ def whole_file(path: Path) -> Iterator[Path]:
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
+    except (StageError, RequestError):
+        raise
+    except Exception as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(path.parent).free < FULL:
+            raise StageError(f"{path}: cannot be written, the disk is full; make room and run the same command again") from None
+        if isinstance(error, OSError) and error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -61,6 +76,28 @@ def at_work(path: Path) -> Iterator[None]:
         yield
 
 
+WATCHED = {"aligned": "manifest.parquet", "protected": "manifest.parquet", "model": "history.jsonl"}  # folder: the file that make watches
+MADE_WITH = {"noise.json": "noise.safetensors", "split.json": "split.parquet"}
+
+
+def made_again(path: Path) -> str:
+    """What to do about a file that is damaged or gone: `make` watches one file of each stage and makes the others with it."""
+    watched = path
+    if path.parent.name in WATCHED:
+        watched = path.with_name(WATCHED[path.parent.name])
+    elif path.name in MADE_WITH:
+        watched = path.with_name(MADE_WITH[path.name])
+    elif path.with_name("index.html").exists():  # a report's
+        watched = path.with_name("index.html")
+    return f"delete {'it' if watched == path else watched} and run the same command again"
+
+
+def missing(path: Path) -> StageError:
+    """A file that a stage before this one should have left is not there."""
+    again = made_again(path)
+    return StageError(f"{path}: missing; {'run the stage that makes it' if again.startswith('delete it') else again}")
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path`, whole or not at all."""
     with whole_file(path) as temporary:
@@ -79,7 +116,7 @@ def spreadsheet_safe(text: str) -> str:
 
 def write_if_changed(path: Path, text: str) -> bool:
     """Write `text` unless `path` already holds exactly that, so that Make sees a change only where there is one."""
-    if path.exists() and path.read_text(encoding="utf-8") == text:
+    if path.exists() and path.read_bytes() == text.encode("utf-8"):
         return False
     write_text(path, text)
     return True
@@ -95,9 +132,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise StageError(f"{path}: missing; run the stage that makes it") from None
+        raise missing(path) from None
     except ValueError as error:
-        raise StageError(f"{path}: not valid JSON ({error}); delete it and run the same command again") from None
+        raise StageError(f"{path}: not valid JSON ({error}); {made_again(path)}") from None
 
 
 def write_table(path: Path, table: Any) -> None:
@@ -117,12 +154,12 @@ def read_table(path: Path, columns: list[str], *, only: bool = False) -> Any:
     try:
         table = pd.read_parquet(path, columns=present(path, columns) if only else None)
     except FileNotFoundError:
-        raise StageError(f"{path}: missing; run the stage that makes it") from None
+        raise missing(path) from None
     except Exception as error:  # pyarrow raises many kinds on a damaged file
-        raise StageError(f"{path}: unreadable ({error}); delete it and run the same command again") from None
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        raise StageError(f"{path}: has no column {', '.join(missing)}; delete it and run the same command again")
+        raise StageError(f"{path}: unreadable ({error}); {made_again(path)}") from None
+    lacking = [column for column in columns if column not in table.columns]
+    if lacking:
+        raise StageError(f"{path}: has no column {', '.join(lacking)}; {made_again(path)}")
     return table
 
 

@@ -337,7 +337,12 @@ def source_asked_for(dataset: str, photos: str) -> str | None:
         return None
     if not photos:
         raise RequestError(f"PHOTOS is empty: DATASET={dataset} needs the path of the photos")
-    return str(Path(photos).expanduser().absolute())
+    path = str(Path(photos).expanduser().absolute())
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        raise RequestError(f"PHOTOS={path!r}: a name in it is not UTF-8; rename that folder") from None
+    return path
 
 
 def lfw_asked_for(value: str, dataset: str, source: str | None) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts import whole_file
+from pipeline.artifacts import made_again, missing, whole_file
 from pipeline.errors import StageError
 
 MOST_BUFFERS = 1000  # buffers of one read: the least limit of POSIX systems (IOV_MAX) is 1,024
@@ -64,13 +64,13 @@ def open_shard(path: Path) -> Shard:
             shape, fortran_order, dtype = read_header(stream)
             offset, size = stream.tell(), os.fstat(stream.fileno()).st_size
     except FileNotFoundError:
-        raise StageError(f"{path}: missing; run the stage that makes it") from None
-    except (ValueError, OSError) as error:
-        raise StageError(f"{path}: unreadable ({error}); delete it and run the same command again") from None
+        raise missing(path) from None
+    except Exception as error:  # a damaged header is parsed as Python, which fails in many ways
+        raise StageError(f"{path}: unreadable ({error}); {made_again(path)}") from None
     if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or fortran_order:
-        raise StageError(f"{path}: expected uint8 N×H×W×3, found {dtype} {shape}; delete it and run again")
+        raise StageError(f"{path}: expected uint8 N×H×W×3, found {dtype} {shape}; {made_again(path)}")
     if size < offset + int(np.prod(shape)):
-        raise StageError(f"{path}: {size} bytes are too few for {shape[0]} crops; delete it and run the same command again")
+        raise StageError(f"{path}: {size} bytes are too few for {shape[0]} crops; {made_again(path)}")
     return Shard(path, shape, offset)
 
 
@@ -144,7 +144,7 @@ def gather(shards: Sequence[np.ndarray | Shard], shard: np.ndarray, row: np.ndar
                 buffers = [flat[place * size : (place + 1) * size] for place in places[some : min(end, some + MOST_BUFFERS)]]
                 read_fully(descriptor, buffers, source.offset + (first + some - start) * size)
     except OSError as error:
-        raise StageError(f"{path}: cannot be read ({error}); delete it and run the same command again") from None
+        raise StageError(f"{path}: cannot be read ({error}); {made_again(path)}") from None
     finally:
         if descriptor >= 0:
             os.close(descriptor)
@@ -163,5 +163,6 @@ def crop_table(table: Any, folder: Path) -> CropTable:
     outside = np.flatnonzero((row < 0) | (row >= lengths[shard]))
     if len(outside):
         code, worst = shard[outside[0]], row[outside[0]]
-        raise StageError(f"{folder / names[code]}: has {lengths[code]} crops, row {worst} is wanted; delete it and run again")
+        path = folder / names[code]
+        raise StageError(f"{path}: has {lengths[code]} crops, row {worst} is wanted; {made_again(path)}")
     return CropTable(shards, shard, row)

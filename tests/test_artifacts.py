@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.artifacts import at_work, read_json, read_table, whole_file, write_array, write_if_changed, write_json, write_table
+from pipeline.artifacts import (
+    at_work,
+    made_again,
+    read_json,
+    read_table,
+    whole_file,
+    write_array,
+    write_if_changed,
+    write_json,
+    write_table,
+)
 from pipeline.errors import StageError
 from pipeline.shards import open_shard
 
@@ -31,6 +43,49 @@ def test_a_failure_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_full_disk_is_said_whatever_the_library_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.bin"
+
+    def fail(error: Exception) -> None:
+        with whole_file(path) as temporary:
+            temporary.write_bytes(b"half")
+            raise error
+
+    with pytest.raises(RuntimeError, match="unexpected pos"):
+        fail(RuntimeError("unexpected pos"))
+    with pytest.raises(OSError, match=r"a\.bin"):  # which write() leaves without a name
+        fail(OSError(errno.EIO, "Input/output error"))
+    with pytest.raises(StageError, match=r"a\.bin: cannot be written, the disk is full; make room"):
+        fail(OSError(errno.ENOSPC, "No space left on device"))
+    monkeypatch.setattr("pipeline.artifacts.shutil.disk_usage", lambda _: SimpleNamespace(free=4096))
+    with pytest.raises(StageError, match="disk is full"):
+        fail(RuntimeError("unexpected pos"))
+    with pytest.raises(StageError, match="of its own"):
+        fail(StageError("of its own"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "watched"),
+    [
+        ("aligned/crops-00000.npy", "aligned/manifest.parquet"),
+        ("aligned/rejects.parquet", "aligned/manifest.parquet"),
+        ("error-min/protected/measures.json", "error-min/protected/manifest.parquet"),
+        ("error-min/model/train.json", "error-min/model/history.jsonl"),
+        ("error-min/noise.json", "error-min/noise.safetensors"),
+        ("split.json", "split.parquet"),
+        ("report/metrics.json", "report/index.html"),
+        ("error-min/metrics.json", "it"),
+        ("photos.parquet", "it"),
+    ],
+)
+def test_advice_names_what_make_watches(tmp_path: Path, file: str, watched: str) -> None:
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "index.html").write_text("")
+    name = watched if watched == "it" else tmp_path / watched
+    assert made_again(tmp_path / file) == f"delete {name} and run the same command again"
+
+
 def test_nan_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "a.json", {"x": float("nan")})
@@ -44,6 +99,8 @@ def test_write_if_changed_keeps_the_time(tmp_path: Path) -> None:
     assert not write_if_changed(path, "a")
     assert path.stat().st_mtime_ns == before
     assert write_if_changed(path, "b")
+    path.write_bytes(b"\xff damaged")
+    assert write_if_changed(path, "b") and path.read_text() == "b"
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "other"])

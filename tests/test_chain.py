@@ -310,6 +310,36 @@ def test_what_is_deleted_is_made_again(project: Project, deleted: str, remade: s
     assert dry(project, RUN, *STUDY) == set()
 
 
+@pytest.mark.parametrize(
+    ("damaged", "trigger", "watched"),
+    [
+        ("error-min/protected/crops-00000.npy", "error-min/model/history.jsonl", "protected/manifest.parquet"),
+        ("random/noise.json", "random/protected/manifest.parquet", "random/noise.safetensors"),
+    ],
+)
+def test_what_a_message_advises_helps(project: Project, damaged: str, trigger: str, watched: str) -> None:
+    """`make` watches one file of a stage: deleting another one would change nothing."""
+    (project.run / damaged).write_bytes(b"damaged")
+    (project.run / trigger).unlink()
+    told = project.make(*STUDY, code=2).stderr
+    advised = re.search(rf"{damaged}: .*; delete (\S+) and run the same command again", told)
+    assert advised is not None and advised[1].endswith(watched), told
+    (project.folder / advised[1]).unlink()
+    project.make(*STUDY)
+    assert dry(project, RUN, *STUDY) == set()
+
+
+def test_a_refused_request_takes_nothing_away(project: Project) -> None:
+    def times() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in (project.folder / "data").rglob("*") if path.is_file() and path.suffix != ".lock"}
+
+    before = times()
+    for word in ("DETECTOR=bogus", "EPSILON=300", "ARMS=clean magic"):
+        project.make(*STUDY, word, code=2)
+    assert times() == before
+    assert dry(project, RUN, *STUDY) == set()
+
+
 def test_a_matrix_goes_on_after_a_kill_and_its_verdict_knows_of_it(project: Project) -> None:
     words = ("matrix", "IDENTITIES=3", "ARMS=clean error-min", "MATRIX=grey recropped")
     running = subprocess.Popen(
@@ -349,6 +379,9 @@ def test_wrong_requests_cost_nothing(project: Project, tmp_path: Path) -> None:
         (("IDENTITIES=3 4",), "IDENTITIES=3 4: allowed is one value without spaces"),
         (("DATASET=folder", "PHOTOS=/no/such place"), "/no/such place"),
         (("ARMS=clean magic",), "ARMS=magic: allowed"),
+        (("IDENTITIES=o'brien",), "IDENTITIES=o'brien: allowed is a value without any of"),
+        (("REPORTS_ROOT=a:b",), "REPORTS_ROOT=a:b: allowed is a value without any of"),
+        (("REPORTS_ROOT=~/x",), "REPORTS_ROOT=~/x: `~` is not read here"),
     ):
         done = project.make("study", *words, f"DATA_ROOT={root}", code=2)
         assert message in done.stderr

@@ -97,9 +97,10 @@ def say(joined: dict[str, Any], runs: list[dict[str, Any]], seeds: list[int], st
     kind = str(joined["arms"][arm]["training"]["kind"]).replace("fine-tuned", "fine-tuning")
     trainer = f"{'training ' if kind == 'from scratch' else ''}{kind} on unprocessed crops"
     held = states.count("holds")
-    opening = "Holds" if held == len(states) else "Does not hold" if held == 0 else f"Holds in {held} of {len(seeds)} seeds only"
+    opening = "Holds" if held == len(states) else "Does not hold" if held == 0 else f"Holds in only {held} of {len(seeds)} seeds"
+    over = f", over {len(seeds)} seeds" if held in (0, len(states)) else ""
     return (
-        f"{opening} against {trainer}, over {len(seeds)} seeds{beyond(joined['held_against'], joined['lost_to'])}. "
+        f"{opening} against {trainer}{over}{beyond(joined['held_against'], joined['lost_to'])}. "
         f"People protected with {arm} noise are named on {spread(mine)} of their clean photos (at the best epoch {mine['peak']:.1%}, "
         f"without protection {spread(before)}; mean ± standard deviation over seeds).{others}"
         f"{why_not(runs, seeds, arm, config)}{searching(joined['arms'][arm], joined['arms']['clean'], config.protected_at_most)}"

@@ -13,6 +13,7 @@ import yaml
 
 from pipeline.artifacts import read_json, read_table, sha256_of
 from pipeline.config import EvaluateConfig, SplitConfig, load
+from pipeline.errors import StageError
 from pipeline.evaluation.checks import CLEAN_LEARNED, arm_checks, mark_invalid, split_checks, tested_checks
 from pipeline.evaluation.orderings import orderings
 from pipeline.evaluation.paired import compare_arms
@@ -38,7 +39,7 @@ def summarise_run(arms: list[str], data: Path, run: Path, runtime: Runtime) -> d
     split_facts = read_json(run / "split.json")
     manifest = read_table(data / "aligned" / "manifest.parquet", ["photo", "sha256", "identity"])
     rejects = read_table(data / "aligned" / "rejects.parquet", ["photo", "identity", "reason"])
-    metrics = {arm: read_json(run / arm / "metrics.json") for arm in arms}
+    metrics = {arm: read_metrics(run / arm / "metrics.json") for arm in arms}
     names = set(table.loc[table["role"] == "protected", "identity"])
     classes = int(table["label"].max()) + 1
     hashes = manifest.set_index("photo")["sha256"]
@@ -95,6 +96,14 @@ def summarise_run(arms: list[str], data: Path, run: Path, runtime: Runtime) -> d
         **trials,
         "checks": checks,
     }
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """An arm's metrics; `StageError` names the file if it is missing, broken or holds something else."""
+    found = read_json(path)
+    if not isinstance(found, dict) or not {"protected", "others", "training"} <= found.keys():
+        raise StageError(f"{path}: holds no metrics of an arm; delete it and run the same command again")
+    return found
 
 
 def revision() -> dict[str, Any]:

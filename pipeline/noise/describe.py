@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from pipeline.artifacts import read_json, read_table
 
-def describe(output: Path, arm: str, measures: dict[str, Any]) -> str:
-    """Where the protected photos of `arm` are, how visible the change is and what to do next, for a person."""
+
+def show(arm: str, data: Path, run: Path) -> None:
+    """Print it for an arm of a run whose photos are protected."""
+    output, rejects = run / arm / "protected", data / "aligned" / "rejects.parquet"
+    people = set(read_table(output / "manifest.parquet", ["identity"], only=True)["identity"])
+    table = read_table(rejects, ["identity", "reason"], only=True)
+    unprotected = Counter(table.loc[table["identity"].isin(people), "reason"])
+    print(describe(output, arm, read_json(output / "measures.json"), unprotected, rejects.with_suffix(".csv")))
+
+
+def describe(output: Path, arm: str, measures: dict[str, Any], unprotected: Counter[str], rejects: Path) -> str:
+    """Where the protected photos of `arm` are, how visible the change is and what to do next, for a person.
+
+    Args:
+        unprotected: how many photos of the protected people are not protected, by reason; each stands in the table `rejects`.
+    """
     crops = measures["crops"]
     following = f'next, with the same variables: make study ARMS="clean {arm} random" says how far that holds'
     visible = f"crops PSNR {crops['psnr_db']:.1f} dB, SSIM {crops['ssim']:.3f}"
@@ -15,8 +31,10 @@ def describe(output: Path, arm: str, measures: dict[str, Any]) -> str:
         only = f"protected crops only, for comparison: {output}\nlargest change of a pixel {crops['linf']:.0f}/255; {visible}"
         return f"{only}\n{following}"
     photos = measures["photos"]
+    reasons = ", ".join(f"{reason} {count}" for reason, count in unprotected.most_common())
+    left = f"not protected: {unprotected.total()} photos of the same people ({reasons}), by name in {rejects}\n" if unprotected else ""
     return (
-        f"{photos['count']} protected photos: {output / 'photos'}\n"
+        f"{photos['count']} protected photos: {output / 'photos'}\n{left}"
         f"largest change of a pixel {photos['linf']:.0f}/255; photos PSNR {photos['psnr_db']:.1f} dB, SSIM {photos['ssim']:.3f}; "
         f"{visible}: look at some before you publish\n"
         f"noise found again when a protected photo is cropped anew: correlation {photos['recrop_correlation']['mean']:.2f} "

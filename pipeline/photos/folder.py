@@ -19,7 +19,7 @@ def identity_folders(photos: Path) -> list[Path]:
         RequestError: a folder whose name cannot be used.
     """
     with os.scandir(photos) as entries:
-        names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+        names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and os.path.isdir(entry.path))
     return [photos / safe_name(name, str(photos)) for name in names]
 
 
@@ -39,7 +39,8 @@ def left_over(photos: Path) -> dict[str, int]:
             for entry in entries:
                 if entry.name not in read and not entry.name.startswith("."):
                     suffix = os.path.splitext(entry.name)[1].lower() or "without a suffix"
-                    found["folder" if entry.is_dir() else f"{suffix}, unreadable link" if is_photo_name(entry.name) else suffix] += 1
+                    broken = f"{suffix} that cannot be reached (a broken link, a closed folder)"
+                    found["folder" if os.path.isdir(entry.path) else broken if is_photo_name(entry.name) else suffix] += 1
     return dict(found.most_common())
 
 

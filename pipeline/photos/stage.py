@@ -206,7 +206,8 @@ def fingerprint(dataset: str, photos: Path) -> str:
 
     def add(path: Path | os.DirEntry[str]) -> None:
         status = path.stat()
-        digest.update(f"{os.fspath(path)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+        closed = "" if os.access(path, os.R_OK) else "\0may not be read"  # so that it is tried again when that is mended
+        digest.update(f"{os.fspath(path)}\0{status.st_size}\0{status.st_mtime_ns}{closed}\n".encode("utf-8", "surrogateescape"))
 
     rec = recordio.record_file(photos) if dataset == "webface" else None
     if rec is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from pipeline.artifacts import read_json, read_table, write_json, write_text
+from pipeline.artifacts import made_again, read_json, read_table, write_json, write_text
 from pipeline.config import EvaluateConfig, load
 from pipeline.errors import StageError
 from pipeline.evaluation.seeds import join_seeds
@@ -70,6 +70,6 @@ def photo_pair(original: Path, protected: Path) -> tuple[np.ndarray, np.ndarray]
 
     written = cv2.imread(str(protected), cv2.IMREAD_COLOR)
     if written is None:
-        raise StageError(f"{protected}: unreadable; delete its folder and run again")
+        raise StageError(f"{protected}: unreadable; {made_again(protected.parents[2] / protected.name)}")
     before = decode_photo(original.read_bytes(), max_side=max(written.shape))
     return before, cv2.cvtColor(written, cv2.COLOR_BGR2RGB)

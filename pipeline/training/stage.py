@@ -134,6 +134,9 @@ def peak_memory_mib(runtime: Runtime) -> int:
 def read_history(path: Path) -> list[dict[str, Any]]:
     """The records of `history.jsonl`; `StageError` if a line is broken."""
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError) as error:
         raise StageError(f"{path}: unreadable ({error}); delete it and run the same command again") from None
+    if not found:
+        raise StageError(f"{path}: holds no epoch; delete it and run the same command again")
+    return found

@@ -11,7 +11,7 @@ from pipeline.config import DataConfig
 from pipeline.errors import RequestError, StageError
 from pipeline.photos import stage
 from pipeline.photos.pool import spread
-from pipeline.photos.stage import PHOTO_COLUMNS, import_photos
+from pipeline.photos.stage import PHOTO_COLUMNS, fingerprint, import_photos
 from pipeline.runtime import Runtime
 from tests.photos.conftest import jpeg
 from tests.photos.jobs import double
@@ -146,12 +146,23 @@ def test_a_kill_while_old_photos_are_removed_locks_nobody_out(tmp_path: Path, ru
 def test_files_that_are_not_read_are_counted(tmp_path: Path, runtime: Runtime, capsys: pytest.CaptureFixture[str]) -> None:
     source = fill(tmp_path / "source", "ann/1.jpg", "ann/2.JFIF", "ann/3.HEIC", "ann/4.heic", "ann/more/5.jpg", "ann/notes", "ann/.hidden")
     (source / "ann" / "6.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (source / "ann" / "7.jpg").symlink_to(source / "ann" / "7.jpg")
+    (source / "loop").symlink_to(source / "loop")
     import_photos(DataConfig(dataset="folder", photos=str(source)), tmp_path / "data", runtime)
     told = capsys.readouterr().err
     assert "2 photos of 1 identities" in told
     assert "not read, so neither protected nor trained on: 2 .heic, " in told
-    for kind in ("1 folder", "1 without a suffix", "1 .jpg, unreadable link"):
+    for kind in ("1 folder", "1 without a suffix", "2 .jpg that cannot be reached"):
         assert kind in told
+
+
+def test_a_photo_that_may_be_read_again_changes_the_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = fill(tmp_path / "source", "ann/1.jpg", "ann/2.jpg")
+    before = fingerprint("folder", source)
+    monkeypatch.setattr("pipeline.photos.stage.os.access", lambda path, _: not os.fspath(path).endswith("2.jpg"))
+    closed = fingerprint("folder", source)
+    monkeypatch.undo()
+    assert closed != before == fingerprint("folder", source)
 
 
 def test_an_identity_that_would_leave_the_folder_writes_nothing(tmp_path: Path, runtime: Runtime) -> None:

@@ -1,0 +1,40 @@
+"""State on disk: read back whole, or not trusted, wherever it is damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import StageError
+from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.training.stage import read_history
+
+
+def test_damage_anywhere_starts_anew(tmp_path: Path) -> None:
+    path, device = tmp_path / "checkpoint.pt", torch.device("cpu")
+    save_checkpoint(path, "k", {"weights": torch.arange(6), "names": ["a", "ü"], "epoch": 3})
+    whole = path.read_bytes()
+    state = load_checkpoint(path, "k", device)
+    assert state is not None and state["epoch"] == 3
+    assert load_checkpoint(path, "other", device) is None
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for place in random.integers(0, len(whole), 20):
+            damaged[place] = random.integers(256)
+        path.write_bytes(damaged)
+        load_checkpoint(path, "k", device)  # a state or None, never an exception
+    for some in (b"", b"no checkpoint", whole[: len(whole) // 2]):
+        path.write_bytes(some)
+        assert load_checkpoint(path, "k", device) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"epoch": 1}\n{'])
+def test_a_history_that_says_nothing_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_text(text)
+    with pytest.raises(StageError, match=r"history\.jsonl: .*; delete it and run the same command again"):
+        read_history(path)
