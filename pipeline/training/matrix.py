@@ -64,7 +64,7 @@ def run_matrix(arms: list[str], trials: list[str], data: Path, run: Path, runtim
     others = [pair for pair in others if pair[1] not in silent]
     run_all(others, before=len(first), total=len(first) + len(others))
     if failed:
-        raise StageError(f"{len(failed)} trials failed, {failed[0]} for one: see its message above; the same command runs them again")
+        raise StageError(f"not done: {'; '.join(sorted(failed))}: see the messages above; the same command goes on with them")
 
 
 def pairs_of(arms: list[str], trials: list[str]) -> list[tuple[str, str]]:
