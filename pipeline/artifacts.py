@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 FULL = 2**20  # bytes: a disk with less left is full
+WATCHED = {"aligned": "manifest.parquet", "protected": "manifest.parquet", "model": "history.jsonl"}  # folder: the file that make watches
+MADE_WITH = {"noise.json": "noise.safetensors", "split.json": "split.parquet"}
 HASHED_AT_ONCE = 2**20  # bytes: shards of crops are large
 
 
@@ -76,26 +78,24 @@ def at_work(path: Path) -> Iterator[None]:
         yield
 
 
-WATCHED = {"aligned": "manifest.parquet", "protected": "manifest.parquet", "model": "history.jsonl"}  # folder: the file that make watches
-MADE_WITH = {"noise.json": "noise.safetensors", "split.json": "split.parquet"}
+def watched(path: Path) -> Path:
+    """The file by which `make` knows what `path` was made with: it watches one file of each stage, and makes the others with it."""
+    if path.parent.name in WATCHED:
+        return path.with_name(WATCHED[path.parent.name])
+    if path.name in MADE_WITH:
+        return path.with_name(MADE_WITH[path.name])
+    page = path.with_name("index.html")  # of a report
+    return page if page.exists() else path
 
 
 def made_again(path: Path) -> str:
-    """What to do about a file that is damaged or gone: `make` watches one file of each stage and makes the others with it."""
-    watched = path
-    if path.parent.name in WATCHED:
-        watched = path.with_name(WATCHED[path.parent.name])
-    elif path.name in MADE_WITH:
-        watched = path.with_name(MADE_WITH[path.name])
-    elif path.with_name("index.html").exists():  # a report's
-        watched = path.with_name("index.html")
-    return f"delete {'it' if watched == path else watched} and run the same command again"
+    """What to do about a file that is damaged, or gone while `make` believes it there."""
+    return f"delete {'it' if watched(path) == path else watched(path)} and run the same command again"
 
 
 def missing(path: Path) -> StageError:
     """A file that a stage before this one should have left is not there."""
-    again = made_again(path)
-    return StageError(f"{path}: missing; {'run the stage that makes it' if again.startswith('delete it') else again}")
+    return StageError(f"{path}: missing; {'run the stage that makes it' if watched(path) == path else made_again(path)}")
 
 
 def write_bytes(path: Path, content: bytes) -> None:

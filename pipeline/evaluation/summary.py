@@ -131,17 +131,21 @@ def installed(package: str) -> str | None:
 
 def configs(data: Path, run: Path, arms: list[str]) -> dict[str, Any]:
     """Every snapshot that these arms came from, by stage; those of other arms, of an earlier request, are left out."""
-    stages = {"split", "train", "evaluate", *(f"noise-{arm}" for arm in arms)}
-    stages |= {"surrogate"} if any(ARMS[arm].surrogate for arm in arms) else set()
+    stages = {"split", "train", "evaluate", *(f"noise-{arm}" for arm in arms), *surrogate_of(arms)}
     own = [path for path in sorted((run / "config").glob("*.yaml")) if path.stem in stages]
     paths = [data / "data.yaml", data / "align.yaml", *own]
     return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths}
 
 
+def surrogate_of(arms: list[str]) -> list[str]:
+    """The name of the clean surrogate's snapshot and training, where one of the arms needs it."""
+    return ["surrogate"] if any(ARMS[arm].surrogate for arm in arms) else []
+
+
 def seconds(data: Path, run: Path, arms: list[str]) -> dict[str, float]:
     """Wall seconds of each stage, as measured when it last ran; those of arms of an earlier request are left out."""
-    made = {*arms, "surrogate"} if any(ARMS[arm].surrogate for arm in arms) else set(arms)
-    others = {f"{stage}-{arm}" for stage in ("noise", "protect", "train", "evaluate") for arm in {*ARMS, "surrogate"} - made}
+    unasked = {*ARMS, "surrogate"} - {*arms, *surrogate_of(arms)}
+    others = {f"{stage}-{arm}" for stage in ("noise", "protect", "train", "evaluate") for arm in unasked}
     paths = sorted((data / "timings").glob("*.json")) + sorted((run / "timings").glob("*.json"))
     return {path.stem: read_json(path)["seconds"] for path in paths if path.stem not in others}
 

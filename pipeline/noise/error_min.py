@@ -22,9 +22,9 @@ With `transforms` the surrogate sees each noisy photo as it may arrive at a trai
 passes go over `draws` such versions of each photo: the mean over photos becomes one over photos and transforms.
 
 With `binding` a noise pass puts each identity's pattern on *other* people's photos and moves it until the surrogate names its owner all
-the same (after BAIT, ICLR 2026); the error is that on those photos. A network that knows faces already learns from a face whatever
-pattern only helps what the face says anyway. The surrogate itself learns from photos with their own noise, as a trainer does. BAIT's
-order of identities, from the most confusable to the least, is not followed: whose photo carries which pattern is drawn anew in every pass.
+the same (after BAIT, ICLR 2026); the error is that on those photos. A network that knows faces already would learn the face beside a
+pattern that only agrees with it. The surrogate itself learns from photos with their own noise, as a trainer does. BAIT's order of
+identities, from the most confusable to the least, is not followed: whose photo carries which pattern is drawn anew in every pass.
 
 In several processes each takes its part of every surrogate batch, and its share of the photos of a noise pass; directions are added up.
 """

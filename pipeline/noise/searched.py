@@ -141,9 +141,8 @@ def check_memory(rows: int, arm: Arm, runtime: Runtime) -> None:
     """
     needed, free = TABLES * rows * 3 * CROP_SIZE * CROP_SIZE * 4, free_memory(runtime.device)
     if free is not None and needed > free:
-        per = "photo" if arm.per == "photo" else "identity"
         raise StageError(
-            f"noise of {rows} patterns, one a{'n' if per == 'identity' else ''} {per}, takes at least {needed / 2**30:.1f} GiB of memory; "
+            f"noise of {rows} patterns, one per {arm.per}, takes at least {needed / 2**30:.1f} GiB of memory; "
             f"{free / 2**30:.1f} GiB are free on {runtime.device}: protect fewer people with IDENTITIES=, or with SETTING=partial"
         )
 

@@ -77,11 +77,7 @@ def rate_text(rate: str) -> str:
     return f"{value * 100:g}%" if value >= 0 else rate
 
 
-def deviation(record: Any) -> str:
+def deviation(record: Any, key: str = "sd") -> str:
     """ " ± 0.8" (percentage points) where several seeds were run, else nothing."""
-    return deviation_of(at(record, "sd"))
-
-
-def deviation_of(spread: Any) -> str:
-    """The same of the deviation itself, a fraction."""
+    spread = at(record, key)
     return f" ± {spread * 100:.1f}" if is_number(spread) else ""

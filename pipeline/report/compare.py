@@ -125,7 +125,7 @@ def counts(run: dict[str, Any], arm: str) -> bool:
     return state_of(run) != "invalid" and not invalid(at(run, "arms", arm))
 
 
-def word(value: Any) -> Cell:
+def text_cell(value: Any) -> Cell:
     """A cell of text, sorted as such."""
     text = str(value or NOT_RECORDED)
     return Cell(text, text, "" if value else "missing")
@@ -140,9 +140,9 @@ def conditions_of_runs(runs: list[dict[str, Any]]) -> Table:
         data, kind = at(run, "provenance", "dataset", "name"), at(run, "training", "kind")
         seeds = " ".join(map(str, at(run, "provenance", "seeds") or [])) or NOT_RECORDED
         rows.append([
-            head(str(run.get("run") or NOT_RECORDED)), word(data), word(run.get("setting")),
+            head(str(run.get("run") or NOT_RECORDED)), text_cell(data), text_cell(run.get("setting")),
             cell(run.get("identities"), f"{number(run.get('identities'))} of {number(run.get('classes'))}"),
-            word(kind), word(seeds), cell(epsilon, f"{number(epsilon)}/255"), cell(psnr, number(psnr, 1, " dB")),
+            text_cell(kind), text_cell(seeds), cell(epsilon, f"{number(epsilon)}/255"), cell(psnr, number(psnr, 1, " dB")),
             cell(ssim, number(ssim, 3)),
         ])  # fmt: skip
     columns = ["Run", "Data", "Setting", "Protected", "Trainer", "Seeds", "ε", "PSNR", "SSIM"]

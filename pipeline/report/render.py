@@ -122,7 +122,6 @@ def content_of(metrics: dict[str, Any]) -> dict[str, Any]:
         "verdict": str(metrics.get("verdict") or "No verdict was recorded."),
         "state": views.state_of(metrics),
         "lost_to": metrics.get("lost_to") or [],
-        "fails_by": metrics.get("fails_by"),
         "heading": views.heading_of(metrics),
         "headline": views.headline_arm(metrics),
         "seeds": at(metrics, "provenance", "seeds") or [],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pipeline.report.cells import Cell, Table, cell, deviation_of, head, marked, rate_order, rate_text
+from pipeline.report.cells import Cell, Table, cell, deviation, head, marked, rate_order, rate_text
 from pipeline.report.table import GROUPS, accuracy_of
 from pipeline.report.views import headline_arm
 from pipeline.report.words import NOT_MEASURED, NOT_RECORDED, at, interval, is_number, number, percent
@@ -157,7 +157,7 @@ def trial_tables(metrics: dict[str, Any], section: str, column: str, what: str) 
             for arm in arms:
                 value, span, best = (at(record, arm, key) for key in (group, f"{group}_ci95", f"{group}_peak"))
                 value = accuracy_of(value)
-                text = percent(value) + deviation_of(at(record, arm, f"{group}_sd"))
+                text = percent(value) + deviation(at(record, arm), f"{group}_sd")
                 text += f" (best epoch {percent(best)})" if arm == headline and group == "protected" and name in by_peak else ""
                 line.append(cell(value, text, heat=value if is_number(value) else None))
                 if spans and arm == headline:

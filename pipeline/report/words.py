@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from pipeline.evaluation.accuracy import FEWEST_IDENTITIES
+
 NOT_MEASURED = "not measured"
 NOT_RECORDED = "not recorded"
 TOO_FEW = "too few people"
-FEWEST_IDENTITIES = 20  # `pipeline/evaluation/accuracy.py`, which resamples no fewer
 
 
 def at(value: Any, *keys: str) -> Any:

@@ -13,7 +13,7 @@ from pipeline.artifacts import write_text
 from pipeline.errors import StageError
 from pipeline.evaluation.accuracy import group_accuracy
 from pipeline.evaluation.seeds import interval_by_seed_and_identity, join_group, join_seeds
-from pipeline.evaluation.summary import configs
+from pipeline.evaluation.summary import configs, seconds
 from pipeline.report.render import build_page, content_of
 from pipeline.report.table import metrics_frame
 from tests.report.sample import sample_metrics
@@ -164,6 +164,13 @@ def test_nothing_is_ordered_where_a_clean_arm_did_not_learn() -> None:
     assert join_seeds(runs, name="two")["orderings"]
     runs[1]["checks"] = [{"name": "clean arm learned", "ok": False, "detail": "", "arm": None}]
     assert join_seeds(runs, name="two")["orderings"] == []
+
+
+def test_times_are_those_of_the_arms_asked_for(tmp_path: Path) -> None:
+    for name in ("data/timings/align", "run/timings/noise-tap", "run/timings/train-surrogate", "run/timings/train-error-min"):
+        write_text(tmp_path / f"{name}.json", '{"seconds": 1.5}')
+    assert set(seconds(tmp_path / "data", tmp_path / "run", ["clean", "error-min"])) == {"align", "train-error-min"}
+    assert set(seconds(tmp_path / "data", tmp_path / "run", ["tap"])) == {"align", "noise-tap", "train-surrogate"}
 
 
 def lost(trial: str, accuracy: float, *, peak: bool = False) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def test_a_table_that_does_not_fit_is_refused_before_the_search(cpu: Runtime, mo
 
     monkeypatch.setattr("pipeline.noise.searched.free_memory", free)
     check_memory(10_575, arm_of("error-min"), cpu)
-    with pytest.raises(StageError, match=r"392499 patterns, one a photo, takes at least 110\.0 GiB of memory; 16\.0 GiB are free on cpu"):
+    with pytest.raises(StageError, match=r"392499 patterns, one per photo, takes at least 110\.0 GiB of memory; 16\.0 GiB are free on cpu"):
         check_memory(392_499, arm_of("error-min-samplewise"), cpu)
     assert asked == ["cpu", "cpu"]
     monkeypatch.setattr("pipeline.noise.searched.free_memory", lambda _: None)
