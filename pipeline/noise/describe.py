@@ -32,8 +32,7 @@ def describe(output: Path, arm: str, measures: dict[str, Any], unprotected: Coun
         return f"{only}\n{following}"
     photos = measures["photos"]
     reasons = ", ".join(f"{reason} {count}" for reason, count in unprotected.most_common())
-    count = unprotected.total()
-    left = f"not protected: {count} photo{'' if count == 1 else 's'} of the same people ({reasons}), by name in {rejects}\n" if unprotected else ""
+    left = f"not protected, of the same people: {unprotected.total()} ({reasons}), by name in {rejects}\n" if unprotected else ""
     return (
         f"{photos['count']} protected photos: {output / 'photos'}\n{left}"
         f"largest change of a pixel {photos['linf']:.0f}/255; photos PSNR {photos['psnr_db']:.1f} dB, SSIM {photos['ssim']:.3f}; "

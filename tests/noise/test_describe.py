@@ -26,7 +26,7 @@ def test_photos_of_the_person_that_are_not_protected_are_counted() -> None:
     photos = {"count": 12, "linf": 15.0, "psnr_db": 31.25, "ssim": 0.951, "recrop_correlation": {"mean": 0.991, "min": 0.884}}
     left = Counter({"truncated": 1, "no face": 2})
     lines = describe(Path("p"), "error-min", {"crops": CROPS, "photos": photos}, left, REJECTS).splitlines()
-    assert lines[1] == "not protected: 3 photos of the same people (no face 2, truncated 1), by name in data/aligned/rejects.csv"
+    assert lines[1] == "not protected, of the same people: 3 (no face 2, truncated 1), by name in data/aligned/rejects.csv"
 
 
 def test_an_arm_without_photos_is_for_comparison() -> None:
