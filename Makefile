@@ -25,7 +25,7 @@ DETECTOR_PACK ?=##              folder of a local insightface pack: for DETECTOR
 RECOGNISER_WEIGHTS ?=##         safetensors the recogniser is fine-tuned from (empty: from scratch)
 SURROGATE_WEIGHTS ?=##          safetensors the noise's surrogate starts from (empty: from scratch)
 LFW ?=##                        folder of LFW with pairs.txt: verification by its protocol, too
-REFERENCE ?=##                  insightface recogniser (.onnx): does it still know the protected? Measured on LFW, too
+REFERENCE ?=##                  insightface recogniser (.onnx): does it know the protected still, can one be built on it? Measured on LFW, too
 RUNS ?=##                       finished runs to compare, as named in reports/
 SHOW_PEOPLE ?= no##            no, or consented: real faces may stand in the report
 DEVICE ?= auto##               auto, cpu, cuda or cuda:N
@@ -97,13 +97,13 @@ $(if $(filter protect,$(MAKECMDGOALS)),$(if $(PUBLISHED),,$(error ARMS=$(ARMS): 
 # Files alone: a folder is newer as soon as Python caches something in it.
 py = $(sort $(foreach d,$(1),$(wildcard pipeline/$(if $(filter %.py,$(d)),$(d),$(d)/*.py))))
 CODE_data := $(filter-out pipeline/photos/posted.py,$(call py,photos photos/synthetic))
-CODE_align := $(call py,faces photos/decode.py shards.py)
+CODE_align := $(call py,faces photos/decode.py shards.py onnx_session.py)
 CODE_split := pipeline/split.py pipeline/shards.py
 CODE_noise := $(filter-out pipeline/noise/protect.py pipeline/noise/describe.py,$(call py,noise models distributed.py shared_memory.py shards.py training/faces.py training/optimiser.py training/shared.py training/compiled.py countermeasures/processing.py))
 CODE_protect := $(call py,shards.py noise/protect.py noise/table.py faces/restore.py faces/geometry.py evaluation/imperceptibility.py)
 CODE_train := $(call py,distributed.py shared_memory.py shards.py training/checkpoint.py training/compiled.py training/faces.py training/loop.py training/optimiser.py training/shared.py training/stage.py models countermeasures)
 CODE_evaluate := $(call py,evaluation/stage.py evaluation/accuracy.py evaluation/verification.py evaluation/identification.py \
-	evaluation/lfw_protocol.py evaluation/separability.py evaluation/utility.py evaluation/lpips.py evaluation/tested.py models/arcface_onnx.py)
+	evaluation/lfw_protocol.py evaluation/separability.py evaluation/utility.py evaluation/lpips.py evaluation/tested.py models/arcface_onnx.py onnx_session.py)
 CODE_report := $(call py,report shards.py evaluation/summary.py evaluation/checks.py evaluation/verdict.py evaluation/orderings.py evaluation/paired.py \
 	evaluation/trials.py) $(wildcard pipeline/report/templates/*)
 

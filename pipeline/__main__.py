@@ -206,15 +206,18 @@ def run_stage(args: argparse.Namespace) -> None:
     elif args.stage == "matrix":
         from pipeline.config import AlignConfig, EvaluateConfig, TrainConfig, load
         from pipeline.training.matrix import run_matrix
-        from pipeline.training.trials import trials_asked_for
+        from pipeline.training.trials import Means, trials_asked_for
 
-        own = load(TrainConfig, args.run / "config" / "train.yaml")
-        whole = not load(AlignConfig, args.data / "align.yaml").already_aligned
+        own, limits = load(TrainConfig, args.run / "config" / "train.yaml"), load(EvaluateConfig, args.run / "config" / "evaluate.yaml")
+        means = Means(
+            own.model_dump(include={"weights"}, exclude_none=True),
+            limits.model_dump(include={"reference"}, exclude_none=True),
+            photos=not load(AlignConfig, args.data / "align.yaml").already_aligned,
+        )
         try:
-            trials = trials_asked_for(args.matrix, tuned=own.weights is not None, weights=own.weights is not None, photos=whole)
+            trials = trials_asked_for(args.matrix, means, tuned=own.weights is not None)
         except ValueError as error:
             raise RequestError(f"MATRIX: {error}") from None
-        limits = load(EvaluateConfig, args.run / "config" / "evaluate.yaml")
         run_matrix(args.arms.split(), trials, args.data, args.run, runtime, jobs=max(1, args.jobs), limits=limits)
     elif args.stage == "report":
         from pipeline.report.stage import report_run

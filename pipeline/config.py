@@ -149,6 +149,8 @@ class TrainConfig(StageConfig):
     trainer: Literal["sgd", "linear-probe", "nearest-neighbour", "svm", "last-layer-refit"] = Field(
         default="sgd", description="sgd trains the network; the others fit a classifier on frozen embeddings"
     )
+    reference: str | None = Field(default=None, description="insightface ONNX recogniser whose embeddings are taken; none: our network's")
+    reference_sha256: str | None = None
     model: Literal["inception-resnet-v1", "resnet18", "mobilefacenet"] = "inception-resnet-v1"
     head: Literal["softmax", "arcface"] = "softmax"
     arcface_scale: float = Field(default=32.0, gt=0)

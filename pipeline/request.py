@@ -32,7 +32,7 @@ from pipeline.config import (
 )
 from pipeline.errors import RequestError, StageError
 from pipeline.noise.arms import ARMS
-from pipeline.training.trials import trial_of, trials_asked_for
+from pipeline.training.trials import Means, trial_of, trials_asked_for
 
 SURROGATE_SEED = 1_000_003
 
@@ -152,6 +152,7 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
     source = source_asked_for(dataset, request.photos)
     check_source(dataset, source)
     lfw = lfw_asked_for(request.lfw, dataset, source)
+    reference = reference_asked_for(request.reference)
     pack = detector_pack(request, "DETECTOR=scrfd") if request.detector == "scrfd" else {}
 
     synthetic = dataset == "synthetic"
@@ -192,7 +193,7 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
                 "seed": seed,
                 "real_faces": not synthetic,
                 "lfw": lfw,
-                **reference_asked_for(request.reference),
+                **reference,
                 "consented": one_of("SHOW_PEOPLE", request.show_people, ("no", "consented")) == "consented",
             },
         ),
@@ -219,8 +220,8 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
             trained = snapshots[run / "config" / "surrogate.yaml"]
             values.append({"input_size": trained.input_size, "normalise": trained.normalise})
         snapshots[run / "config" / f"noise-{arm}.yaml"] = build(NoiseConfig, "noise", *values, common, own)
-    own_training, whole_photos = snapshots[run / "config" / "train.yaml"], not align_values["already_aligned"]
-    snapshots |= trial_snapshots(request, profile, own_training, downstream, run, seed, photos=whole_photos)
+    means = Means(weights=downstream, reference=reference, photos=not align_values["already_aligned"])
+    snapshots |= trial_snapshots(request, profile, snapshots[run / "config" / "train.yaml"], means, run, seed)
     for path in (run / "config" / "trials").glob("*.yaml"):
         if path not in snapshots:
             path.unlink()
@@ -257,14 +258,14 @@ def no_claim(run: Path) -> str:
 
 
 def trial_snapshots(
-    request: Request, profile: dict[str, Any], own: TrainConfig, weights: dict[str, str], run: Path, seed: int, *, photos: bool
+    request: Request, profile: dict[str, Any], own: TrainConfig, means: Means, run: Path, seed: int
 ) -> dict[Path, TrainConfig]:
     """One training config a trial of MATRIX: the recipe it starts from, what its name says, and the profile's values for it.
 
     One, too, for every trial that has a snapshot from before, where it can still be made.
     """
     try:
-        names = trials_asked_for(request.matrix, tuned=own.weights is not None, weights=bool(weights), photos=photos)
+        names = trials_asked_for(request.matrix, means, tuned=own.weights is not None)
     except ValueError as error:
         raise RequestError(f"MATRIX: {error}") from None
     scratch, tuned, extra = profile.get("train") or {}, profile.get("train_from_weights") or {}, profile.get("trials") or {}
@@ -276,10 +277,9 @@ def trial_snapshots(
             trial = trial_of(name)
         except ValueError:
             continue  # a name that there was once
-        if (trial.weights and not weights) or (trial.photos and not photos):
+        if means.missing(trial):
             continue
         base = {"own": own.model_dump(), "scratch": scratch, "tuned": scratch | tuned}[trial.base]
-        starts_from = weights if trial.weights else {}
         values = trial.values | (extra.get(name) or {}) | {"seed": seed}
         if name == "recropped-scrfd":
             kept = name in before and not request.detector_pack
@@ -287,7 +287,7 @@ def trial_snapshots(
             if not pack:
                 continue
             values["recropped"] = trial.values["recropped"] | pack
-        found[folder / f"{name}.yaml"] = build(TrainConfig, "trials", base, starts_from, values)
+        found[folder / f"{name}.yaml"] = build(TrainConfig, "trials", base, means.start(trial), values)
     return found
 
 

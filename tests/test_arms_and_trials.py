@@ -29,7 +29,7 @@ from pipeline.runtime import Runtime
 from pipeline.split import SPLIT_COLUMNS, split_photos
 from pipeline.training.loop import predict
 from pipeline.training.matrix import is_current
-from pipeline.training.stage import photos_protected, train_arm, training_set
+from pipeline.training.stage import photos_protected, test_photos, train_arm, training_set
 from pipeline.training.trial import run_trial
 from tests.conftest import toy_faces
 
@@ -313,3 +313,33 @@ def test_frozen_embeddings_are_those_of_the_weights_given(study: Study, tmp_path
     wanted = predict(network.eval(), published, CPU)[1]
     assert np.array_equal(label, published.label)
     assert embedding == pytest.approx(wanted, abs=1e-5), "of the photos as they were published"
+
+
+def test_frozen_embeddings_are_the_references_where_one_is_named(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network of the study's own kind is not even made: the reference may be any."""
+    study.noise("random")
+    opened, given = [], []
+
+    class Reference:
+        def __init__(self, path: Path, **how: Any) -> None:
+            opened.append((path, how["device"]))
+
+        def __call__(self, crops: np.ndarray) -> np.ndarray:
+            return crops.reshape(len(crops), -1)[:, :512].astype(np.float32)
+
+    def fit(embedding: np.ndarray, label: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        given.append((embedding, label, wanted))
+        return np.full(len(wanted), label[0])
+
+    monkeypatch.setattr("pipeline.training.trial.ArcFaceOnnx", Reference)
+    monkeypatch.setattr("pipeline.training.trial.linear_svm", fit)
+    config = TRAIN.model_copy(update={"trainer": "svm", "weights": None, "reference": "/there/r.onnx"})
+    run_trial(config, SCORING, AlignConfig(), "svm-reference", "random", study.run, study.data, CPU)
+    ((embedding, label, wanted),) = given
+    published, test = training_set(study.table(), "random", study.aligned, study.run), test_photos(study.table(), study.aligned)
+    assert opened == [(Path("/there/r.onnx"), "cpu")]
+    assert np.array_equal(embedding, Reference(Path(), device="")(published.crops(np.arange(len(published)))))
+    assert np.array_equal(label, published.label)
+    assert np.array_equal(wanted, Reference(Path(), device="")(test.faces.crops(np.arange(len(test.faces)))))
+    result = read_json(study.run / "random" / "trials" / "svm-reference" / "result.json")
+    assert (result["kind"], result["title"]) == ("trainer", "Reference’s embeddings, linear SVM")

@@ -29,13 +29,14 @@ from pipeline.errors import RequestError
 from pipeline.noise.arms import ARMS
 from pipeline.noise.searched import surrogate_seed
 from pipeline.request import Request, no_claim, trial_snapshots, write_snapshots
-from pipeline.training.trials import trials_asked_for
+from pipeline.training.trials import Means, trials_asked_for
 
 PROFILES = Path(__file__).resolve().parents[1] / "configs"
 PLAIN = Request(
     profile="smoke", dataset="synthetic", photos="", identities="3", setting="partial", arms="clean error-min random", epsilon="16",
     seeds="0", detector="mtcnn", detector_pack="", recogniser_weights="", surrogate_weights="", show_people="no",
 )  # fmt: skip
+EVERYTHING = Means({"weights": "w.safetensors"}, {"reference": "r.onnx"}, photos=True)
 NO_RECROPPINGS = ("magic", "jpeg", "jpeg-", "jpeg-0", "jpeg-075", "jpeg-101")
 
 
@@ -360,7 +361,7 @@ def test_crops_have_no_trials_on_photos_left_from_before(tmp_path: Path) -> None
     (tmp_path / "run" / "config" / "trials").mkdir(parents=True)
     for name in ("recropped", "grey"):
         (tmp_path / "run" / "config" / "trials" / f"{name}.yaml").write_text(dump(TrainConfig()), encoding="utf-8")
-    found = trial_snapshots(PLAIN, {}, TrainConfig(), {}, tmp_path / "run", 0, photos=False)
+    found = trial_snapshots(PLAIN, {}, TrainConfig(), Means({}, {}, photos=False), tmp_path / "run", 0)
     assert {path.stem for path in found} == {"grey"}
 
 
@@ -374,19 +375,39 @@ def test_a_set_leaves_out_what_the_run_cannot_do_or_does_anyway(tmp_path: Path) 
     assert names() == {"resnet18", "mobilefacenet", "arcface"}
     tuned = names(profile="laptop", recogniser_weights=str(weights))
     assert tuned == {"scratch", "resnet18", "mobilefacenet", "arcface", "linear-probe", "svm", "nearest-neighbour"}
+    reference = tmp_path / "reference.onnx"
+    reference.write_bytes(b"two")
+    elsewhere = {"linear-probe-reference", "svm-reference", "nearest-neighbour-reference"}
+    assert names(reference=str(reference)) == {"resnet18", "mobilefacenet", "arcface"} | elsewhere
+
+
+def test_a_reference_is_taken_whatever_the_run_starts_from(tmp_path: Path) -> None:
+    weights, reference = tmp_path / "weights.safetensors", tmp_path / "reference.onnx"
+    weights.write_bytes(b"one")
+    reference.write_bytes(b"two")
+    trials = tmp_path / "run" / "config" / "trials"
+    ask(tmp_path, profile="laptop", matrix="svm svm-reference", recogniser_weights=str(weights), reference=str(reference))
+    own, elsewhere = (load(TrainConfig, trials / f"{name}.yaml") for name in ("svm", "svm-reference"))
+    assert (own.weights, own.reference) == (str(weights), None)
+    assert (elsewhere.trainer, elsewhere.weights, elsewhere.weights_sha256) == ("svm", None, None)
+    assert elsewhere.reference == str(reference) and elsewhere.reference_sha256 == sha256_of_files([reference])
+    ask(tmp_path, profile="laptop", recogniser_weights=str(weights))
+    assert {path.stem for path in trials.iterdir()} == {"svm"}, "without REFERENCE there is no such trial"
 
 
 def test_full_is_all_sets() -> None:
-    full = trials_asked_for("full", tuned=False, weights=True, photos=True)
-    assert full == trials_asked_for("countermeasures trainers shares", tuned=False, weights=True, photos=True)
-    assert set(trials_asked_for("core", tuned=False, weights=False, photos=True)) < set(full)
-    assert len(full) == len(set(full)) and {"jpeg-10", "last-layer-refit", "svm", "share-20", "recropped", "recropped-jpeg-75"} <= set(full)
+    full = trials_asked_for("full", EVERYTHING, tuned=False)
+    assert full == trials_asked_for("countermeasures trainers shares", EVERYTHING, tuned=False)
+    assert set(trials_asked_for("core", Means({}, {}, photos=True), tuned=False)) < set(full)
+    wanted = {"jpeg-10", "last-layer-refit", "svm", "svm-reference", "share-20", "recropped", "recropped-jpeg-75"}
+    assert len(full) == len(set(full)) and wanted <= set(full)
 
 
 def test_crops_cannot_be_cropped_anew() -> None:
-    assert not [name for name in trials_asked_for("full", tuned=False, weights=True, photos=False) if name.startswith("recropped")]
+    crops = replace(EVERYTHING, photos=False)
+    assert not [name for name in trials_asked_for("full", crops, tuned=False) if name.startswith("recropped")]
     with pytest.raises(ValueError, match="'recropped' looks for faces in whole photos: this data set is of crops"):
-        trials_asked_for("grey recropped", tuned=False, weights=True, photos=False)
+        trials_asked_for("grey recropped", crops, tuned=False)
 
 
 def test_a_scrapers_detector_is_told_apart_from_the_runs(tmp_path: Path) -> None:
@@ -412,6 +433,7 @@ def test_a_scrapers_detector_is_told_apart_from_the_runs(tmp_path: Path) -> None
         ("share-101", "MATRIX: 'share-101': allowed are share-0 to share-100"),
         ("magic", "MATRIX: countermeasure 'magic': allowed are"),
         ("svm", "MATRIX: 'svm' starts from pretrained weights: give RECOGNISER_WEIGHTS="),
+        ("grey svm-reference", "MATRIX: 'svm-reference' uses the embeddings of a recogniser that was trained elsewhere: give REFERENCE="),
     ],
 )
 def test_unknown_trials_are_refused_before_anything_is_written(tmp_path: Path, matrix: str, message: str) -> None:

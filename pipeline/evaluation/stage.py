@@ -24,7 +24,7 @@ from pipeline.models.recognisers import load_trained, make_recogniser
 from pipeline.noise.arms import arm_of
 from pipeline.runtime import Runtime
 from pipeline.split import SPLIT_COLUMNS
-from pipeline.training.faces import FaceSet, face_set
+from pipeline.training.faces import FaceSet, embedded, face_set
 from pipeline.training.loop import TestPhotos, predict
 from pipeline.training.stage import read_history, test_photos, training_set
 
@@ -83,7 +83,7 @@ def evaluate_arm(
         embedding,
         test.faces.label,
         test.protected,
-        np.empty((0, embedding.shape[1]), np.float32) if strangers is None else embed_faces(models["own"], strangers),
+        np.empty((0, embedding.shape[1]), np.float32) if strangers is None else embedded(models["own"], strangers),
         np.empty(0, np.int64) if strangers is None else strangers.label,
         max_pairs=config.max_pairs,
         seed=config.seed,
@@ -140,7 +140,7 @@ def existing_recognisers(config: EvaluateConfig, train_config: TrainConfig, runt
         found["pretrained"] = embedder_of(pretrained, runtime)
     if config.reference is not None:
         # As many threads as torch has: arms are evaluated side by side, and onnxruntime's threads wait by spinning.
-        found[Path(config.reference).stem] = ArcFaceOnnx(Path(config.reference), workers=torch.get_num_threads())
+        found[Path(config.reference).stem] = ArcFaceOnnx(Path(config.reference), device=runtime.device, threads=torch.get_num_threads())
     return found
 
 
@@ -181,10 +181,10 @@ def search_gallery(
     gallery = gallery.where(np.isin(gallery.label, np.unique(test.faces.label[test.protected])))
     found = {}
     for name, embed in models.items():
-        probes = own if name == "own" else embed_faces(embed, test.faces)
-        strangers = [probes[~test.protected]] + ([] if held_out is None else [embed_faces(embed, held_out)])
+        probes = own if name == "own" else embedded(embed, test.faces)
+        strangers = [probes[~test.protected]] + ([] if held_out is None else [embedded(embed, held_out)])
         found[name] = identify(
-            embed_faces(embed, gallery),
+            embedded(embed, gallery),
             gallery.label,
             probes[test.protected],
             test.faces.label[test.protected],
@@ -193,11 +193,3 @@ def search_gallery(
             seed=config.seed,
         )
     return found
-
-
-def embed_faces(embed: Embed, faces: FaceSet, *, batch: int = 256) -> np.ndarray:
-    """L2-normalised embeddings, float32 (N, D), of a set of faces, few crops in memory at a time."""
-    if len(faces) == 0:
-        return np.empty((0, 1), np.float32)
-    starts = range(0, len(faces), batch)
-    return np.concatenate([embed(faces.crops(np.arange(start, min(start + batch, len(faces))))) for start in starts])

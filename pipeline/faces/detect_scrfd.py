@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
-from pipeline.errors import RequestError, StageError
+from pipeline.errors import RequestError
 from pipeline.faces.describe import describe_hog, whiten
 from pipeline.faces.detect import Detections, detections
+from pipeline.onnx_session import open_session
 
 FLOOR = 0.3  # detections below this are not even reported; `min_score` decides
 SMALL = 400  # photos up to this side are searched at 320 px, larger ones at 640; all at 128 for faces that fill the photo
@@ -29,37 +30,6 @@ def pack_models(pack: Path) -> tuple[Path, Path | None]:
         raise RequestError(f"DETECTOR_PACK={pack}: holds no detector; expected is a det_*.onnx")
     recognisers = sorted(pack.glob("w600k*.onnx")) + sorted(pack.glob("glint*.onnx"))
     return finders[0], recognisers[0] if recognisers else None
-
-
-def open_session(path: Path, device: str) -> Any:
-    """An onnxruntime session of one thread on `device` and on nothing else.
-
-    Raises:
-        StageError: the file is no model, or onnxruntime cannot use the device (it would fall back to the CPU without a word).
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    wanted = "CPUExecutionProvider"
-    providers: list[Any] = [wanted]
-    if device.startswith("cuda"):
-        wanted = "CUDAExecutionProvider"
-        number = int(device.partition(":")[2] or 0)
-        providers = [(wanted, {"device_id": number, "cudnn_conv_algo_search": "HEURISTIC"}), "CPUExecutionProvider"]
-        if hasattr(onnxruntime, "preload_dlls"):
-            onnxruntime.preload_dlls()
-        if wanted not in onnxruntime.get_available_providers():
-            raise StageError(f"scrfd: DEVICE={device}, but this onnxruntime has no CUDA; install onnxruntime-gpu alone, or take DEVICE=cpu")
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # onnxruntime's exceptions share no useful base
-        raise StageError(f"{path}: onnxruntime cannot load it ({str(error).splitlines()[0][:200]})") from None
-    if session.get_providers()[0] != wanted:
-        fell_to = session.get_providers()[0]
-        raise StageError(f"scrfd: DEVICE={device}, but onnxruntime fell back to {fell_to}; see `make doctor`, or take DEVICE=cpu")
-    return session
 
 
 class Scrfd:

@@ -112,7 +112,8 @@ def chunk_key(chunk: list[tuple[str, str]], photos: Path, config: AlignConfig) -
 def check_detector(config: AlignConfig, runtime: Runtime) -> None:
     """Fail here, with one line, rather than in a worker: is what the detector needs at hand?"""
     if config.detector == "scrfd":
-        from pipeline.faces.detect_scrfd import open_session, pack_models
+        from pipeline.faces.detect_scrfd import pack_models
+        from pipeline.onnx_session import open_session
 
         if config.detector_pack is None:
             raise RequestError("DETECTOR_PACK is empty: DETECTOR=scrfd needs the folder of a local insightface pack")

@@ -1,4 +1,4 @@
-"""Embeddings by a local insightface recogniser (ArcFace, Deng et al. 2019) on onnxruntime's CPU. Nothing is ever downloaded.
+"""Embeddings by a local insightface recogniser (ArcFace, Deng et al. 2019) on onnxruntime. Nothing is ever downloaded.
 
 It is another network than the surrogate and knows faces already, so it stands for the recognisers that no noise against training reaches.
 Its crops are aligned to the template of `pipeline/faces/geometry.py`, so the project's own crops are its input as they are.
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.errors import StageError
+from pipeline.onnx_session import open_session
 
 CROP_SIZE = 112
 
@@ -20,28 +21,20 @@ class ArcFaceOnnx:
 
     Args:
         path: the model, such as an insightface pack's `w600k_mbf.onnx`.
-        workers: threads of one forward pass; embeddings do not depend on it beyond rounding.
+        device: cpu, cuda or cuda:N.
+        threads: of one forward pass on the CPU; embeddings do not depend on it beyond rounding.
 
     Raises:
-        StageError: the file is missing, damaged, or no recogniser of 112×112 crops.
-        ValueError: `workers` is below 1.
+        StageError: the file is missing, damaged, or no recogniser of 112×112 crops, or onnxruntime cannot use the device.
+        ValueError: `threads` is below 1.
     """
 
-    def __init__(self, path: Path, *, workers: int = 1) -> None:
-        import onnxruntime
+    def __init__(self, path: Path, *, device: str = "cpu", threads: int = 1) -> None:
         from insightface.model_zoo.arcface_onnx import ArcFaceONNX
 
-        if workers < 1:
-            raise ValueError(f"workers is {workers}, at least 1 is needed")
         if not path.is_file():
             raise StageError(f"{path}: no such file; give the path of a local insightface recogniser such as w600k_mbf.onnx")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = workers, 1
-        options.log_severity_level = 3  # these exports announce a batch of one and onnxruntime warns of every other
-        try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's exceptions share no useful base
-            raise StageError(f"{path}: onnxruntime cannot load it ({str(error).splitlines()[0][:200]}); put a whole copy there") from None
+        session = open_session(path, device, threads=threads)
         takes, gives = session.get_inputs(), session.get_outputs()
         if len(takes) != 1 or len(gives) != 1 or list(takes[0].shape[1:]) != [3, CROP_SIZE, CROP_SIZE] or len(gives[0].shape) != 2:
             raise StageError(f"{path}: not a recogniser of 112×112 crops (it takes {takes[0].shape} and has {len(gives)} outputs)")

@@ -147,7 +147,8 @@ def limits_of(metrics: dict[str, Any]) -> list[Limit]:
     if isinstance(through, dict):
         found.append(Limit(KNOWN_BEFORE[0], KNOWN_BEFORE[1].format(**through)))
     if starts_alike(metrics, arm):
-        found.append(Limit(*SAME_WEIGHTS))
+        elsewhere = [name for name in names if name.endswith("-reference")]
+        found.append(Limit(*SAME_WEIGHTS, f"Measured in this run with another network: {', '.join(elsewhere)}." if elsewhere else ""))
     if str(at(metrics, "provenance", "dataset", "name") or "").startswith("synthetic"):
         found.append(Limit(*RENDERED))
     seeds = at(metrics, "provenance", "seeds")

@@ -168,6 +168,14 @@ def face_set(table: Any, folder: Path) -> FaceSet:
     return FaceSet(places.shards, places.shard, places.row, table["label"].to_numpy(np.int64))
 
 
+def embedded(embed: Callable[[np.ndarray], np.ndarray], faces: FaceSet, *, batch: int = 256) -> np.ndarray:
+    """What `embed` (uint8 (B, 112, 112, 3), RGB → float32 (B, D)) makes of every face, float32 (N, D), few crops in memory at a time."""
+    if len(faces) == 0:
+        return np.empty((0, 1), np.float32)
+    starts = range(0, len(faces), batch)
+    return np.concatenate([embed(faces.crops(np.arange(start, min(start + batch, len(faces))))) for start in starts])
+
+
 def lay_over(clean: FaceSet, clean_photos: np.ndarray, protected: FaceSet, protected_photos: np.ndarray) -> FaceSet:
     """The clean set with the crops of `protected_photos` (names) taken from `protected`; labels stay the clean set's own."""
     place = {photo: i for i, photo in enumerate(protected_photos)}

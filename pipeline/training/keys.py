@@ -27,4 +27,5 @@ def trial_key(config: TrainConfig, arm: str, run: Path, split: Path) -> str:
     inputs = training_inputs(arm, run, split)
     if config.trainer == "last-layer-refit":
         inputs.append(run / arm / "model" / "weights.safetensors")
-    return sha256_of((dump(config) + arm + sha256_of_files(inputs) + sha256_of_files([*code, room / "evaluation" / "probes.py"])).encode())
+    code += [room / "evaluation" / "probes.py", room / "onnx_session.py"]
+    return sha256_of((dump(config) + arm + sha256_of_files(inputs) + sha256_of_files(code)).encode())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,11 @@ from pipeline.artifacts import read_json, read_table, write_json, write_text
 from pipeline.config import AlignConfig, EvaluateConfig, TrainConfig
 from pipeline.evaluation.accuracy import group_accuracy
 from pipeline.evaluation.probes import last_layer_refit, linear_probe, linear_svm, nearest_neighbour
+from pipeline.models.arcface_onnx import ArcFaceOnnx
 from pipeline.models.recognisers import Recogniser, load_trained, make_recogniser
 from pipeline.runtime import Runtime, say
 from pipeline.split import SPLIT_COLUMNS
-from pipeline.training.faces import FaceSet, face_set
+from pipeline.training.faces import FaceSet, embedded, face_set
 from pipeline.training.keys import trial_key
 from pipeline.training.loop import TestPhotos, accuracy_by_group, predict, train_recogniser
 from pipeline.training.recropped import recropped_probes, recropped_set
@@ -114,12 +117,19 @@ def fit_on_embeddings(
 ) -> np.ndarray:
     """Predicted labels (N,) of the test photos by a classifier on frozen embeddings."""
     if config.trainer == "last-layer-refit":
-        model: Recogniser = load_trained(
-            run / arm / "model" / "weights.safetensors", classes=classes, input_size=config.input_size, normalise=config.normalise
-        )
+        trained = run / arm / "model" / "weights.safetensors"
+        model = load_trained(trained, classes=classes, input_size=config.input_size, normalise=config.normalise)
+        embed = embedded_by(model, runtime)
+        # The trainer has come by some clean photos of everyone: the originals of training photos, never test ones.
+        clean = face_set(table[table["part"] == "train"], aligned)
+        return last_layer_refit(embed(clean), clean.label, embed(test.faces), photos=config.clean_photos, seed=config.seed)
+    if config.reference is not None:
+        # As many threads as torch has: trials run side by side, and onnxruntime's threads wait by spinning.
+        recogniser = ArcFaceOnnx(Path(config.reference), device=runtime.device, threads=torch.get_num_threads())
+        embed = partial(embedded, recogniser)
     else:
         assert config.weights is not None
-        model = make_recogniser(
+        pretrained = make_recogniser(
             classes=classes,
             input_size=config.input_size,
             dropout=0.0,
@@ -127,13 +137,12 @@ def fit_on_embeddings(
             seed=config.seed,
             weights=Path(config.weights),
         )
-    model = model.to(runtime.torch_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
-    wanted = predict(model, test.faces, runtime)[1]
-    if config.trainer == "last-layer-refit":
-        # The trainer has come by some clean photos of everyone: the originals of training photos, never test ones.
-        clean = face_set(table[table["part"] == "train"], aligned)
-        embedding = predict(model, clean, runtime)[1]
-        return last_layer_refit(embedding, clean.label, wanted, photos=config.clean_photos, seed=config.seed)
-    embedding = predict(model, train, runtime)[1]
+        embed = embedded_by(pretrained, runtime)
     fit = {"linear-probe": linear_probe, "svm": linear_svm, "nearest-neighbour": nearest_neighbour}[config.trainer]
-    return fit(embedding, train.label, wanted)
+    return fit(embed(train), train.label, embed(test.faces))
+
+
+def embedded_by(model: Recogniser, runtime: Runtime) -> Callable[[FaceSet], np.ndarray]:
+    """What gives a set's embeddings by one of our networks: L2-normalised float32 (N, 512)."""
+    model = model.to(runtime.torch_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return lambda faces: predict(model, faces, runtime)[1]

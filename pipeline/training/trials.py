@@ -22,6 +22,7 @@ class Trial:
     values: dict[str, Any] = field(default_factory=dict)
     base: str = "own"
     weights: bool = False  # starts from pretrained weights
+    reference: bool = False  # takes the embeddings of a recogniser that was trained elsewhere, on whatever network
     photos: bool = False  # starts from whole protected photos, not from crops
     noise_only: bool = False  # changes nothing where nothing is protected: the clean arm's result is that of the study itself
 
@@ -35,6 +36,10 @@ TRAINERS: dict[str, Trial] = {
     "linear-probe": Trial("trainer", "Frozen pretrained embeddings, linear probe", {"trainer": "linear-probe"}, weights=True),
     "svm": Trial("trainer", "Frozen pretrained embeddings, linear SVM", {"trainer": "svm"}, weights=True),
     "nearest-neighbour": Trial("trainer", "Frozen pretrained embeddings, nearest photo", {"trainer": "nearest-neighbour"}, weights=True),
+    "linear-probe-reference": Trial("trainer", "Reference’s embeddings, linear probe", {"trainer": "linear-probe"}, reference=True),
+    "svm-reference": Trial("trainer", "Reference’s embeddings, linear SVM", {"trainer": "svm"}, reference=True),
+    "nearest-neighbour-reference": Trial(
+        "trainer", "Reference’s embeddings, nearest photo", {"trainer": "nearest-neighbour"}, reference=True),
 }  # fmt: skip
 RECROPPED = Trial("countermeasure", "faces found and cropped anew in the protected photos", {"recropped": {}}, photos=True, noise_only=True)
 DETECTORS = {"mtcnn": "MTCNN", "scrfd": "SCRFD"}
@@ -92,27 +97,51 @@ def recropped_trial(name: str) -> Trial:
     return Trial("countermeasure", title, {"recropped": {"jpeg": quality}}, photos=True)
 
 
-def trials_asked_for(text: str, *, tuned: bool, weights: bool, photos: bool) -> list[str]:
+@dataclass(frozen=True)
+class Means:
+    """What a run has to try trials with: pretrained weights of the study's own network and a recogniser from elsewhere, each as the
+    values of a training config (empty: none was given), and whole photos, not crops alone.
+    """
+
+    weights: dict[str, Any]
+    reference: dict[str, Any]
+    photos: bool
+
+    def missing(self, trial: Trial) -> str:
+        """What `trial` needs that is not there, in words for a message; empty where nothing is missing."""
+        if trial.photos and not self.photos:
+            return "looks for faces in whole photos: this data set is of crops that are aligned already"
+        if trial.weights and not self.weights:
+            return "starts from pretrained weights: give RECOGNISER_WEIGHTS="
+        if trial.reference and not self.reference:
+            return "uses the embeddings of a recogniser that was trained elsewhere: give REFERENCE="
+        return ""
+
+    def start(self, trial: Trial) -> dict[str, Any]:
+        """What `trial` starts from, as values of a training config."""
+        if trial.reference:
+            return {"weights": None, "weights_sha256": None} | self.reference
+        return self.weights if trial.weights else {}
+
+
+def trials_asked_for(text: str, means: Means, *, tuned: bool) -> list[str]:
     """The names behind `MATRIX`: one of `SETS` (`full` is all of them), or names, in order and once each.
 
-    From a set, what this run cannot do (it has no pretrained weights, or no whole photos) or does anyway (its own trainer) is left out.
+    From a set, what this run lacks the means for or does anyway (its own trainer) is left out.
 
     Args:
-        tuned: the run itself fine-tunes. weights: pretrained weights were given. photos: the data set has whole photos, not crops alone.
+        tuned: the run itself fine-tunes.
 
     Raises:
-        ValueError: an unknown name, or one that needs weights or photos when there are none.
+        ValueError: an unknown name, or one that needs what there is not.
     """
     found: list[str] = []
     for word in text.split():
         for name in SETS.get(word, (word,)):
-            trial = trial_of(name)
-            if (trial.weights and not weights) or (trial.photos and not photos):
+            if missing := means.missing(trial_of(name)):
                 if word in SETS:
                     continue
-                if trial.photos:
-                    raise ValueError(f"{name!r} looks for faces in whole photos: this data set is of crops that are aligned already")
-                raise ValueError(f"{name!r} starts from pretrained weights: give RECOGNISER_WEIGHTS=")
+                raise ValueError(f"{name!r} {missing}")
             if word in SETS and name == ("fine-tune" if tuned else "scratch"):
                 continue
             if name not in found:

@@ -48,7 +48,7 @@ def test_batches_and_threads_do_not_matter(embed: ArcFaceOnnx, weights: Path) ->
     once = embed(crops)
     assert np.linalg.norm(once, axis=1) == pytest.approx(np.ones(5), abs=1e-5)
     assert np.abs(embed(crops, batch=2) - once).max() < 1e-4
-    assert np.abs(ArcFaceOnnx(weights, workers=2)(crops[:2]) - once[:2]).max() < 1e-4
+    assert np.abs(ArcFaceOnnx(weights, threads=2)(crops[:2]) - once[:2]).max() < 1e-4
     assert embed(crops[:0]).shape == (0, 512)
 
 
@@ -66,8 +66,8 @@ def test_wrong_files_and_arguments_are_named(embed: ArcFaceOnnx, weights: Path, 
         ArcFaceOnnx(tmp_path / "cut.onnx")
     with pytest.raises(StageError, match="not a recogniser"):
         ArcFaceOnnx(weights.with_name("det_500m.onnx"))
-    with pytest.raises(ValueError, match="workers"):
-        ArcFaceOnnx(weights, workers=0)
+    with pytest.raises(ValueError, match="threads"):
+        ArcFaceOnnx(weights, threads=0)
     with pytest.raises(ValueError, match="uint8"):
         embed(crops_of(1).astype(np.float32))
     with pytest.raises(ValueError, match="112"):
