@@ -23,9 +23,10 @@ from pipeline.noise.arms import ARMS
 from pipeline.runtime import Runtime, cores, decide, prepare_torch
 from pipeline.training.faces import FaceSet
 from pipeline.training.loop import TestPhotos, train_recogniser
-from pipeline.training.trials import SETS, trial_of, trials_asked_for
+from pipeline.training.trials import SETS, Means, trial_of, trials_asked_for
 
 CLASSES, PHOTOS, REPEATS = 150, 64, 3
+FROM_SCRATCH = Means({}, {}, photos=True)
 COUNT = len(ARMS) - 1  # `removed` is left out of trials
 PUBLISHED = sum(arm.published for arm in ARMS.values())
 # The study's own training; that again, on the arms that a person would publish (and without noise); no training, one pass.
@@ -63,7 +64,7 @@ def main(names: list[str]) -> None:
     prepare_torch(runtime, 1 if runtime.device == "cpu" else cores())
     faces = photos()
     plain = TrainConfig(epochs=2, batch=32, input_size=75, dropout=0.0)
-    full = trials_asked_for("full", tuned=False, weights=False, photos=True)
+    full = trials_asked_for("full", FROM_SCRATCH, tuned=False)
     wanted = names or [name for name in full if name not in KNOWN]
     epochs: dict[str, list[float]] = {name: [] for name in wanted}
     once: dict[str, float] = {}
@@ -79,7 +80,7 @@ def main(names: list[str]) -> None:
         print(f"{name:24}{ratios[name]:6.2f} × a plain epoch   ({min(found):.2f} to {max(found):.2f}; once {once[name]:.1f} s)", flush=True)
     if not names:
         for matrix in ("core", "countermeasures", "full"):
-            some = trials_asked_for(matrix, tuned=False, weights=False, photos=True)
+            some = trials_asked_for(matrix, FROM_SCRATCH, tuned=False)
             total = sum((KNOWN | ratios)[name] for name in some)
             print(f"MATRIX={matrix}: {len(some)} trials, {total:.1f} plain trainings an arm, {total * COUNT:.0f} for {COUNT} arms")
         print(f"torch {torch.__version__}, {runtime.device}, {runtime.precision}")

@@ -163,6 +163,20 @@ def read_table(path: Path, columns: list[str], *, only: bool = False) -> Any:
     return table
 
 
+def write_csv(path: Path, table: Any) -> None:
+    """A table for people and spreadsheets, whole or not at all: arrays as JSON, and no text that a spreadsheet would run."""
+
+    def cell(value: Any) -> Any:
+        if isinstance(value, str):
+            return spreadsheet_safe(value)
+        return json.dumps([round(float(number), 3) for number in value]) if hasattr(value, "__len__") else value
+
+    shown = table.copy()
+    for column in shown.select_dtypes(exclude="number"):
+        shown[column] = shown[column].map(cell)
+    write_text(path, shown.to_csv(index=False))
+
+
 def present(path: Path, columns: list[str]) -> list[str]:
     """Those of `columns` that a Parquet file has."""
     from pyarrow.parquet import read_schema

@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline.artifacts import read_table, spreadsheet_safe, write_json, write_table, write_text
+from pipeline.artifacts import read_table, write_csv, write_json, write_table
 from pipeline.config import SplitConfig
 from pipeline.errors import RequestError
 from pipeline.runtime import say
@@ -194,8 +194,7 @@ def split_photos(config: SplitConfig, aligned: Path, output: Path) -> None:
         "duplicates_moved": moved,
     }
     write_json(output.with_suffix(".json"), facts)
-    shown = left_out.assign(identity=left_out["identity"].map(spreadsheet_safe))
-    write_text(output.with_name("left_out.csv"), shown.to_csv(index=False))
+    write_csv(output.with_name("left_out.csv"), left_out)
     write_table(output, table)
     say(
         f"split: {facts['identities']['protected']} identities protected, {facts['identities']['auxiliary']} auxiliary, "

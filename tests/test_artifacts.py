@@ -20,6 +20,7 @@ from pipeline.artifacts import (
     read_table,
     whole_file,
     write_array,
+    write_csv,
     write_if_changed,
     write_json,
     write_table,
@@ -84,6 +85,16 @@ def test_advice_names_what_make_watches(tmp_path: Path, file: str, watched: str)
     (tmp_path / "report" / "index.html").write_text("")
     name = watched if watched == "it" else tmp_path / watched
     assert made_again(tmp_path / file) == f"delete {name} and run the same command again"
+
+
+def test_a_table_for_people_runs_nothing(tmp_path: Path) -> None:
+    import pandas as pd
+
+    table = pd.DataFrame({"photo": ["=cmd|calc/0.png", "an/a.png"], "box": [np.array([1, 2.00049]), np.empty(0)], "row": [3, 4]})
+    write_csv(tmp_path / "t.csv", table)
+    read = pd.read_csv(tmp_path / "t.csv")
+    assert list(read["photo"]) == ["'=cmd|calc/0.png", "an/a.png"]
+    assert list(read["box"]) == ["[1.0, 2.0]", "[]"] and list(read["row"]) == [3, 4]
 
 
 def test_nan_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.evaluation.accuracy import ROUNDING
+
 PROTECTS = 0.5  # at most this share of the clean accuracy is left
 PROTECTS_LITTLE = 0.8  # at least this share of it is left
 FAR_ABOVE = 0.2  # of accuracy, between two peaks
@@ -33,17 +35,17 @@ class Ordering:
 
 def protects(arm: dict[str, Any], clean: dict[str, Any]) -> tuple[str, bool]:
     """Whether the noise takes half of the clean accuracy or more."""
-    return f"{arm['final']:.1%}, clean {clean['final']:.1%}", arm["final"] <= PROTECTS * clean["final"]
+    return f"{arm['final']:.1%}, clean {clean['final']:.1%}", arm["final"] <= PROTECTS * clean["final"] + ROUNDING
 
 
 def protects_little(arm: dict[str, Any], clean: dict[str, Any]) -> tuple[str, bool]:
     """Whether four fifths of the clean accuracy or more are left."""
-    return f"{arm['final']:.1%}, clean {clean['final']:.1%}", arm["final"] >= PROTECTS_LITTLE * clean["final"]
+    return f"{arm['final']:.1%}, clean {clean['final']:.1%}", arm["final"] >= PROTECTS_LITTLE * clean["final"] - ROUNDING
 
 
 def peaks_far_above(arm: dict[str, Any], other: dict[str, Any]) -> tuple[str, bool]:
     """Whether the first's best epoch is far above the second's."""
-    return f"best epochs {arm['peak']:.1%} and {other['peak']:.1%}", arm["peak"] - other["peak"] >= FAR_ABOVE
+    return f"best epochs {arm['peak']:.1%} and {other['peak']:.1%}", arm["peak"] - other["peak"] >= FAR_ABOVE - ROUNDING
 
 
 ORDERINGS = (
@@ -82,7 +84,7 @@ def verification_findings(arms: dict[str, Any]) -> list[dict[str, Any]]:
         return []
     here = f"AUC {mine:.4f}, clean {before:.4f}"
     if full:
-        holds = mine - 0.5 <= FALLS_TO_CHANCE * (before - 0.5)
+        holds = falls_to_chance(mine, before)
         return [{"claim": "verification falls towards a guess", "published": FULL_AUC, "here": here, "holds": holds}]
     found = [kept("the others’ AUC", mine, before)]
     unseen = [one["verification"] for one in (arm, clean) if (one.get("verification") or {}).get("of") == "people never trained on"]
@@ -91,10 +93,15 @@ def verification_findings(arms: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
+def falls_to_chance(auc: float, before: float) -> bool:
+    """Whether noise on everybody takes half of the clean model's lead over a guess, or more."""
+    return auc - 0.5 <= FALLS_TO_CHANCE * (before - 0.5) + ROUNDING
+
+
 def kept(what: str, mine: float, before: float) -> dict[str, Any]:
     """The row that says whether an AUC is what it was in the clean arm."""
     claim, here = f"{what} falls by {AS_BEFORE} at most", f"AUC {mine:.4f}, clean {before:.4f}"
-    return {"claim": claim, "published": OWN_LIMIT, "here": here, "holds": before - mine <= AS_BEFORE}
+    return {"claim": claim, "published": OWN_LIMIT, "here": here, "holds": before - mine <= AS_BEFORE + ROUNDING}
 
 
 def auc_of_others(arm: dict[str, Any]) -> float | None:

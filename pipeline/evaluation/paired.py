@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.accuracy import FEWEST_IDENTITIES
+from pipeline.evaluation.accuracy import FEWEST_IDENTITIES, wide_enough
 
 GROUPS = ("protected", "others")
 FEWEST_SEEDS = 6  # of k seeds the smallest two-sided p is 2 / 2^k: with fewer than 6 it cannot fall below 0.05, whatever was found
@@ -47,8 +47,9 @@ def paired_difference(
 
     Returns:
         Mean of first − second over identities, of several seeds the mean of their means; its 95 % bootstrap interval, resampled by
-        identity, of several seeds by seed first; and the share of random swaps of the two arms within identities that differ at least as
-        much (two-sided permutation test by sign flips). Both None with fewer than `FEWEST_IDENTITIES` in any seed.
+        identity, of several seeds by seed first and made `wide_enough` for so few; and the share of random swaps of the two arms within
+        identities that differ at least as much (two-sided permutation test by sign flips). Both None with fewer than `FEWEST_IDENTITIES`
+        in any seed.
 
         Of several seeds the arms are swapped within seeds, not identities: the people of one seed share a search for noise and a training
         of each arm, and one person may be protected in two seeds, so people are no independent findings. With fewer than
@@ -66,6 +67,8 @@ def paired_difference(
     generator = np.random.default_rng((seed, 0x9A1))
     low, high = np.quantile(resampled_means(by_seed, resamples, generator), [0.025, 0.975])
     span = [round(float(low), 4), round(float(high), 4)]
+    if several:
+        span = wide_enough(span, swapped, least=-1.0, most=1.0)
     if several and len(by_seed) < FEWEST_SEEDS:
         return round(mean, 4), span, None
     signs = generator.choice(np.array([-1.0, 1.0]), (resamples, len(swapped)))

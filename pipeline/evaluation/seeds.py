@@ -9,15 +9,15 @@ import numpy as np
 
 from pipeline.config import EvaluateConfig
 from pipeline.errors import StageError
-from pipeline.evaluation.accuracy import FEWEST_IDENTITIES
+from pipeline.evaluation.accuracy import FEWEST_IDENTITIES, wide_enough
 from pipeline.evaluation.checks import CLEAN_LEARNED
 from pipeline.evaluation.orderings import orderings
 from pipeline.evaluation.paired import compare_arms
 from pipeline.evaluation.trials import SECTIONS
-from pipeline.evaluation.verdict import beyond, harm_to_others, headline_of, searching
+from pipeline.evaluation.verdict import beyond, harm_to_others, headline_of, searching, still_compared
 
 RESAMPLES = 2000
-CAUSES = ("naming", "peak", "others")  # why a study fails (`fails_by`), the worst first
+CAUSES = ("naming", "peak", "verification", "others")  # why a study fails (`fails_by`), the worst first
 # Measures of an arm whose numbers become means over seeds; `linf` becomes the largest.
 AVERAGED = ("verification", "lfw", "identification", "separability", "utility", "imperceptibility", "photos")
 
@@ -116,6 +116,8 @@ def why_not(runs: list[dict[str, Any]], seeds: list[int], arm: str, config: Eval
         mine, clean = run["arms"][arm], run["arms"]["clean"]
         if run.get("fails_by") == "others":
             reasons.append(f"in seed {seed} the protected are safe, but {harm_to_others(mine, clean, config)}")
+        elif run.get("fails_by") == "verification":
+            reasons.append(f"in seed {seed} nobody is named, but {still_compared(mine, clean)}")
         elif run.get("fails_by") == "peak":
             reasons.append(f"in seed {seed} they are named on {mine['protected']['peak']:.1%} at its best epoch")
         else:
@@ -194,7 +196,7 @@ def hits_and_photos(record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
 def interval_by_seed_and_identity(counts: list[tuple[np.ndarray, np.ndarray]]) -> list[float] | None:
     """95 % interval of the mean over seeds of the share of photos recognised; seeds and, in each, identities are resampled.
 
-    That is a hierarchical bootstrap. A seed that is drawn twice has its identities redrawn twice.
+    That is a hierarchical bootstrap, made `wide_enough` for few seeds. A seed that is drawn twice has its identities redrawn twice.
 
     Args:
         counts: of each seed, its identities' photos recognised and photos there are, float64 (K,) each.
@@ -214,7 +216,8 @@ def interval_by_seed_and_identity(counts: list[tuple[np.ndarray, np.ndarray]]) -
             shares.append(hits[drawn].sum() / photos[drawn].sum())
         means.append(np.mean(shares))
     low, high = np.percentile(means, [2.5, 97.5])
-    return [round(float(low), 4), round(float(high), 4)]
+    by_seed = np.array([hits.sum() / photos.sum() for hits, photos in counts])
+    return wide_enough([float(low), float(high)], by_seed, least=0.0, most=1.0)
 
 
 def join_trials(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.config import EvaluateConfig
+from pipeline.evaluation.accuracy import ROUNDING
 from pipeline.evaluation.checks import Check
-from pipeline.evaluation.orderings import auc_of_everyone, auc_of_others
+from pipeline.evaluation.orderings import FALLS_TO_CHANCE, auc_of_everyone, auc_of_others, falls_to_chance
 from pipeline.training.trials import trial_of
 
 MOST_NAMED = 6  # of what was lost to and of what was held against; the tables have all
-ROUNDING = 1e-9  # accuracies are fractions of photos, whose differences are no exact numbers
 DETECTABLE = 0.9  # area under the curve from which on a linear model finds the noise reliably
 
 
@@ -36,7 +36,8 @@ def verdict(
 
     Returns:
         {"verdict" (a few sentences), "verdict_state" (`holds`, `fails` or `invalid`), "fails_by" (why it fails: `naming`, protected people
-        are named; `peak`, at the best epoch only; `others`, they are not, but other people are recognised less well; else None),
+        are named; `peak`, at the best epoch only; `verification`, everybody is protected and nobody named, but the recogniser tells
+        people apart all the same; `others`, the protected are not named, but other people are recognised less well; else None),
         "lost_to", "held_against" (rows {"trial", "title", "accuracy" (of protected people), "peak" (bool: that of the best epoch)}, the
         worst first), "silent" (rows {"trial", "title", "clean"}: what taught the clean recogniser too little to say anything)}. Where
         the result is invalid the sentences hold no accuracy of it.
@@ -57,11 +58,14 @@ def verdict(
     auc, auc_before = (auc_of_others(one) if arm["others"] is not None else auc_of_everyone(one) for one in (arm, clean))
     kind = arm["training"]["kind"]
     trainer = f"{'training ' if kind == 'from scratch' else ''}{kind.replace('fine-tuned', 'fine-tuning')} on unprocessed crops"
-    fails_by = "naming" if not ends_low else "peak" if not stays_low else "others" if harm else None
+    compared = still_compared(arm, clean)
+    fails_by = "naming" if not ends_low else "peak" if not stays_low else "verification" if compared else "others" if harm else None
     if fails_by is None:
         opening = f"Holds against {trainer}"
     elif fails_by == "others":
         opening = f"Does not hold: the protected are safe from {trainer}, but {harm}"
+    elif fails_by == "verification":
+        opening = f"Does not hold: nobody is named after {trainer}, but {compared}"
     elif fails_by == "peak":
         opening = f"Does not hold: safe from {trainer} at its last epoch only"
     else:
@@ -94,12 +98,24 @@ def harm_to_others(arm: dict[str, Any], clean: dict[str, Any], config: EvaluateC
     if arm["others"] is None:
         return ""
     auc, before = (auc_of_others(one) for one in (arm, clean))
-    if auc is not None and before is not None and before - auc > config.others_auc_within:
+    if auc is not None and before is not None and before - auc > config.others_auc_within + ROUNDING:
         return f"verification of other people gets worse (AUC {auc:.3f} for {before:.3f})"
     loss = clean["others"]["final"] - arm["others"]["final"]
     if loss <= config.others_within + ROUNDING:
         return ""
     return f"other people’s accuracy falls by {loss * 100:.1f} points ({config.others_within * 100:g} are allowed)"
+
+
+def still_compared(arm: dict[str, Any], clean: dict[str, Any]) -> str:
+    """Where everybody is protected, whether the recogniser tells people apart all the same; empty where it cannot or others are left.
+
+    Then no name is learned by anybody's photos, and comparing two faces is what a recogniser is good for (the paper, section 4.4: AUC).
+    """
+    auc, before = (auc_of_everyone(one) for one in (arm, clean))
+    if arm["others"] is not None or auc is None or before is None or falls_to_chance(auc, before):
+        return ""
+    limit = 0.5 + FALLS_TO_CHANCE * (before - 0.5)
+    return f"the recogniser tells people apart all the same (AUC {auc:.3f} for {before:.3f}; at most {limit:.3f} is allowed)"
 
 
 def sorted_trials(

@@ -1,31 +1,28 @@
 """The align stage: from `photos.parquet` to crops, manifest and rejects. Every photo ends in one or the other.
 
 Whole identities are put together to chunks of about 200 photos. A chunk is aligned by one process and written as `crops-<key>.npy` and
-then `crops-<key>.parquet`, where the key is a digest of the photos' names, sizes and times, of the config and of this code's version: a
-run that was killed finds the chunks that are done, and redoes at most one for each worker.
+then `crops-<key>.parquet`, where the key is a digest of the photos' names, sizes and times, of the config and of the code that cuts faces:
+a run that was killed finds the chunks that are done, and redoes at most one for each worker.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from pipeline.artifacts import read_table, spreadsheet_safe, write_bytes, write_table
+from pipeline.artifacts import read_table, sha256_of_files, write_csv, write_table
 from pipeline.config import AlignConfig
 from pipeline.errors import RequestError, StageError
-from pipeline.faces.align import ALIGNED, CHUNK_COLUMNS, FORBIDDEN, GONE, align_chunk, checksum, chunk_table
+from pipeline.faces.align import ALIGNED, CHUNK_COLUMNS, DUPLICATE, FORBIDDEN, GONE, align_chunk, checksum, chunk_table
 from pipeline.photos.pool import spread
 from pipeline.runtime import Runtime, progress, say
 from pipeline.shards import open_shard
 
-VERSION = 5  # raise it when the code in `pipeline/faces` gives other crops
+NO_CROPS = ("stage.py", "restore.py")  # code in this folder that no crop depends on
 CHUNK_PHOTOS = 200
 ON_A_GPU = 4  # processes that look for faces on one GPU: each holds a context and the networks there
 MANIFEST_COLUMNS = ["photo", "sha256", "identity", "box", "score", "landmarks", "matrix", "shard", "row", "width", "height"]
@@ -52,7 +49,8 @@ def align_photos(config: AlignConfig, data: Path, runtime: Runtime, folder: Path
     (aligned / "manifest.parquet").unlink(missing_ok=True)
     for left_over in aligned.glob(".*.tmp"):
         left_over.unlink(missing_ok=True)
-    chunks = [(chunk_key(chunk, folder, config), chunk) for chunk in make_chunks(photos)]
+    code = sha256_of_files(code_of_crops())
+    chunks = [(chunk_key(chunk, folder, config, code), chunk) for chunk in make_chunks(photos)]
     tables: dict[str, Any] = {}
     with progress(None, what="aligning", unit="photo", total=len(photos)) as bar:
         for key, chunk in chunks:
@@ -96,9 +94,15 @@ def make_chunks(photos: Any) -> list[list[tuple[str, str]]]:
     return chunks
 
 
-def chunk_key(chunk: list[tuple[str, str]], photos: Path, config: AlignConfig) -> str:
-    """A name for the result of aligning `chunk`: another one as soon as a photo, the config or the code's version is another."""
-    digest = hashlib.sha256(f"{VERSION}\n{config.model_dump_json()}\n".encode())
+def code_of_crops() -> list[Path]:
+    """The source files that decide where a face is found and what its crop looks like."""
+    room = Path(__file__).parent
+    return [*sorted(path for path in room.glob("*.py") if path.name not in NO_CROPS), room.parent / "photos" / "decode.py"]
+
+
+def chunk_key(chunk: list[tuple[str, str]], photos: Path, config: AlignConfig, code: str) -> str:
+    """A name for the result of aligning `chunk`: another one as soon as a photo, the config or the code (its digest) is another."""
+    digest = hashlib.sha256(f"{code}\n{config.model_dump_json()}\n".encode())
     for photo, identity in chunk:
         try:
             status = (photos / photo).stat()
@@ -159,7 +163,7 @@ def finish(aligned: Path, tables: list[Any], photos: int) -> None:
     # The same file under two names says nothing of either: whose face is it?
     known = everything[everything["sha256"] != ""]
     owners = known.groupby("sha256")["identity"].nunique()
-    contested = everything["sha256"].isin(owners.index[owners > 1]) & everything["reason"].isin((ALIGNED, "duplicate"))
+    contested = everything["sha256"].isin(owners.index[owners > 1]) & everything["reason"].isin((ALIGNED, DUPLICATE))
     everything.loc[contested, "reason"] = TWO_IDENTITIES
     manifest = everything.loc[everything["reason"] == ALIGNED, MANIFEST_COLUMNS].reset_index(drop=True)
     rejects = everything.loc[everything["reason"] != ALIGNED, REJECT_COLUMNS].reset_index(drop=True)
@@ -178,14 +182,3 @@ def finish(aligned: Path, tables: list[Any], photos: int) -> None:
         if f"{other.stem}.npy" not in needed:
             other.unlink(missing_ok=True)
     say(f"aligned {len(manifest)} of {photos} photos" + (f"; {len(rejects)} rejected: {told}" if len(rejects) else ""))
-
-
-def write_csv(path: Path, table: Any) -> None:
-    """A table for people and spreadsheets; lists as JSON."""
-    as_text = table.copy()
-    for column in ("box", "landmarks", "matrix"):
-        if column in as_text:
-            as_text[column] = [json.dumps([round(float(number), 3) for number in np.ravel(value)]) for value in as_text[column]]
-    for column in {"photo", "identity"} & set(as_text):
-        as_text[column] = as_text[column].map(spreadsheet_safe)
-    write_bytes(path, as_text.to_csv(index=False).encode("utf-8"))

@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline.artifacts import read_json, read_table, sha256_of, write_bytes, write_json, write_table, write_text
+from pipeline.artifacts import read_json, read_table, sha256_of, write_bytes, write_csv, write_json, write_table
 from pipeline.errors import StageError
 from pipeline.evaluation.imperceptibility import Measures, change_of, summarise
 from pipeline.faces.restore import protect_photo, recropped_noise
@@ -63,8 +63,8 @@ def protect(split: Path, data: Path, noise: Path, output: Path, runtime: Runtime
         raise StageError(f"{noise}: noise of other {whose} than the split protects; delete {noise} and run again")
 
     rows["file"] = [png_name(photo) for photo in rows["photo"]] if photos else ""
-    remove_earlier(output, set(rows["file"]) if photos else set())
     (output / "manifest.parquet").unlink(missing_ok=True)  # until what it lists is there again, whole
+    remove_earlier(output, set(rows["file"]) if photos else set())
     crop_measures = protect_crops(crop_table(rows, data / "aligned"), noise, rows["noise"].map(place).to_numpy(), output, runtime)
     written = rows[["photo", "identity", "part"]].assign(
         shard=[shard_name(number // SHARD) for number in range(len(rows))], row=np.arange(len(rows)) % SHARD
@@ -85,7 +85,7 @@ def protect(split: Path, data: Path, noise: Path, output: Path, runtime: Runtime
         if measured["linf"] > table.epsilon:
             raise StageError(f"{output}: {kind} on disk differ by {measured['linf']}/255, more than epsilon {table.epsilon}/255")
     write_json(output / "measures.json", measures)
-    write_text(output / "manifest.csv", written.to_csv(index=False))
+    write_csv(output / "manifest.csv", written)
     write_table(output / "manifest.parquet", written)
     return measures
 

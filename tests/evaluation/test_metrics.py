@@ -176,6 +176,33 @@ def test_why_it_fails_is_told_apart() -> None:
     assert "but other people’s accuracy falls by 20.0 points (4 are allowed)" in judged(0.05, 0.1, 0.7)["verdict"]
 
 
+def test_where_everybody_is_protected_the_recogniser_must_not_tell_people_apart() -> None:
+    def judged(auc: float) -> dict[str, Any]:
+        clean, mine = arm_of(0.9, 0.9, 0.9, noise=False), arm_of(0.02, 0.05, 0.0, noise=True)
+        return say({
+            name: arm | {"others": None, "verification": {"auc": found}}
+            for name, arm, found in (("clean", clean, 0.9), ("error-min", mine, auc))
+        })  # fmt: skip
+
+    assert (judged(0.7)["verdict_state"], judged(0.7)["fails_by"]) == ("holds", None), "at the limit, half of the lead over a guess"
+    assert (judged(0.71)["verdict_state"], judged(0.71)["fails_by"]) == ("fails", "verification")
+    why = "but the recogniser tells people apart all the same (AUC 0.710 for 0.900; at most 0.700 is allowed)"
+    assert f"nobody is named after training from scratch on unprocessed crops, {why}" in judged(0.71)["verdict"]
+
+
+def test_a_difference_at_its_limit_is_within_it() -> None:
+    """Fractions of photos and rounded AUCs have no exact differences: 0.97 - 0.95 is a little above 0.02."""
+
+    def judged(auc: float) -> dict[str, Any]:
+        arms = {"clean": arm_of(0.9, 0.9, 0.9, noise=False), "error-min": arm_of(0.05, 0.1, 0.9, noise=True)}
+        for name, found in (("clean", 0.97), ("error-min", auc)):
+            arms[name]["verification"] = {"groups": {"others": {"auc": found}}}
+        return say(arms)
+
+    assert judged(0.95)["fails_by"] is None
+    assert judged(0.9499)["fails_by"] == "others"
+
+
 def test_what_makes_a_result_invalid_is_said_instead_of_its_numbers() -> None:
     clean, good = arm_of(0.9, 0.9, 0.9, noise=False), arm_of(0.0512, 0.1234, 0.89, noise=True)
     unconverged = good | {"noise": {"converged": False, "rounds": 9, "error": 0.4}}

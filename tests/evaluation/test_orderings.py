@@ -34,6 +34,12 @@ def test_each_finding_can_hold_and_fail() -> None:
     assert [one["holds"] for one in orderings(reverse)] == [False] * 7
 
 
+def test_findings_at_their_limits_hold() -> None:
+    """0.72 is four fifths of 0.9, and 0.3 is 0.2 above 0.1, though not in binary fractions."""
+    found = orderings({"clean": arm(0.9, 0.9), "error-min": arm(0.45, 0.1), "random": arm(0.2, 0.3), "backdoor": arm(0.72, 0.9)})
+    assert [one["holds"] for one in found] == [True] * 3
+
+
 def test_verification_falls_with_everybody_protected_and_not_for_the_others() -> None:
     def verified(others: float | None, everyone: float) -> dict[str, Any]:
         group = None if others is None else {"auc": others}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
+
 from pipeline.evaluation.paired import compare_arms, paired_difference
 
 
@@ -31,7 +34,7 @@ def test_seeds_are_redrawn_before_people() -> None:
     base = runs((0.0, 0.0, 0.0))
     difference, span, _ = paired_difference(runs((0.3, 0.0, 0.0)), base, resamples=999, seed=0)
     assert difference == 0.1
-    assert span is not None and span[0] == 0 and span[1] >= 0.2
+    assert span is not None and span[0] < -0.3 and span[1] > 0.5, "Student's interval of 0.3, 0 and 0 is 0.1 ± 0.43"
     _, steady, _ = paired_difference(runs((0.1, 0.1, 0.1)), base, resamples=999, seed=0)
     assert steady == [0.1, 0.1]
 
@@ -52,7 +55,20 @@ def test_every_seed_weighs_alike() -> None:
     first = {f"id{i} (seed 0)": 0.9 for i in range(60)} | {f"id{i} (seed 1)": 0.5 for i in range(20)}
     difference, span, _ = paired_difference(first, dict.fromkeys(first, 0.5), resamples=999, seed=0)
     assert difference == 0.2, "the mean over seeds, as resampled"
-    assert span == [0.0, 0.4]
+    assert span == [-1.0, 1.0], "two seeds so far apart say nothing"
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_few_seeds_find_no_difference_where_there_is_none(seeds: int) -> None:
+    """Trainings differ by 4 points, as measured of this study's (`configs/laptop.yaml`): redrawing seeds alone missed in 13 to 38 %."""
+    generator, missed, runs = np.random.default_rng(0), 0, 200
+    for _ in range(runs):
+        shift, people = generator.normal(0, 0.04, seeds), generator.normal(0, 0.1, (seeds, 100))
+        first = {f"id{i} (seed {s})": float(shift[s] + people[s, i]) for s in range(seeds) for i in range(100)}
+        span = paired_difference(first, dict.fromkeys(first, 0.0), resamples=200, seed=0)[1]
+        assert span is not None
+        missed += not span[0] <= 0 <= span[1]
+    assert missed / runs < 0.08
 
 
 def test_few_people_are_too_few_for_an_interval() -> None:

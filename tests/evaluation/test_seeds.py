@@ -289,6 +289,8 @@ def test_the_interval_is_that_of_the_accuracy_beside_it() -> None:
     assert joined["final"] == 0.9
     low, high = joined["ci95"]
     assert 0.8 < low < 0.9 < high < 0.96
+    apart = [(np.full(40, hits), np.full(40, 10.0)) for hits in (9.0, 5.0)]
+    assert interval_by_seed_and_identity(apart) == [0.0, 1.0], "two trainings so far apart say nothing"
     assert joined["test_photos"]["id0 (seed 1)"] == 9
     assert join_group([record(40), record(18)], [0, 1])["ci95"] is None, "18 people are too few"
     bare = record(40)

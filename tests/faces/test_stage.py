@@ -219,6 +219,20 @@ def test_a_changed_photo_or_config_is_aligned_anew(three_chunks: Path, runtime: 
     assert not kept & set(contents(three_chunks))
 
 
+def test_an_edit_to_what_cuts_faces_leaves_no_old_crop(
+    three_chunks: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    code = stage.code_of_crops()
+    names = {path.name for path in code}
+    assert {"align.py", "choose.py", "cascade.py", "detect_scrfd.py", "geometry.py", "decode.py"} <= names and "restore.py" not in names
+    before = set(contents(three_chunks))
+    edited = tmp_path / "geometry.py"
+    edited.write_text("# cut otherwise", encoding="utf-8")
+    monkeypatch.setattr(stage, "code_of_crops", lambda: [edited if path.name == edited.name else path for path in code])
+    align_photos(CONFIG, three_chunks, runtime)
+    assert not {name for name in before if name.startswith("crops-")} & set(contents(three_chunks))
+
+
 @pytest.mark.slow
 def test_two_workers_give_the_same(three_chunks: Path) -> None:
     before = contents(three_chunks)

@@ -109,6 +109,23 @@ def test_nobody_elses_photos_lie_among_those_to_publish(project: tuple[Path, np.
     assert not (output / "photos").exists()
 
 
+def test_no_manifest_lists_photos_that_are_being_removed(
+    project: tuple[Path, np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project[0]
+    publish(folder, (0, 1))
+    manifest = folder / "protected" / "manifest.parquet"
+    assert manifest.exists()
+
+    def killed(output: Path, kept: set[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "remove_earlier", killed)
+    with pytest.raises(KeyboardInterrupt):
+        publish(folder, (1, 2))
+    assert not manifest.exists()
+
+
 def test_a_photo_keeps_its_colour_profile(project: tuple[Path, np.ndarray, np.ndarray]) -> None:
     folder = project[0]
     publish(folder, (0,))
