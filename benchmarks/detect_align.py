@@ -194,15 +194,11 @@ class Agreement:
 @cache
 def compare(config: Any, root: Path | None, count: int) -> Agreement:
     """Hold what the stage finds (before one face a photo is chosen) to what facenet-pytorch finds with its defaults."""
-    import torch
-
     from pipeline.faces.align import look
     from pipeline.faces.geometry import overlaps
 
     photos = some_photos(root, count)
-    threads = torch.get_num_threads()
     rows = look(photos.names, photos.root, config, device="cpu")
-    torch.set_num_threads(threads)  # the stage's detector takes one
     faces = found = large = large_found = extra = 0
     distances = []
     for row, (boxes, scores, landmarks, _) in zip(rows, one_at_a_time(photos, config.least_score()), strict=True):

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from pipeline.countermeasures.names import check_name
 from pipeline.errors import RequestError, StageError
 
 DATASETS = ("synthetic", "folder", "webface", "celeba", "lfw")
@@ -160,9 +161,24 @@ class TrainConfig(StageConfig):
     recropped: RecropConfig | None = Field(default=None, description="faces are found and aligned anew in the published photos")
     clean_photos: int = Field(default=4, ge=1, description="last-layer-refit: clean photos of each identity that the trainer has")
 
+    @field_validator("countermeasure")
+    @classmethod
+    def known(cls, name: str) -> str:
+        """One of `pipeline/countermeasures`."""
+        check_name(name)
+        return name
+
     def arcface(self) -> tuple[float, float] | None:
         """(scale, margin) of the ArcFace head; None for softmax."""
         return (self.arcface_scale, self.arcface_margin) if self.head == "arcface" else None
+
+
+# What a trial's name or the command says, and what only some trials read: not a profile's to say of every training, or of any.
+GIVEN_BY_NAME = frozenset((
+    "seed", "weights", "weights_sha256", "trainer", "reference", "reference_sha256", "model", "head", "countermeasure", "share",
+    "recropped",
+))  # fmt: skip
+OF_TRIALS = frozenset(("arcface_scale", "arcface_margin", "clean_photos"))
 
 
 class EvaluateConfig(StageConfig):
@@ -259,9 +275,21 @@ def load_profile(path: Path) -> dict[str, Any]:
     for name in sections.get("noise") or {}:
         if name not in noisy:
             raise RequestError(f"PROFILE={path.stem}: noise: {name!r}: allowed are {', '.join(sorted(noisy))}")
-    for name in sections.get("trials") or {}:
+    for name, values in (sections.get("trials") or {}).items():
         try:
             trial_of(str(name))
         except ValueError as error:
             raise RequestError(f"PROFILE={path.stem}: trials: {error}") from None
+        refuse(values or {}, GIVEN_BY_NAME, f"PROFILE={path.stem}: trials: {name}", "that is what a trial's name says, or the command")
+    for name in ("train", "train_from_weights"):
+        refuse(
+            sections.get(name) or {}, GIVEN_BY_NAME | OF_TRIALS, f"PROFILE={path.stem}: {name}", "every arm trains alike: name it in MATRIX"
+        )
     return sections
+
+
+def refuse(values: Any, names: frozenset[str], where: str, why: str) -> None:
+    """`RequestError` for what a section of a profile may not say."""
+    found = sorted(names & set(values)) if isinstance(values, dict) else []
+    if found:
+        raise RequestError(f"{where}: {found[0]} is not for a profile to say ({why})")

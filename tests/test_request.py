@@ -291,6 +291,9 @@ def test_a_study_that_cannot_end_in_a_claim_says_so_when_it_is_new(tmp_path: Pat
         ("noise: {error-mini: {step: 2.0}}\n", "noise: 'error-mini': allowed are backdoor, error-max,"),
         ("noise: {clean: {step: 2.0}}\n", "noise: 'clean': allowed are"),
         ("trials: {jpeg-500: {epochs: 2}}\n", "trials: countermeasure 'jpeg-500': allowed is"),
+        ("trials: {grey: {countermeasure: jpeg-10}}\n", "trials: grey: countermeasure is not for a profile to say (that is what"),
+        ("train: {head: arcface}\n", "train: head is not for a profile to say (every arm trains alike: name it in MATRIX)"),
+        ("train_from_weights: {weights: /nowhere}\n", "train_from_weights: weights is not for a profile"),
     ],
 )
 def test_a_profile_that_would_be_read_in_part_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -6,18 +6,20 @@ do: it does not stop a recogniser that exists already.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from pipeline.artifacts import read_table
 from pipeline.config import AlignConfig
 from pipeline.errors import StageError
 from pipeline.evaluation.lfw_protocol import Embed, embed_crops
+from pipeline.faces.detect import searched_side
 from pipeline.faces.geometry import overlaps, to_crop
+from pipeline.photos.decode import PhotoError, decode_photo
 from pipeline.photos.pool import spread
 from pipeline.shards import crop_table
 
@@ -94,26 +96,30 @@ def found_again(config: AlignConfig, aligned: Path, protected: Path, runtime: Ru
 
     Returns:
         {"photos", "found" (share), "landmarks_px" (median over photos of the landmarks' mean distance, px of the crop; None where no face
-        was found)}. The photos are those in which the same detector found the face before, so without noise the share is 1. None for
-        an arm without whole photos, or photos that were crops already.
+        was found)}. The photos are those in which the same detector found the face before, and it is shown the originals as it is shown
+        the protected ones, with all their pixels, so without noise the share is 1 and nothing moved. None for an arm without whole
+        photos, or photos that were crops already.
     """
     rows = read_table(protected / "manifest.parquet", ["photo"])
     if "file" not in rows or config.already_aligned:
         return None
-    before = read_table(aligned / "manifest.parquet", ["photo", "box", "landmarks", "matrix"])
-    rows = rows.sort_values("photo").merge(before[["photo", "box", "landmarks", "matrix"]], on="photo", validate="one_to_one")
+    columns = ["photo", "box", "landmarks", "matrix", "width", "height"]
+    before = read_table(aligned / "manifest.parquet", columns)[columns]
+    rows = rows.sort_values("photo").merge(before, on="photo", validate="one_to_one")
     rows = rows.iloc[spread_evenly(len(rows), MOST_LOOKED_AT)]
+    reduced = 2 * searched_side(config)  # from this side on a JPEG may have been searched at a part of its size
     jobs = [
-        (
+        Again(
             np.asarray(row.box, np.float64),
             np.asarray(row.landmarks, np.float64).reshape(5, 2),
             np.asarray(row.matrix, np.float64).reshape(2, 3),
-            row.file,
+            protected / "photos" / row.file,
+            aligned.parent / "photos" / row.photo if max(row.width, row.height) >= reduced else None,
         )
         for row in rows.itertuples()
     ]
     chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
-    one = partial(look_again, photos=protected / "photos", config=config, device=runtime.device)
+    one = partial(look_again, config=config, device=runtime.device)
     moved = [distance for _, some in spread(one, chunks, workers=runtime.workers) for distance in some]
     shifts = [distance for distance in moved if distance is not None]
     return {
@@ -123,25 +129,49 @@ def found_again(config: AlignConfig, aligned: Path, protected: Path, runtime: Ru
     }
 
 
-def look_again(
-    chunk: list[tuple[np.ndarray, np.ndarray, np.ndarray, str]], *, photos: Path, config: AlignConfig, device: str
-) -> list[float | None]:
-    """For each photo how far the landmarks of its face moved (px of the crop), or None where the face is not found."""
-    from pipeline.faces.align import detector_of
+@dataclass(frozen=True)
+class Again:
+    """A face to look for again. `original`: the photo before, where it may have been searched at a part of its size."""
 
-    decoded = []
-    for *_, file in chunk:
-        photo = cv2.imread(str(photos / file), cv2.IMREAD_COLOR)
-        if photo is None:
-            raise StageError(f"{photos / file}: cannot be read any more; delete {photos.parent} and run again")
-        decoded.append(cv2.cvtColor(photo, cv2.COLOR_BGR2RGB))
+    box: np.ndarray  # float64 (4,), px of the photo
+    landmarks: np.ndarray  # float64 (5, 2), px of the photo
+    matrix: np.ndarray  # float64 (2, 3), photo → crop
+    protected: Path
+    original: Path | None
+
+
+def look_again(chunk: list[Again], *, config: AlignConfig, device: str) -> list[float | None]:
+    """For each photo how far the landmarks of its face moved (px of the crop), or None where the face is not found."""
     shifts: list[float | None] = []
-    for (box, landmarks, matrix, _), found in zip(chunk, detector_of(config, device).detect(decoded), strict=True):
-        sure = found.where(found.scores >= config.least_score())
-        overlap = overlaps(box[None], sure.boxes)[0]
-        if not len(sure) or overlap.max() < OVERLAP:
+    known = [one for one in chunk if one.original is not None]
+    whole = landmarks_in([one.original for one in known if one.original is not None], [one.box for one in known], config, device)
+    before = {one.protected: found for one, found in zip(known, whole, strict=True) if found is not None}
+    for one, now in zip(chunk, landmarks_in([one.protected for one in chunk], [one.box for one in chunk], config, device), strict=True):
+        if now is None:
             shifts.append(None)
             continue
-        now = sure.landmarks[int(overlap.argmax())].astype(np.float64)
-        shifts.append(float(np.linalg.norm(to_crop(now, matrix) - to_crop(landmarks, matrix), axis=1).mean()))
+        then = before.get(one.protected, one.landmarks)
+        shifts.append(float(np.linalg.norm(to_crop(now, one.matrix) - to_crop(then, one.matrix), axis=1).mean()))
     return shifts
+
+
+def landmarks_in(files: list[Path], boxes: list[np.ndarray], config: AlignConfig, device: str) -> list[np.ndarray | None]:
+    """In each photo, read with all its pixels, the landmarks (float64 (5, 2)) of the face in its box; None where none is found there."""
+    from pipeline.faces.align import detector_of, on_one_thread
+
+    photos = []
+    for file in files:
+        try:
+            photos.append(decode_photo(file.read_bytes(), max_side=config.max_side))
+        except (OSError, PhotoError):
+            made = next((parent for parent in file.parents if parent.name == "protected"), file.parent)
+            raise StageError(f"{file}: cannot be read any more; delete {made} and run again") from None
+    found: list[np.ndarray | None] = []
+    with on_one_thread():
+        faces = detector_of(config, device).detect(photos)
+    for box, seen in zip(boxes, faces, strict=True):
+        sure = seen.where(seen.scores >= config.least_score())
+        overlap = overlaps(box[None], sure.boxes)[0]
+        there = len(sure) > 0 and overlap.max() >= OVERLAP
+        found.append(sure.landmarks[int(overlap.argmax())].astype(np.float64) if there else None)
+    return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,13 +76,23 @@ _detector: list[tuple[AlignConfig, str, Detector]] = []
 
 
 def detector_of(config: AlignConfig, device: str) -> Detector:
-    """This process's detector: made once, one thread."""
+    """This process's detector: made once."""
     if not _detector or _detector[0][:2] != (config, device):
-        import torch
-
-        torch.set_num_threads(1)
         _detector[:] = [(config, device, make_detector(config, device=device))]
     return _detector[0][2]
+
+
+@contextmanager
+def on_one_thread() -> Iterator[None]:
+    """Detection runs in a process a core, each on one thread of torch's; in this process what comes after has as many as before."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def align_chunk(chunk: list[tuple[str, str]], photos: Path, config: AlignConfig, *, device: str) -> tuple[list[PhotoFaces], np.ndarray]:
@@ -154,7 +166,8 @@ def find_faces(photos: list[Opened], config: AlignConfig, device: str) -> None:
         if min(one.photo.size) < config.min_face:
             one.row.reason = TOO_SMALL
     least_score = config.least_score()
-    found_in = detector_of(config, device).detect([one.photo.pixels for one in wide_enough])
+    with on_one_thread():
+        found_in = detector_of(config, device).detect([one.photo.pixels for one in wide_enough])
     for one, found in zip(wide_enough, found_in, strict=True):
         row, found = one.row, found.enlarged(*one.photo.times)
         sure = found.where(found.scores >= least_score)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import cv2
 import numpy as np
 
@@ -10,6 +13,20 @@ from pipeline.faces.detect import LEAST_SHARE, WORK_SIDE, Detections, detections
 
 BATCH_PIXELS = {"cpu": 1_000_000, "cuda": 16_000_000}  # looked at together, whatever their sizes
 NOTHING = detections(np.empty((0, 4)), np.empty(0), np.empty((0, 5, 2)))
+
+
+@contextmanager
+def exactly() -> Iterator[None]:
+    """Convolutions on a GPU without TF32, torch's own default there, which moves boxes; these are rounded to whole pixels."""
+    import torch
+
+    conv = torch.backends.cudnn.conv
+    before = conv.fp32_precision  # type: ignore[attr-defined]
+    conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        conv.fp32_precision = before  # type: ignore[attr-defined]
 
 
 class Mtcnn:
@@ -21,8 +38,6 @@ class Mtcnn:
 
         from pipeline.faces.cascade import Cascade
 
-        if device.startswith("cuda"):  # torch's own default, TF32, moves boxes, which are rounded to whole pixels
-            torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
         self.min_face = min_face
         self.cascade = Cascade(device=torch.device(device))
 
@@ -50,7 +65,8 @@ class Mtcnn:
         """Put into `found` what is in some photos: (index, the photo at the size that is searched, the smallest face there)."""
         if not waiting:
             return
-        faces = self.cascade.find([photo for _, photo, _ in waiting], [least for _, _, least in waiting])
+        with exactly():
+            faces = self.cascade.find([photo for _, photo, _ in waiting], [least for _, _, least in waiting])
         for (index, photo, _), (boxes, landmarks) in zip(waiting, faces, strict=True):
             height, width = photos[index].shape[:2]
             found[index] = detections(boxes[:, :4], boxes[:, 4], landmarks).enlarged(width / photo.shape[1], height / photo.shape[0])

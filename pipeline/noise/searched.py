@@ -24,9 +24,9 @@ from pipeline.noise.fawkes import distant_identity, feature_cloak, mean_embeddin
 from pipeline.noise.tap import look_like, next_identity
 from pipeline.runtime import Runtime, free_memory, say
 from pipeline.training.faces import face_set
+from pipeline.training.keys import code_in
 from pipeline.training.loop import hash_seed, predict
 
-SEARCH_CODE = ("error_min.py", "transforms.py", "searched.py")  # a search that was killed goes on by the same code only
 TABLES = 2  # float32 tables of noise at the least: the noise, and the directions it is to go
 FAWKES_CANDIDATES = 20  # Fawkes draws a few identities and takes the most distant one
 
@@ -128,9 +128,16 @@ def search(
         runtime=runtime,
         report=report,
         checkpoint=output / "checkpoint.pt",
-        key=dump(config) + sha256_of_files([split, *(Path(__file__).with_name(name) for name in SEARCH_CODE)]),
+        key=dump(config) + sha256_of_files([split, *code_of_search()]),
     )
     return SearchResult(**{**vars(result), "delta": result.delta[: len(names)]})
+
+
+def code_of_search() -> list[Path]:
+    """The source files by which a search goes: one that was killed goes on by the same only."""
+    room, training = Path(__file__).parent, ("compiled.py", "faces.py", "optimiser.py", "shared.py")
+    own = [room / name for name in ("error_min.py", "transforms.py", "searched.py")]
+    return [*own, *code_in("models"), *(room.parent / "training" / name for name in training)]
 
 
 def check_memory(rows: int, arm: Arm, runtime: Runtime) -> None:

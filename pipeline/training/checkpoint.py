@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 from pathlib import Path
@@ -12,17 +13,19 @@ import torch
 from pipeline.artifacts import sha256_of, whole_file
 from pipeline.runtime import say
 
-DIGEST = 64  # characters of a SHA-256 in hexadecimal, with which a file begins
+DIGEST = 64  # characters of a SHA-256 in hexadecimal, with which a file ends
 
 
 def save_checkpoint(path: Path, key: str, state: dict[str, Any]) -> None:
     """Write `state` (tensors, numbers, strings, lists, dicts) under `key`, whole or not at all."""
     for left_over in path.parent.glob(f".{path.name}.*.tmp"):  # of a run that was killed while it wrote
         left_over.unlink(missing_ok=True)
-    content = io.BytesIO()
-    torch.save({"key": key, "state": state}, content)
-    with whole_file(path) as temporary:  # torch reads a flipped bit inside a tensor without a word, so the digest comes first
-        temporary.write_bytes(sha256_of(content.getbuffer()).encode() + content.getbuffer())
+    with whole_file(path) as temporary:
+        torch.save({"key": key, "state": state}, temporary)
+        with open(temporary, "rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        with open(temporary, "ab") as stream:  # torch reads a flipped bit inside a tensor without a word
+            stream.write(digest.encode())
 
 
 def load_checkpoint(path: Path, key: str, device: torch.device) -> dict[str, Any] | None:
@@ -30,11 +33,10 @@ def load_checkpoint(path: Path, key: str, device: torch.device) -> dict[str, Any
     if not path.exists():
         return None
     try:
-        with open(path, "rb") as stream:
-            digest, content = stream.read(DIGEST).decode("ascii"), stream.read()
-        if sha256_of(content) != digest:
+        content = path.read_bytes()
+        if sha256_of(content[:-DIGEST]).encode() != content[-DIGEST:]:
             raise ValueError("not what was written")
-        saved = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
+        saved = torch.load(io.BytesIO(content[:-DIGEST]), map_location=device, weights_only=True)
         found, state = saved["key"], saved["state"]
     except (OSError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
         say(f"{path}: damaged ({error}); starting anew")

@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline.artifacts import sha256_of, sha256_of_files
 from pipeline.config import TrainConfig, dump
 
+ROOM = Path(__file__).resolve().parents[1]
 CODE = ("training", "models", "countermeasures")
 SURROGATE = "surrogate"  # the folder, beside the arms, of the clean network that adversarial noise is made against
 
@@ -19,13 +20,21 @@ def training_inputs(arm: str, run: Path, split: Path) -> list[Path]:
     return [split, protected / "manifest.parquet", *sorted(protected.glob("crops-*.npy"))]
 
 
+def code_in(*folders: str) -> list[Path]:
+    """The source files in folders of the project's package, in order."""
+    return sorted(path for folder in folders for path in (ROOM / folder).glob("*.py"))
+
+
+def training_key(config: TrainConfig, arm: str, run: Path, split: Path) -> str:
+    """What a training that was killed goes on by: its config, the arm's inputs and the code that trains."""
+    return dump(config) + arm + sha256_of_files([*training_inputs(arm, run, split), *code_in(*CODE)])
+
+
 def trial_key(config: TrainConfig, arm: str, run: Path, split: Path) -> str:
-    """What a trial's result belongs to: its config, the arm's inputs and the code that trains."""
-    room = Path(__file__).resolve().parents[1]
-    folders = CODE if config.recropped is None else (*CODE, "faces", "photos")
-    code = sorted(path for folder in folders for path in (room / folder).glob("*.py"))
+    """What a trial's result belongs to: its config, the arm's inputs, and the code that trains and scores."""
+    code = code_in(*CODE, *(() if config.recropped is None else ("faces", "photos")))
     inputs = training_inputs(arm, run, split)
     if config.trainer == "last-layer-refit":
         inputs.append(run / arm / "model" / "weights.safetensors")
-    code += [room / "evaluation" / "probes.py", room / "onnx_session.py"]
+    code += [ROOM / "evaluation" / "probes.py", ROOM / "evaluation" / "accuracy.py", ROOM / "onnx_session.py"]
     return sha256_of((dump(config) + arm + sha256_of_files(inputs) + sha256_of_files(code)).encode())

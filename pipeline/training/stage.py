@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from pipeline.artifacts import read_table, sha256_of, sha256_of_files, whole_file, write_json, write_text
+from pipeline.artifacts import read_table, sha256_of, whole_file, write_json, write_text
 from pipeline.config import TrainConfig, dump
 from pipeline.errors import StageError
 from pipeline.runtime import Runtime, say
 from pipeline.split import SPLIT_COLUMNS
 from pipeline.training.faces import FaceSet, face_set, lay_over
-from pipeline.training.keys import SURROGATE, training_inputs
+from pipeline.training.keys import SURROGATE, training_key
 from pipeline.training.loop import TestPhotos, train_recogniser
 
 
@@ -86,7 +86,7 @@ def train_arm(config: TrainConfig, arm: str, run: Path, aligned: Path, runtime: 
     table = read_table(split, SPLIT_COLUMNS)
     train, test = training_set(table, arm, aligned, run, share=config.share, seed=config.seed), test_photos(table, aligned)
     classes = int(table["label"].max()) + 1
-    key = dump(config) + arm + sha256_of_files(training_inputs(arm, run, split))
+    key = training_key(config, arm, run, split)
     kind = "from scratch" if config.weights is None else f"fine-tuned from {Path(config.weights).name}"
     say(
         f"{arm}: training {kind} on {len(train)} photos of {classes} identities, {config.epochs} epochs, "

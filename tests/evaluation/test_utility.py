@@ -8,13 +8,15 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from pipeline.artifacts import write_table
 from pipeline.config import AlignConfig
 from pipeline.errors import StageError
 from pipeline.evaluation.utility import found_again, match_owner, spread_evenly
-from pipeline.faces.detect import make_detector
+from pipeline.faces.detect import make_detector, searched_side
 from pipeline.faces.geometry import similarity_transform
+from pipeline.faces.stage import align_photos
 from pipeline.photos.synthetic import render_photo
 from pipeline.runtime import Runtime
 
@@ -66,7 +68,7 @@ def test_faces_are_found_again_unless_they_are_gone(tmp_path: Path) -> None:
         assert len(found)
         matrix = similarity_transform(found.landmarks[0])
         row = {"photo": f"a/{number}.jpg", "box": found.boxes[0].tolist(), "landmarks": found.landmarks[0].ravel().tolist()}
-        rows.append(row | {"matrix": matrix.ravel().tolist(), "file": f"a/{number}.png"})
+        rows.append(row | {"matrix": matrix.ravel().tolist(), "file": f"a/{number}.png", "width": 250, "height": 250})
     (tmp_path / "protected" / "photos" / "a").mkdir(parents=True)
     photos[3] = np.full_like(photos[3], 127)
     for row, photo in zip(rows, photos, strict=True):
@@ -81,3 +83,22 @@ def test_faces_are_found_again_unless_they_are_gone(tmp_path: Path) -> None:
         found_again(config, tmp_path / "aligned", tmp_path / "protected", CPU)
     write_table(tmp_path / "protected" / "manifest.parquet", table[["photo"]])
     assert found_again(config, tmp_path / "aligned", tmp_path / "protected", CPU) is None, "crops only"
+
+
+def test_without_noise_nothing_moves_in_large_photos_either(tmp_path: Path) -> None:
+    """A large JPEG is searched at half its size when it is aligned, the PNG that is published at its own."""
+    config = AlignConfig(min_face=60)
+    side = 2 * searched_side(config)
+    photo = cv2.resize(render_photo(seed=0, identity=0, photo=0, size=250), (side, side), interpolation=cv2.INTER_CUBIC)
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    assert cv2.imwrite(str(tmp_path / "photos" / "a" / "0.jpg"), photo[:, :, ::-1])
+    write_table(tmp_path / "photos.parquet", pd.DataFrame({"photo": ["a/0.jpg"], "identity": ["a"]}))
+    torch.set_num_threads(2)
+    align_photos(config, tmp_path, CPU)
+    assert torch.get_num_threads() == 2, "what comes after detection has its threads"
+    torch.set_num_threads(1)
+    decoded = cv2.imread(str(tmp_path / "photos" / "a" / "0.jpg"))
+    (tmp_path / "protected" / "photos" / "a").mkdir(parents=True)
+    assert cv2.imwrite(str(tmp_path / "protected" / "photos" / "a" / "0.jpg.png"), decoded)
+    write_table(tmp_path / "protected" / "manifest.parquet", pd.DataFrame({"photo": ["a/0.jpg"], "file": ["a/0.jpg.png"]}))
+    assert found_again(config, tmp_path / "aligned", tmp_path / "protected", CPU) == {"photos": 1, "found": 1.0, "landmarks_px": 0.0}
