@@ -90,6 +90,8 @@ def test_without_noise_nothing_moves_in_large_photos_either(tmp_path: Path) -> N
     config = AlignConfig(min_face=60)
     side = 2 * searched_side(config)
     photo = cv2.resize(render_photo(seed=0, identity=0, photo=0, size=250), (side, side), interpolation=cv2.INTER_CUBIC)
+    grain = np.random.default_rng(0).normal(0, 40, (side, side, 1)).repeat(3, 2)
+    photo = (photo + grain).clip(0, 255).astype(np.uint8)
     (tmp_path / "photos" / "a").mkdir(parents=True)
     assert cv2.imwrite(str(tmp_path / "photos" / "a" / "0.jpg"), photo[:, :, ::-1])
     write_table(tmp_path / "photos.parquet", pd.DataFrame({"photo": ["a/0.jpg"], "identity": ["a"]}))
