@@ -91,7 +91,9 @@ class NoiseConfig(StageConfig):
     )
     batches: int = Field(default=30, ge=1, description="M: surrogate batches a round")
     batch: int = Field(default=32, ge=2)
-    stop_error: float = Field(default=0.1, ge=0, le=1, description="lambda: stop when the surrogate errs on less of the noisy photos")
+    stop_error: float = Field(
+        default=0.1, ge=0, le=1, description="lambda: stop when the surrogate errs on less of the noisy photos (binding: asked at the end)"
+    )
     smooth: float = Field(
         default=0.0, ge=0, le=8, description="identity-mean: the gradient is blurred by this sigma (crop px) before its sign"
     )

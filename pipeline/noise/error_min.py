@@ -22,7 +22,9 @@ With `transforms` the surrogate sees each noisy photo as it may arrive at a trai
 passes go over `draws` such versions of each photo: the mean over photos becomes one over photos and transforms.
 
 With `binding` a noise pass puts each identity's pattern on *other* people's photos and moves it until the surrogate names its owner all
-the same (after BAIT, ICLR 2026); the error is that on those photos. A network that knows faces already would learn the face beside a
+the same (after BAIT, ICLR 2026); a round's error is that on those photos, and says how far the pattern outweighs a face. It goes on falling
+long after the surrogate knows everybody's own noisy photos, so such a search goes all its rounds; whether it converged is asked of the own
+photos at its end, as of every other noise. A network that knows faces already would learn the face beside a
 pattern that only agrees with it. The surrogate itself learns from photos with their own noise, as a trainer does. BAIT's order of
 identities, from the most confusable to the least, is not followed: whose photo carries which pattern is drawn anew in every pass.
 
@@ -62,7 +64,9 @@ CUDA_PASS_BATCH = 256  # photos at a time in a noise pass on a GPU, where each o
 
 @dataclass(frozen=True)
 class SearchResult:
-    """`delta` float32 (rows, 3, H, W) in 1/255; `error` is the last surrogate's, on the noise of the last pass before its step."""
+    """`delta` float32 (rows, 3, H, W) in 1/255; `error` is the last surrogate's on photos with their own noise, that of the last pass
+    before its step (binding: after it).
+    """
 
     delta: np.ndarray
     rounds: int
@@ -266,11 +270,11 @@ def search_noise(
         faces: training photos of the protected and auxiliary identities, labelled for the surrogate.
         row_N: the row of the noise table each photo carries, −1 for clean ones: int64 (N,). A row is an identity, or one photo.
         report: called by every rank with each round's record: round (over all surrogates), surrogate, loss (on noisy batches), error (on
-            the photos carrying noise), mean_abs (of delta, 1/255).
+            the photos carrying noise), mean_abs (of delta, 1/255); binding: own_error, in the last round of a surrogate.
         checkpoint, key: where the state is kept and what it belongs to; None: not kept.
 
     Returns:
-        The noise; `converged` is False when any surrogate reached the cap on rounds first.
+        The noise; `converged` is False when any surrogate reached the cap on rounds first (binding: still errs on more at its end).
     """
     device = runtime.torch_device()
     height, width = faces.shards[0].shape[1:3]
@@ -315,6 +319,12 @@ def search_noise(
                 "error": round(error, 5),
                 "mean_abs": round(float(delta_KCHW.abs().mean()), 4),
             }
+            if config.binding and ended(config, record, within):
+                own = config.model_copy(update={"binding": False})  # a pass whose step is not taken
+                measured = update_noise(
+                    own, model, photos, delta_KCHW.clone(), row_N, runtime, pass_number=round_number * config.visits, forward=ask
+                )
+                record["own_error"] = round(measured, 5)
             history.append(record)
             report(record)
             if checkpoint is not None and runtime.ranks.first and time.perf_counter() - saved > CHECKPOINT_SECONDS:
@@ -333,8 +343,8 @@ def search_noise(
     return SearchResult(
         delta=delta_KCHW.cpu().numpy(),
         rounds=len(history),
-        converged=all(record["error"] < config.stop_error for record in last),
-        error=history[-1]["error"],
+        converged=all(own_error(record) < config.stop_error for record in last),
+        error=own_error(history[-1]),
         seconds=seconds_before + time.perf_counter() - started,
         history=history,
     )
@@ -342,4 +352,10 @@ def search_noise(
 
 def ended(config: NoiseConfig, record: dict[str, float], rounds: int) -> bool:
     """Whether a surrogate is done after `rounds` rounds, the last of which left `record`."""
-    return (record["error"] < config.stop_error and rounds >= config.min_rounds) or rounds >= config.rounds
+    low = record["error"] < config.stop_error and rounds >= config.min_rounds and not config.binding
+    return low or rounds >= config.rounds
+
+
+def own_error(record: dict[str, float]) -> float:
+    """The surrogate's error on photos with their own noise in the last round of a search."""
+    return record.get("own_error", record["error"])

@@ -113,10 +113,12 @@ def search(
         f"{len(identities)} classes, {config.surrogates} surrogate(s) of at most {config.rounds} rounds"
     )
 
+    whose = "other people's photos" if config.binding else "noisy photos"
+
     def report(record: dict[str, float]) -> None:
         say(
             f"{config.arm}: round {record['round']:.0f} of at most {config.rounds * config.surrogates}: "
-            f"surrogate loss {record['loss']:.3f}, error on noisy photos {record['error']:.1%}, mean |delta| {record['mean_abs']:.1f}/255"
+            f"surrogate loss {record['loss']:.3f}, error on {whose} {record['error']:.1%}, mean |delta| {record['mean_abs']:.1f}/255"
         )
 
     result = search_noise(

@@ -62,7 +62,7 @@ def make_noise(
             if config.transforms:
                 facts |= {"transforms": describe_transforms(), "draws": config.draws}
             if config.binding:
-                facts["binding"] = "other people's photos"
+                facts |= {"binding": "other people's photos", "error_on_others": result.history[-1]["error"]}
             facts["history"] = result.history
         delta = quantise(found, config.epsilon)
     else:

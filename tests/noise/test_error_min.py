@@ -239,6 +239,16 @@ def test_bound_noise_outweighs_the_face(cpu: Runtime) -> None:
     assert named[1] > named[0], named
 
 
+def test_bound_noise_goes_all_its_rounds_and_converged_on_the_owners_photos(cpu: Runtime) -> None:
+    faces = toy_faces(identities=4, photos=5)
+    config = config_of(rounds=6, batches=12, batch=16, stop_error=0.3, binding=True)
+    found = search(config, faces, cpu, protected=2)
+    assert [("own_error" in record) for record in found.history] == [False] * 5 + [True]
+    assert found.rounds == 6 and found.error == found.history[-1]["own_error"]
+    assert found.converged and found.error < 0.3 <= found.history[0]["error"]
+    assert not search(config.model_copy(update={"stop_error": 0.0}), faces, cpu, protected=2).converged
+
+
 def test_binding_needs_somebody_else(cpu: Runtime) -> None:
     faces = toy_faces(identities=1, photos=3)
     with pytest.raises(AssertionError, match="somebody else"):
