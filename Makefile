@@ -16,7 +16,7 @@ DATASET ?= synthetic##         synthetic, folder, webface, celeba or lfw
 PHOTOS ?=##                     path of the photos (synthetic needs none)
 IDENTITIES ?= 50##              how many to protect, drawn by seed, 20 or more for a claim; or a file with one name a line
 SETTING ?= partial##           partial, or full: everyone is protected, whatever number IDENTITIES is
-ARMS ?= clean error-min random## arms of the study; `python -m pipeline arms` lists them
+ARMS ?= clean error-min random## arms of the study, or all; `python -m pipeline arms` lists them
 MATRIX ?=##                     trials of `make matrix`: core, countermeasures, trainers, shares, full, or names (empty: core)
 EPSILON ?= 16##                 largest change of a pixel, of 255
 SEEDS ?= 0##                   seed of everything drawn; several, as in "0 1 2", for study and matrix
@@ -40,6 +40,12 @@ PY := $(VENV)/bin/python
 PIPELINE := $(PY) -m pipeline
 TOGETHER = $(if $(filter 1,$(NPROC)),$(PIPELINE),$(PY) -m torch.distributed.run --standalone --nproc-per-node $(NPROC) -m -- pipeline)
 INSTALLED := $(VENV)/installed.lock
+
+EVERY_ARM := clean removed random random-samplewise error-max error-max-samplewise error-min error-min-samplewise error-min-released error-min-robust error-min-bound lsp tap fawkes backdoor
+ifeq ($(strip $(ARMS)),all)
+# Who protects everybody leaves nobody to train on once they are removed.
+override ARMS := $(filter-out $(if $(filter full,$(SETTING)),removed),$(EVERY_ARM))
+endif
 
 # Recipes read these from the environment, so that no quote or space in a path is read as shell.
 export PROFILE DATASET PHOTOS IDENTITIES SETTING ARMS EPSILON SEEDS DETECTOR DETECTOR_PACK RECOGNISER_WEIGHTS SURROGATE_WEIGHTS SHOW_PEOPLE

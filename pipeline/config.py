@@ -70,6 +70,9 @@ class SplitConfig(StageConfig):
     identities: int | tuple[str, ...] = Field(default=50, description="how many are protected, drawn by seed; or their names")
     auxiliary: int = Field(default=100, ge=0, description="other identities whose clean photos the noise search sees")
     max_identities: int | None = Field(default=None, description="use at most this many identities of the data set")
+    strangers: int = Field(
+        default=0, ge=0, description="so many people are kept out of training, to verify the recognisers on; those left out anyway count"
+    )
     min_photos: int = Field(default=5, ge=2, description="identities with fewer aligned photos are left out")
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     duplicate_bits: int = Field(default=4, ge=0, le=64, description="perceptual hashes (64 bits) at most this far apart are one photo")

@@ -2,7 +2,8 @@
 
 Roles are drawn by seed: `protected`, `auxiliary` (others whose clean photos the noise search sees) and `other`. Within each identity
 80/20 photos train/test (Huang et al., ICLR 2021, section 4.4); photos that a perceptual hash calls the same are never on both sides.
-Who has too few photos for both sides is left out of everything that is trained.
+Who has too few photos for both sides is left out of everything that is trained; where these are few, more people are, so that verification
+is measured on people whom no recogniser has seen.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from pipeline.runtime import say
 from pipeline.shards import CropTable, crop_table
 
 SPLIT_COLUMNS = ["photo", "identity", "label", "role", "part", "shard", "row"]
+STRANGER = "stranger"
 LEFT_OUT_COLUMNS = ["identity", "photos", "reason"]
+STRANGERS_SHARE = 0.2  # of those who are not protected at most so many are kept out of training
 READ = 256  # crops in memory at a time
 DISTANCES = 2**22  # distances between hashes in memory at a time
 
@@ -118,7 +121,7 @@ def why_not(name: str, photos: int, usable: int, config: SplitConfig) -> str:
 
 
 def draw_roles(counts: Any, names: list[str], config: SplitConfig) -> dict[str, str]:
-    """Who of `names` is `protected`, `auxiliary` or `other`, by seed; the rest of them is in no role.
+    """Who of `names` is `protected`, `auxiliary`, `other` or a `stranger`, by seed; the rest of them is in no role.
 
     Raises:
         RequestError: there are too few of them, or one who was asked for is none of them.
@@ -143,8 +146,23 @@ def draw_roles(counts: Any, names: list[str], config: SplitConfig) -> dict[str, 
             f"IDENTITIES: all {len(protected)} identities would be protected, and SETTING=partial trains on others, too; "
             f"allowed are 1 to {most - 1}, or SETTING=full"
         )
+    strangers = choose_strangers(counts, rest, protected, config)
+    rest = sorted(set(rest) - set(strangers))
     auxiliary = generator.choice(rest, min(config.auxiliary, len(rest)), replace=False) if rest else []
-    return dict.fromkeys(rest, "other") | dict.fromkeys(auxiliary, "auxiliary") | dict.fromkeys(protected, "protected")
+    roles = dict.fromkeys(rest, "other") | dict.fromkeys(auxiliary, "auxiliary") | dict.fromkeys(protected, "protected")
+    return roles | dict.fromkeys(strangers, STRANGER)
+
+
+def choose_strangers(counts: Any, rest: list[str], protected: list[str], config: SplitConfig) -> list[str]:
+    """Who of `rest` is kept out of training, where those who are left out anyway are fewer than asked for.
+
+    Two aligned photos of a person are enough to verify them. In the full setting nobody is: everyone there is to be protected.
+    """
+    anyway = int((counts.drop([*rest, *protected]) >= 2).sum())
+    count = min(config.strangers - anyway, int(len(rest) * STRANGERS_SHARE))
+    if config.setting == "full" or count <= 0:
+        return []
+    return list(np.random.default_rng((config.seed, 0x53)).choice(rest, count, replace=False))
 
 
 def split_photos(config: SplitConfig, aligned: Path, output: Path) -> None:
@@ -172,6 +190,8 @@ def split_photos(config: SplitConfig, aligned: Path, output: Path) -> None:
             break
         alike |= found
 
+    strangers = {name for name, what in role.items() if what == STRANGER}
+    role = {name: what for name, what in role.items() if what != STRANGER}
     used = sorted(role)
     table: Any = manifest[manifest["identity"].isin(used)].reset_index(drop=True)
     table = table.assign(label=table["identity"].map({name: label for label, name in enumerate(used)}), role=table["identity"].map(role))
@@ -182,7 +202,7 @@ def split_photos(config: SplitConfig, aligned: Path, output: Path) -> None:
         test[start:end], changed = hold_out(groups[name], config.test_fraction, generator)
         moved += changed
     table = table.assign(part=np.where(test, "test", "train"))[SPLIT_COLUMNS]
-    left_out = left_out_of(counts, set(used), alike, aligned, config)
+    left_out = left_out_of(counts, set(used), alike, strangers, aligned, config)
     facts = {
         "identities": {kind: sum(value == kind for value in role.values()) for kind in ("protected", "auxiliary", "other")},
         "photos": {part: int((table["part"] == part).sum()) for part in ("train", "test")},
@@ -190,6 +210,7 @@ def split_photos(config: SplitConfig, aligned: Path, output: Path) -> None:
             "identities": len(left_out),
             "too_few_photos": int((left_out["photos"] < config.min_photos).sum()),
             "near_duplicates_only": len(alike),
+            "for_verification": len(strangers),
         },
         "duplicates_moved": moved,
     }
@@ -213,11 +234,12 @@ def groups_of(table: Any, aligned: Path, bits: int) -> dict[str, np.ndarray]:
     return {name: near_duplicates(hashes[rows], bits) for name, rows in table.groupby("identity").indices.items()}
 
 
-def left_out_of(counts: Any, used: set[str], alike: set[str], aligned: Path, config: SplitConfig) -> Any:
+def left_out_of(counts: Any, used: set[str], alike: set[str], strangers: set[str], aligned: Path, config: SplitConfig) -> Any:
     """Everybody who is not in `used`, columns `LEFT_OUT_COLUMNS`: `photos` are the aligned ones.
 
     Args:
-        counts: aligned photos of each identity. alike: who has photos enough, but all near-duplicates.
+        counts: aligned photos of each identity. alike: who has photos enough, but all near-duplicates. strangers: who is kept out so that
+            recognisers can be verified on them.
     """
     import pandas as pd
 
@@ -229,6 +251,8 @@ def left_out_of(counts: Any, used: set[str], alike: set[str], aligned: Path, con
     def reason(name: str) -> str:
         if photos[name] < config.min_photos:
             return f"fewer than {config.min_photos} aligned photos"
+        if name in strangers:
+            return "kept out of training, to verify the recognisers on"
         if name in alike:
             return "near-duplicates of one photo only"
         if config.setting == "full" and not isinstance(config.identities, int):

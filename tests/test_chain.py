@@ -21,6 +21,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.noise.arms import ARMS
+
 ROOT = Path(__file__).resolve().parents[1]
 RUN = "synthetic-smoke-partial-id3-eps16-s0"
 STAGE = re.compile(r"-m pipeline (data|align|split|noise|protect|train|evaluate|report)(?:.*--arm (\S+))?")
@@ -396,3 +398,11 @@ def test_help_lists_every_target_and_variable() -> None:
         assert name in shown
     for name in re.findall(r"^([a-z]+):.*## ", text, re.MULTILINE):
         assert re.search(rf"^  {name} ", shown, re.MULTILINE), name
+
+
+@pytest.mark.parametrize("setting", ["partial", "full"])
+def test_all_arms_are_all_that_there_are(setting: str, tmp_path: Path) -> None:
+    words = ["make", "study", "-n", "ARMS=all", f"SETTING={setting}", "VENV=/nowhere", f"DATA_ROOT={tmp_path}"]
+    told = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    trained = set(re.findall(r"pipeline train .*--arm (\S+)", told))
+    assert trained - {"surrogate"} == set(ARMS) - ({"removed"} if setting == "full" else set())

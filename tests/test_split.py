@@ -94,7 +94,9 @@ def test_who_has_near_duplicates_alone_is_left_out_and_another_drawn(tmp_path: P
         assert table.loc[table["role"] == "protected", "identity"].nunique() == 3
         assert (table.groupby("identity")["part"].nunique() == 2).all()
         assert sorted(table["label"].unique()) == list(range(4))
-    assert read_json(tmp_path / "split.json")["left_out"] == {"identities": 2, "too_few_photos": 0, "near_duplicates_only": 2}
+    assert read_json(tmp_path / "split.json")["left_out"] == {
+        "identities": 2, "too_few_photos": 0, "near_duplicates_only": 2, "for_verification": 0,
+    }  # fmt: skip
     left_out = pd.read_csv(tmp_path / "left_out.csv")
     assert left_out.to_dict("list") == {
         "identity": ["p0", "p1"], "photos": [6, 6], "reason": ["near-duplicates of one photo only"] * 2,
@@ -125,6 +127,28 @@ def test_everybody_left_out_is_listed_with_the_reason(tmp_path: Path, capsys: py
     assert reasons() == too_few | dict.fromkeys(("p0", "p3"), (6, "not among those asked for"))
     split(tmp_path, aligned, identities=2, min_photos=2)
     assert set(reasons()) == {"none"}
+
+
+def test_some_are_kept_out_of_training_where_too_few_are_left_out_anyway(tmp_path: Path) -> None:
+    people = {f"p{i:02d}": 6 for i in range(13)} | {"few": 3, "lone": 1}
+    aligned = aligned_folder(tmp_path / "aligned", people)
+
+    def strangers(**values: object) -> set[str]:
+        used = set(split(tmp_path, aligned, **values)["identity"])
+        left_out = pd.read_csv(tmp_path / "left_out.csv")
+        kept = set(left_out.loc[left_out["reason"] == "kept out of training, to verify the recognisers on", "identity"])
+        assert used | set(left_out["identity"]) == set(people) and not used & set(left_out["identity"])
+        assert read_json(tmp_path / "split.json")["left_out"]["for_verification"] == len(kept)
+        return kept
+
+    assert strangers(strangers=1) == set(), "few can be verified on"
+    two = strangers(strangers=3)
+    assert len(two) == 2 and two == strangers(strangers=3) and not two & {"few", "lone"}
+    assert len(strangers(strangers=9)) == 2, "a fifth of the ten who are not protected"
+    assert strangers(strangers=5, max_identities=9) == set(), "four are not drawn, and few has photos enough for this"
+    assert strangers(strangers=9, setting="full") == set(), "who asks for everybody's protection gets it"
+    named = ("p01", "p02", "p03")
+    assert not strangers(strangers=9, identities=named) & set(named)
 
 
 @settings(max_examples=10)
