@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.artifacts import read_json, write_array, write_table
-from pipeline.config import AlignConfig, EvaluateConfig, NoiseConfig, SplitConfig, TrainConfig, dump
+from pipeline.artifacts import read_json
+from pipeline.config import AlignConfig, EvaluateConfig, dump
 from pipeline.evaluation.stage import evaluate_arm
 from pipeline.evaluation.trials import collect_trials
 from pipeline.models.recognisers import make_recogniser
@@ -21,58 +20,25 @@ from pipeline.noise.arms import ARMS
 from pipeline.noise.descent import descend
 from pipeline.noise.error_min import SearchResult
 from pipeline.noise.fawkes import distant_identity, feature_cloak, mean_embeddings
-from pipeline.noise.protect import protect
-from pipeline.noise.stage import make_noise
 from pipeline.noise.table import load_noise
 from pipeline.noise.tap import next_identity
-from pipeline.runtime import Runtime
-from pipeline.split import SPLIT_COLUMNS, split_photos
 from pipeline.training.loop import predict
 from pipeline.training.matrix import is_current
 from pipeline.training.stage import photos_protected, test_photos, train_arm, training_set
 from pipeline.training.trial import run_trial
 from tests.conftest import toy_faces
+from tests.study import CPU, IDENTITIES, PROTECTED, TRAIN, Study
 
-IDENTITIES, PHOTOS, PROTECTED = 5, 6, 2
-TRAIN = TrainConfig(epochs=1, batch=8, input_size=75, lr=0.02)
 SCORING = EvaluateConfig(bootstrap=100)
 NOISY = [name for name, arm in ARMS.items() if arm.method != "none"]
-CPU = Runtime(device="cpu", workers=1, precision="fp32")
 pytestmark = pytest.mark.slow
-
-
-class Study:
-    """Aligned crops of blobs, their split, and a trained clean surrogate."""
-
-    def __init__(self, root: Path) -> None:
-        self.data, self.run = root / "data", root / "run"
-        faces = toy_faces(identities=IDENTITIES, photos=PHOTOS)
-        crops = faces.shards[0]
-        photos = [f"id{label}/p{i}.png" for i, label in enumerate(faces.label)]
-        write_array(self.data / "aligned" / "crops-00000.npy", crops)
-        table = pd.DataFrame({"photo": photos, "identity": [photo.split("/")[0] for photo in photos], "row": np.arange(len(photos))})
-        table = table.assign(shard="crops-00000.npy", sha256=photos, matrix=[np.eye(2, 3).ravel()] * len(photos))
-        write_table(self.data / "aligned" / "manifest.parquet", table)
-        split_photos(SplitConfig(identities=PROTECTED, auxiliary=3, duplicate_bits=0), self.data / "aligned", self.run / "split.parquet")
-        self.split = self.run / "split.parquet"
-        self.aligned = self.data / "aligned"
-        train_arm(TRAIN.model_copy(update={"seed": 7}), "surrogate", self.run, self.aligned, CPU)
-
-    def noise(self, arm: str, **values: Any) -> None:
-        base = {"arm": arm, "input_size": 75, "rounds": 1, "batches": 2, "batch": 8, "steps": 3, "dropout": 0.0}
-        base |= {"rule": "released" if arm == "error-min-released" else "identity-mean"}
-        base |= {"transforms": arm in ("error-min-robust", "error-min-bound"), "binding": arm == "error-min-bound"}
-        folder = self.run / arm
-        make_noise(NoiseConfig.model_validate(base | values), self.split, self.aligned, self.run / "surrogate" / "model", folder, CPU)
-        protect(self.split, self.data, folder, folder / "protected", CPU, photos=False, max_side=1000)
-
-    def table(self) -> Any:
-        return pd.read_parquet(self.split)[SPLIT_COLUMNS]
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    return Study(tmp_path_factory.mktemp("study"))
+    made = Study(tmp_path_factory.mktemp("study"))
+    train_arm(TRAIN.model_copy(update={"seed": 7}), "surrogate", made.run, made.aligned, CPU)
+    return made
 
 
 @pytest.mark.parametrize("arm", NOISY)
