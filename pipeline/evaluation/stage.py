@@ -139,8 +139,10 @@ def existing_recognisers(config: EvaluateConfig, train_config: TrainConfig, runt
         ).to(runtime.torch_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
         found["pretrained"] = embedder_of(pretrained, runtime)
     if config.reference is not None:
+        path = Path(config.reference)
+        name = path.name if path.stem in ("own", "pretrained") else path.stem  # a file may be called what our own networks are
         # As many threads as torch has: arms are evaluated side by side, and onnxruntime's threads wait by spinning.
-        found[Path(config.reference).stem] = ArcFaceOnnx(Path(config.reference), device=runtime.device, threads=torch.get_num_threads())
+        found[name] = ArcFaceOnnx(path, device=runtime.device, threads=torch.get_num_threads())
     return found
 
 
