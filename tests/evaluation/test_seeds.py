@@ -16,27 +16,13 @@ from pipeline.evaluation.seeds import interval_by_seed_and_identity, join_group,
 from pipeline.evaluation.summary import configs, seconds
 from pipeline.report.render import build_page, content_of
 from pipeline.report.table import metrics_frame
-from tests.report.sample import sample_metrics
+from tests.report.sample import seeded_metrics as seeded
 
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Intervals are asked for their width in tests of their own; everywhere else they only cost time."""
     monkeypatch.setattr("pipeline.evaluation.seeds.RESAMPLES", 200)
-
-
-def seeded(seed: int, shift: float) -> dict[str, Any]:
-    metrics = sample_metrics()
-    metrics["provenance"]["seeds"] = [seed]
-    metrics["provenance"]["config"]["train"]["seed"] = seed
-    metrics["run"] = f"study-s{seed}"
-    for arm in metrics["arms"].values():
-        for group in ("protected", "others"):
-            arm[group]["test_photos"] = dict.fromkeys(arm[group]["per_identity"], 4)
-    mine = metrics["arms"]["error-min"]["protected"]
-    mine["final"] = round(mine["final"] + shift, 4)
-    mine["by_epoch"] = [round(value + shift, 4) for value in mine["by_epoch"]]
-    return metrics
 
 
 def test_means_deviations_and_identities_of_every_seed() -> None:

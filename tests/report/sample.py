@@ -197,6 +197,21 @@ def sample_metrics() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def seeded_metrics(seed: int, shift: float) -> dict[str, Any]:
+    """The made-up run of another seed, in which error-min leaves `shift` more to be named."""
+    metrics = sample_metrics()
+    metrics["provenance"]["seeds"] = [seed]
+    metrics["provenance"]["config"]["train"]["seed"] = seed
+    metrics["run"] = f"study-s{seed}"
+    for arm in metrics["arms"].values():
+        for group in ("protected", "others"):
+            arm[group]["test_photos"] = dict.fromkeys(arm[group]["per_identity"], 4)
+    mine = metrics["arms"]["error-min"]["protected"]
+    mine["final"] = round(mine["final"] + shift, 4)
+    mine["by_epoch"] = [round(value + shift, 4) for value in mine["by_epoch"]]
+    return metrics
+
+
 def sample_panels(arms: tuple[str, ...] = ("error-min", "random"), *, people: int = 4, photo_side: int = 250) -> list[Panel]:
     """Smooth invented pictures with block noise on them: `people` crops and one photo an arm."""
     rng = np.random.default_rng(3)
