@@ -1,6 +1,6 @@
 """How often the face taken from a group photo is the identity's, against taking the largest.
 
-    python benchmarks/face_choice.py --photos <folder> --pack <insightface pack> [--detector mtcnn] [--limit 0]
+    python -m benchmarks.face_choice --photos <folder> --pack <insightface pack> [--detector mtcnn] [--limit 0]
 
 `--photos` has one folder an identity. The pack's ArcFace is the judge: in a group photo the right face is the one whose median cosine with
 the identity's one-face photos is at least 0.25 and 0.1 above the next; photos where there is none are not judged. Besides real groups,

@@ -162,6 +162,13 @@ def prepare_torch(runtime: Runtime, threads: int) -> None:
         torch.backends.cudnn.conv.fp32_precision = tf32  # type: ignore[attr-defined]
 
 
+def hash_seed(*parts: int) -> int:
+    """One 63-bit seed for torch from several numbers."""
+    import numpy as np
+
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+
+
 def say(message: str) -> None:
     """One line for the person watching, on stderr: results go to stdout. Of several ranks the first alone speaks."""
     if launched(os.environ).first:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from pipeline.artifacts import read_json, read_table, sha256_of
-from pipeline.config import EvaluateConfig, SplitConfig, load
+from pipeline.config import EvaluateConfig, NoiseConfig, SplitConfig, load
 from pipeline.errors import StageError
 from pipeline.evaluation.checks import CLEAN_LEARNED, arm_checks, mark_invalid, split_checks, tested_checks
 from pipeline.evaluation.orderings import orderings
@@ -43,9 +43,9 @@ def summarise_run(arms: list[str], data: Path, run: Path, runtime: Runtime) -> d
     names = set(table.loc[table["role"] == "protected", "identity"])
     classes = int(table["label"].max()) + 1
     hashes = manifest.set_index("photo")["sha256"]
-    epsilon = max((metrics[arm]["noise"]["epsilon"] for arm in arms if "noise" in metrics[arm]), default=0)
+    asked = [load(NoiseConfig, run / "config" / f"noise-{arm}.yaml").epsilon for arm in arms if "noise" in metrics[arm]]
     checks = split_checks(table, hashes, split_config, data / "aligned") + tested_checks(metrics, table, data / "aligned", run)
-    checks += arm_checks(metrics, config, epsilon, names)
+    checks += arm_checks(metrics, config, max(asked, default=0), names)
     mark_invalid(metrics, checks)
     chance = round(1 / classes, 4)
     trials = collect_trials(arms, run)

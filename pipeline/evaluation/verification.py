@@ -16,7 +16,7 @@ RESAMPLES = 200  # of identities, for the interval of an AUC: each costs a pass 
 
 
 def draw_pairs(label: np.ndarray, *, max_pairs: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs (i < j) of the same identity and then as many of different ones as there is room for, drawn by seed.
+    """Pairs (i < j) of the same identity, at most half of `max_pairs`, and as many of different ones as there is room for, drawn by seed.
 
     Of more than `MOST_PHOTOS` photos, so many are drawn first.
 

@@ -50,11 +50,10 @@ from pipeline.artifacts import sha256_of
 from pipeline.config import NoiseConfig
 from pipeline.models.recognisers import for_inference
 from pipeline.noise.transforms import draw_transforms, transformed
-from pipeline.runtime import Runtime
+from pipeline.runtime import Runtime, hash_seed
 from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.compiled import for_full_batches
 from pipeline.training.faces import Faces, FaceSet, prefetched, resident
-from pipeline.training.loop import hash_seed
 from pipeline.training.optimiser import make_sgd, step
 from pipeline.training.shared import Spread, spread_over
 

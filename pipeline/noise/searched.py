@@ -22,10 +22,10 @@ from pipeline.noise.error_max import lower_certainty
 from pipeline.noise.error_min import SearchResult, search_noise
 from pipeline.noise.fawkes import distant_identity, feature_cloak, mean_embeddings
 from pipeline.noise.tap import look_like, next_identity
-from pipeline.runtime import Runtime, free_memory, say
+from pipeline.runtime import Runtime, free_memory, hash_seed, say
 from pipeline.training.faces import face_set
 from pipeline.training.keys import code_in
-from pipeline.training.loop import hash_seed, predict
+from pipeline.training.loop import predict
 
 TABLES = 2  # float32 tables of noise at the least: the noise, and the directions it is to go
 FAWKES_CANDIDATES = 20  # Fawkes draws a few identities and takes the most distant one

@@ -22,7 +22,7 @@ from pipeline.config import TrainConfig
 from pipeline.countermeasures.catalogue import countermeasure_of
 from pipeline.models.backbones import WIDTH
 from pipeline.models.recognisers import Recogniser, make_recogniser
-from pipeline.runtime import Runtime
+from pipeline.runtime import Runtime, hash_seed
 from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.compiled import for_full_batches
 from pipeline.training.faces import Faces, FaceSet, prefetched, resident
@@ -44,7 +44,7 @@ def learning_rate(config: TrainConfig, *, step: int, steps_per_epoch: int) -> fl
     """The rate of batch `step` (0-based over the whole run).
 
     `steps`: `lr`, divided by 10 after each epoch in `steps_at` (the paper: 30 and 40 of 50). `one-cycle`: a cosine rise from lr/25 over
-    the warm-up share, then a cosine fall to lr/10⁴ (Smith and Topin 2018, as in torch's OneCycleLR).
+    the warm-up share, then a cosine fall to lr/10⁴ (Smith and Topin 2018; torch's OneCycleLR falls further, to lr/(25·10⁴)).
     """
     if config.schedule == "steps":
         epoch = step // steps_per_epoch
@@ -201,8 +201,3 @@ def train_recogniser(
         if not last and ranks.first:
             save_checkpoint(checkpoint, key, {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "history": history})
     return model, history
-
-
-def hash_seed(*parts: int) -> int:
-    """One 63-bit seed for torch from several numbers."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.config import NoiseConfig
-from pipeline.training.loop import hash_seed
+from pipeline.runtime import hash_seed
 
 
 def noisy_photo(photo: np.ndarray, delta: Tensor | None, mirror: bool) -> Tensor:
