@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
+import sysconfig
 import tomllib
 from pathlib import Path
 
@@ -39,10 +41,10 @@ def test_promised_packages_are_pinned_and_the_cpu_runtime_is_not() -> None:
 def test_everything_declared_is_locked() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     declared = project["project"]["dependencies"] + project["dependency-groups"]["dev"]
-    names = {re.split(r"[<>=!~ ]", one)[0].lower() for one in declared}
+    names = {re.split(r"[<>=!~\[ ]", one)[0].lower() for one in declared}
     assert names <= set(locked())
     for one in declared:
-        if "==" in one:
+        if "==" in one and ";" not in one:
             name, version = one.split("==")
             assert locked()[name] == version
 
@@ -52,6 +54,18 @@ def test_conda_has_no_pins_of_its_own() -> None:
     names = {re.split(r"[<>=]", one)[0] for one in environment["dependencies"]}
     assert names == {"python", "make", "pip", "uv"}
     assert "requirements.lock" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the provider of other systems is linked to other files")
+def test_what_onnxruntime_needs_on_a_gpu_is_installed() -> None:
+    """No machine without a GPU would notice: what its CUDA provider is linked to is the system's, or in a package that it searches."""
+    from pipeline.onnx_session import DRIVER, cuda_provider, loads, needed_libraries
+
+    needed = needed_libraries(cuda_provider())
+    assert DRIVER in needed and "libc.so.6" in needed
+    packages = Path(sysconfig.get_paths()["purelib"]) / "nvidia"
+    installed = {path.name for path in packages.glob("**/lib/*.so*")}
+    assert {name for name in needed if name not in installed and name != DRIVER and not loads(name)} == set()
 
 
 @pytest.mark.parametrize("module", MODULES)

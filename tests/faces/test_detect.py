@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline import onnx_session
 from pipeline.config import AlignConfig
 from pipeline.errors import RequestError, StageError
 from pipeline.faces.detect import Detections, Detector, detections, make_detector
@@ -115,3 +116,18 @@ def test_a_silent_fallback_to_the_cpu_is_an_error(pack: Path) -> None:
         pytest.skip("this machine has CUDA")
     with pytest.raises(StageError, match="DEVICE=cuda"):
         make_detector(AlignConfig(detector="scrfd", detector_pack=str(pack)), device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("missing", "told"),
+    [
+        ((), None),
+        (("libcuda.so.1",), "driver"),
+        (("libcurand.so.10",), "`make setup`"),
+        (("libcurand.so.10", "libcuda.so.1"), "`make setup`"),
+    ],
+)
+def test_what_onnxruntime_lacks_for_cuda_is_named(missing: tuple[str, ...], told: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_session, "loads", lambda library: library not in missing)
+    found = onnx_session.missing_for_cuda()
+    assert found is None if told is None else found is not None and told in found and found.startswith(", ".join(missing))
