@@ -8,21 +8,23 @@ from pathlib import Path
 
 from pipeline.evaluation.lpips import weights_file
 from pipeline.evaluation.summary import PACKAGES, hardware, installed
-from pipeline.runtime import Runtime
+from pipeline.onnx_session import missing_for_cuda
+from pipeline.runtime import Runtime, missing_for_compiling
 
 
 def examine(runtime: Runtime) -> str:
     """One line a fact, as text for a terminal."""
-    import onnxruntime
     import torch
 
     found = hardware(runtime)
+    without = missing_for_cuda()
     lines = [
         f"python      {sys.version.split()[0]} on {found['system']}",
         f"cpu         {found['cpu']}, {found['cores']} cores for this process, {memory_gib():.0f} GiB memory",
         f"device      {runtime.device}, matrix products in {runtime.precision}, {runtime.workers} workers",
         f"cuda        {torch.cuda.get_device_name() if torch.cuda.is_available() else 'no usable device'}",
-        f"onnxruntime {', '.join(onnxruntime.get_available_providers())}",
+        f"onnxruntime {'on the CPU and on CUDA' if without is None else f'on the CPU; not on CUDA: {without}'}",
+        f"compiler    {missing_for_compiling() or 'there, and Python.h: long runs on a GPU are compiled'}",
         f"disk        {shutil.disk_usage('.').free / 2**30:.0f} GiB free here",
     ]
     lines += [f"{name:<18}{installed(name) or 'MISSING: run `make setup`'}" for name in PACKAGES]

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
+from glob import glob
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.distributed import ONE_PROCESS, Ranks, launched
-from pipeline.errors import RequestError
+from pipeline.errors import RequestError, StageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,10 +52,20 @@ class Runtime:
 
         On a CPU compiling did not pay for training. Over several ranks each batch norm is a sum over processes, which would cut what is
         compiled into pieces.
+
+        Raises:
+            StageError: a mode was asked for by name, on a GPU, and what compiling needs there is missing; `auto` goes on without.
         """
+        on_gpu = self.device.startswith("cuda")
+        if self.compile == "off" or (self.compile == "auto" and not (on_gpu and self.ranks.size == 1 and steps >= WORTH_COMPILING)):
+            return None
+        missing = missing_for_compiling() if on_gpu else None
+        if missing is None:
+            return "default" if self.compile == "auto" else self.compile
         if self.compile != "auto":
-            return None if self.compile == "off" else self.compile
-        return "default" if self.device.startswith("cuda") and self.ranks.size == 1 and steps >= WORTH_COMPILING else None
+            raise StageError(f"COMPILE={self.compile}: {missing}; or take auto or off")
+        say_once(f"not compiled, which only takes longer: {missing}")
+        return None
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         """A NumPy array on the device, sent without waiting for what the device is doing."""
@@ -85,9 +100,17 @@ def cuda_has_fast_bf16(device: str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
+def missing_for_compiling() -> str | None:
+    """What torch.compile lacks on a GPU, where triton builds its launchers with a C compiler and Python's headers; None: nothing."""
+    if not os.environ.get("CC") and not any(map(shutil.which, ("gcc", "clang"))):
+        return "torch.compile needs a C compiler on a GPU, gcc or clang"
+    headers = Path(sysconfig.get_paths()["include"], "Python.h")
+    return None if headers.is_file() else f"torch.compile needs Python's headers on a GPU, and there is no {headers} (python3-dev)"
+
+
 def cuda_is_usable() -> bool:
     """Whether torch can compute on a GPU. Torch, which takes seconds to import, is asked only where there may be one."""
-    if sys.platform == "linux" and not any(os.path.exists(path) for path in ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")):
+    if sys.platform == "linux" and not any(glob(path) for path in ("/dev/nvidia[0-9]*", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")):
         return False
     import torch
 
@@ -132,6 +155,8 @@ def decide(
         raise RequestError(f"PRECISION={precision}: allowed are auto, fp32, bf16")
     if compile not in COMPILE:
         raise RequestError(f"COMPILE={compile}: allowed are {', '.join(COMPILE)}")
+    if ranks.size > 1 and compile not in ("auto", "off"):  # torch's compiler does not know the shapes of what they sum in a batch norm
+        raise RequestError(f"COMPILE={compile}: networks of several processes are not compiled; allowed are auto and off")
     return Runtime(device=device, workers=count, precision=precision, ranks=ranks, compile=compile)
 
 
@@ -157,9 +182,26 @@ def prepare_torch(runtime: Runtime, threads: int) -> None:
     if runtime.device.startswith("cuda"):
         torch.backends.cudnn.benchmark = True
         # Beside bf16 products TF32 (10 bits of mantissa to bf16's 7) loses nothing; whoever asks for fp32 gets it.
-        tf32 = "tf32" if runtime.precision == "bf16" else "ieee"
-        torch.backends.cuda.matmul.fp32_precision = tf32
-        torch.backends.cudnn.conv.fp32_precision = tf32  # type: ignore[attr-defined]
+        allow_tf32(matmul=runtime.precision == "bf16", conv=runtime.precision == "bf16")
+
+
+def allow_tf32(*, matmul: bool, conv: bool) -> tuple[bool, bool]:
+    """Whether a GPU may round factors of matrix products and of convolutions to TF32 from here on; gives what was set before.
+
+    By torch's older names: what is set by the newer (`fp32_precision`) cannot be read by the older any more, as its compiler does; what is
+    set by the older can be read by both.
+    """
+    import torch
+
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, conv
+    return before
+
+
+@cache
+def say_once(message: str) -> None:
+    """`say`, the first time."""
+    say(message)
 
 
 def hash_seed(*parts: int) -> int:

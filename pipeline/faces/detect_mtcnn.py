@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.faces.describe import describe_hog, whiten
 from pipeline.faces.detect import LEAST_SHARE, WORK_SIDE, Detections, detections
+from pipeline.runtime import allow_tf32
 
 BATCH_PIXELS = {"cpu": 1_000_000, "cuda": 16_000_000}  # looked at together, whatever their sizes
 NOTHING = detections(np.empty((0, 4)), np.empty(0), np.empty((0, 5, 2)))
@@ -17,16 +18,12 @@ NOTHING = detections(np.empty((0, 4)), np.empty(0), np.empty((0, 5, 2)))
 
 @contextmanager
 def exactly() -> Iterator[None]:
-    """Convolutions on a GPU without TF32, torch's own default there, which moves boxes; these are rounded to whole pixels."""
-    import torch
-
-    conv = torch.backends.cudnn.conv
-    before = conv.fp32_precision  # type: ignore[attr-defined]
-    conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    """Products on a GPU without TF32, torch's own default for convolutions, which moves boxes; these are rounded to whole pixels."""
+    matmul, conv = allow_tf32(matmul=False, conv=False)
     try:
         yield
     finally:
-        conv.fp32_precision = before  # type: ignore[attr-defined]
+        allow_tf32(matmul=matmul, conv=conv)
 
 
 class Mtcnn:

@@ -15,10 +15,14 @@ def for_full_batches(model: nn.Module, runtime: Runtime, *, batch: int, steps: i
 
     A batch of another size (the last of an epoch) goes through the model as it is: to compile for each size that comes along costs more
     than it saves, and one graph for any size is slower for the usual one. Training and eval mode are compiled once each, on first use.
+    Dropout draws the masks that it would draw uncompiled, so that a seed means the same either way.
     """
     mode = runtime.compile_mode(steps)
     if mode is None:
         return model
+    import torch._inductor.config as compiler  # half of the compiler, which takes seconds
+
+    compiler.fallback_random = True
     fast = torch.compile(model, mode=mode, dynamic=False)
     graphs = mode == "reduce-overhead" and runtime.device.startswith("cuda")
 
