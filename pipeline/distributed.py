@@ -13,6 +13,9 @@ that they share. Nothing here imports torch before it is needed.
 
 from __future__ import annotations
 
+import atexit
+import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -193,6 +196,7 @@ def joined(ranks: Ranks, device: torch.device, *, meet: str = "env://", in_memor
     """The processes of a run joined, for as long as the context lasts; nothing happens for a run of one process.
 
     Yields the ranks as they are to be used: with the memory that processes on CPUs of one machine share, unless `in_memory` is False.
+    On GPUs a process in which anything is raised has no way on but to its end.
 
     Args:
         device: this rank's: decides between gloo and NCCL.
@@ -218,16 +222,29 @@ def joined(ranks: Ranks, device: torch.device, *, meet: str = "env://", in_memor
     except (dist.DistError, RuntimeError) as error:
         raise StageError(f"{lost} ({str(error).splitlines()[0]})") from error
     try:
-        if in_memory and device.type == "cpu":
-            ranks = replace(ranks, memory=meet_in_memory(ranks.rank, ranks.size, ranks.values, wait=WAIT.total_seconds()))
-        yield ranks
-    except dist.DistError as error:
-        raise StageError(lost) from error
-    except RuntimeError as error:
-        if any(sign in str(error).lower() for sign in ("connection closed", "connection reset", "timed out")):  # gloo has no class for it
+        try:
+            if in_memory and device.type == "cpu":
+                ranks = replace(ranks, memory=meet_in_memory(ranks.rank, ranks.size, ranks.values, wait=WAIT.total_seconds()))
+            yield ranks
+        finally:
+            if ranks.memory is not None:
+                ranks.memory.leave()
+    except BaseException as error:
+        if backend == "nccl":
+            # To leave the group is to wait for sums under way, in which the others wait for this process. It ends without leaving, once
+            # its message is out and before anything else is torn down; torchrun then ends the others.
+            atexit.register(end_at_once)
+        else:
+            dist.destroy_process_group()
+        signs = ("connection closed", "connection reset", "timed out")  # gloo has no class for it
+        if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in signs)):
             raise StageError(lost) from error
         raise
-    finally:
-        if ranks.memory is not None:
-            ranks.memory.leave()
-        dist.destroy_process_group()
+    dist.destroy_process_group()
+
+
+def end_at_once() -> None:
+    """End this process as failed, what it has printed put out first."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)

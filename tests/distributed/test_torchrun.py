@@ -104,3 +104,26 @@ def test_a_stage_that_cannot_share_its_work_says_so(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 2
     assert "split runs in one process" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("raised", ["StageError('the disk is full')", "ValueError('a bug')"])
+def test_a_process_on_a_gpu_that_fails_does_not_wait_for_the_others(raised: str) -> None:
+    """With an NCCL that is not there, and that waits for ever when a group is left before its sums are done."""
+    code = f"""
+import sys, time
+from unittest import mock
+import torch, torch.distributed as dist
+from pipeline.distributed import Ranks, joined
+from pipeline.errors import StageError
+with mock.patch.object(dist, "init_process_group"), mock.patch.object(torch.cuda, "set_device"):
+    with mock.patch.object(dist, "destroy_process_group", lambda: time.sleep(1000)):
+        try:
+            with joined(Ranks(0, 2), torch.device("cuda:0")):
+                raise {raised}
+        except StageError as error:
+            print("noise:", error, file=sys.stderr)
+            sys.exit(1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert raised.split("'")[1] in done.stderr.splitlines()[-1] and ("Traceback" in done.stderr) == raised.startswith("ValueError")
