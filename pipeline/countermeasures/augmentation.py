@@ -32,7 +32,10 @@ def global_rng_from(generator: Generator) -> Iterator[None]:
 
 def uniform(shape: tuple[int, ...], generator: Generator, like: Tensor) -> Tensor:
     """Numbers in [0, 1) on the device of `like`, drawn where the generator lives: the same for a CPU and a GPU run."""
-    return torch.rand(shape, generator=generator, device=generator.device).to(like)
+    drawn = torch.rand(shape, generator=generator, device=generator.device)
+    if like.device.type == "cuda" and drawn.device.type == "cpu":  # drawn while the GPU works: from pageable memory the copy would wait
+        drawn = drawn.pin_memory()
+    return drawn.to(like, non_blocking=True)
 
 
 def format_of(x_BCHW: Tensor) -> torch.memory_format:

@@ -28,6 +28,8 @@ from pipeline.training.faces import FaceSet, embedded, face_set
 from pipeline.training.loop import TestPhotos, predict
 from pipeline.training.stage import read_history, test_photos, training_set
 
+SAME_SCORE = 0.02  # share of photos, by which the score of the same weights may differ between training and evaluation
+PHOTOS_APART = 2.5  # or so many photos
 MOST_JUDGED = 2000  # photos that linear models are fitted on
 
 
@@ -68,7 +70,8 @@ def evaluate_arm(
             history, group, right[mask], test.faces.label[mask], names, resamples=config.bootstrap, seed=config.seed
         )
         last = history[-1][group]
-        if metrics[group] is not None and abs(metrics[group]["final"] - last) > 0.02:
+        # On a GPU the same weights may name a photo or two otherwise, for its kernels are chosen anew: of few photos that is more than 2%.
+        if metrics[group] is not None and abs(metrics[group]["final"] - last) > max(SAME_SCORE, PHOTOS_APART / mask.sum()):
             raise StageError(
                 f"{folder / 'model'}: the weights score {metrics[group]['final']:.1%} on {group}, the training's last epoch "
                 f"{last:.1%}; weights and history are not of one run: delete {folder / 'model'} and run again"

@@ -19,6 +19,7 @@ from pipeline.errors import StageError
 from pipeline.evaluation.lfw_protocol import Embed, embed_crops
 from pipeline.faces.detect import searched_side
 from pipeline.faces.geometry import overlaps, to_crop
+from pipeline.faces.stage import detectors
 from pipeline.photos.decode import PhotoError, decode_photo
 from pipeline.photos.pool import spread
 from pipeline.shards import crop_table
@@ -120,7 +121,7 @@ def found_again(config: AlignConfig, aligned: Path, protected: Path, runtime: Ru
     ]
     chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
     one = partial(look_again, config=config, device=runtime.device)
-    moved = [distance for _, some in spread(one, chunks, workers=runtime.workers) for distance in some]
+    moved = [distance for _, some in spread(one, chunks, workers=detectors(runtime)) for distance in some]
     shifts = [distance for distance in moved if distance is not None]
     return {
         "photos": len(moved),

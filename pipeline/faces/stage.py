@@ -63,7 +63,7 @@ def align_photos(config: AlignConfig, data: Path, runtime: Runtime, folder: Path
         if todo and not config.already_aligned:
             check_detector(config, runtime)
         work = partial(align_and_write, config=config, photos=folder, aligned=aligned, device=runtime.device)
-        workers = min(runtime.workers, ON_A_GPU) if runtime.device.startswith("cuda") and not config.already_aligned else runtime.workers
+        workers = runtime.workers if config.already_aligned else detectors(runtime)
         for index, _ in spread(work, todo, workers=workers, preload=preload(config)):
             bar.update(len(todo[index][1]))
     for key, chunk in todo:
@@ -72,6 +72,11 @@ def align_photos(config: AlignConfig, data: Path, runtime: Runtime, folder: Path
             raise StageError(f"{aligned / f'crops-{key}.npy'}: cannot be read back; is the disk full? Run the same command again")
         tables[key] = table
     finish(aligned, [tables[key] for key, _ in chunks], len(photos))
+
+
+def detectors(runtime: Runtime) -> int:
+    """How many processes look for faces at a time."""
+    return min(runtime.workers, ON_A_GPU) if runtime.device.startswith("cuda") else runtime.workers
 
 
 def preload(config: AlignConfig) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,7 @@ def axis_matrices(shift_B: Tensor, size_B: np.ndarray, sigma_B: Tensor, length: 
     source_BL = mirrored_index(place_L[None] + shift_B[:, None], length)
     eye_LL = torch.eye(length, dtype=dtype, device=device)
     sizes, which_B = np.unique(size_B, return_inverse=True)
-    resize_SLL = torch.stack([there_and_back(eye_LL, int(size)) for size in sizes])
+    resize_SLL = torch.stack([there_and_back(int(size), length, dtype, device) for size in sizes])
     offset_O = torch.arange(-REACH, REACH + 1, device=device)
     weight_BO = torch.exp(-0.5 * (offset_O[None] / sigma_B[:, None]) ** 2).to(dtype)
     weight_BO = weight_BO / weight_BO.sum(1, keepdim=True)
@@ -121,9 +122,13 @@ def mirrored_index(place: Tensor, length: int) -> Tensor:
     return torch.where(place >= length, 2 * (length - 1) - place, place)
 
 
-def there_and_back(eye_LL: Tensor, size: int) -> Tensor:
-    """Resizing to `size` px and back, bilinear and antialiased, along one axis: a matrix (L, L)."""
-    length = len(eye_LL)
+@lru_cache(maxsize=2 * (SIZES[1] - SIZES[0] + 1))
+def there_and_back(size: int, length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Resizing from `length` px to `size` and back, bilinear and antialiased, along one axis: a matrix (L, L).
+
+    Kept: there are few sizes (4 MB in all), and making those of a batch anew takes a GPU some hundred launches.
+    """
+    eye_LL = torch.eye(length, dtype=dtype, device=device)
     small_SL = F.interpolate(eye_LL[None, None], size=(size, length), mode="bilinear", antialias=True, align_corners=False)
     return F.interpolate(small_SL, size=(length, length), mode="bilinear", antialias=True, align_corners=False)[0, 0]
 
