@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from pipeline.config import AlignConfig
 from pipeline.errors import RequestError, StageError
 from pipeline.faces import stage
 from pipeline.faces.geometry import warp_crop
-from pipeline.faces.stage import MANIFEST_COLUMNS, REJECT_COLUMNS, TWO_IDENTITIES, align_photos, make_chunks
+from pipeline.faces.stage import MANIFEST_COLUMNS, ON_A_GPU, REJECT_COLUMNS, TWO_IDENTITIES, align_photos, detectors, make_chunks
 from pipeline.photos.decode import decode_photo
 from pipeline.photos.synthetic import encode_photo, identity_name
 from pipeline.runtime import Runtime
@@ -240,6 +241,11 @@ def test_two_workers_give_the_same(three_chunks: Path) -> None:
         path.unlink()
     align_photos(CONFIG, three_chunks, Runtime(device="cpu", workers=2, precision="fp32"))
     assert contents(three_chunks) == before
+
+
+def test_a_gpu_is_shared_by_few_processes() -> None:
+    many = Runtime(device="cpu", workers=16, precision="fp32")
+    assert [detectors(one) for one in (many, replace(many, device="cuda"), replace(many, device="cuda:1", workers=2))] == [16, ON_A_GPU, 2]
 
 
 def test_whole_identities_stay_together() -> None:
