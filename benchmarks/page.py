@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from benchmarks.baseline import Verdict
 from benchmarks.results import figure, meets
 from pipeline.report import figures
 from pipeline.report.cells import Cell, Table, cell, head
-from pipeline.report.render import TEMPLATES
+from pipeline.report.page import fill
 from pipeline.report.words import duration, number
 
 OWN_TEMPLATES = Path(__file__).parent / "templates"
@@ -34,32 +32,20 @@ def write_page(results: dict[str, Any], verdicts: list[Verdict], key: str, outpu
 
 def build_page(results: dict[str, Any], verdicts: list[Verdict], key: str) -> str:
     """The page's text; everything from `results` is escaped."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([OWN_TEMPLATES, TEMPLATES]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
     rows = results["rows"]
     asked = [row for row in rows if row["target"] is not None and row["ratio"] is not None]
-    return environment.get_template("bench.html.j2").render(
-        headline=headline(asked),
-        missed=any(meets(row) is False for row in asked),
-        figure=ratio_figure(asked, key="ratios"),
-        tables=[one for one in (asked_table(asked), other_table(rows), ceilings_table(rows), baseline_table(verdicts)) if one.rows],
-        texts=[(row["name"], row["text"]) for row in rows],
-        skipped=sorted(results["skipped"].items()),
-        failed=sorted(results["failed"].items()),
-        facts=facts_of(results, key),
-        commands=commands_of(rows),
-        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    )
+    content = {
+        "headline": headline(asked),
+        "missed": any(meets(row) is False for row in asked),
+        "figure": ratio_figure(asked, key="ratios"),
+        "tables": [one for one in (asked_table(asked), other_table(rows), ceilings_table(rows), baseline_table(verdicts)) if one.rows],
+        "texts": [(row["name"], row["text"]) for row in rows],
+        "skipped": sorted(results["skipped"].items()),
+        "failed": sorted(results["failed"].items()),
+        "facts": facts_of(results, key),
+        "commands": commands_of(rows),
+    }
+    return fill("bench.html.j2", content, folder=OWN_TEMPLATES)
 
 
 def headline(asked: list[dict[str, Any]]) -> str:

@@ -9,7 +9,7 @@ from pipeline.artifacts import read_json, write_text
 from pipeline.errors import RequestError
 from pipeline.report import figures
 from pipeline.report.cells import Cell, Table, cell, deviation, head, invalid
-from pipeline.report.render import TEMPLATES, script_of
+from pipeline.report.page import fill
 from pipeline.report.table import GROUPS, accuracy_of, metrics_frame
 from pipeline.report.views import headline_arm, state_of
 from pipeline.report.words import NOT_RECORDED, at, interval, is_number, number, percent
@@ -55,12 +55,6 @@ def compare_runs(folders: list[Path], output: Path) -> None:
 
 def build_comparison(runs: list[dict[str, Any]]) -> str:
     """The page's text; everything from the runs is escaped."""
-    import jinja2
-    from markupsafe import Markup
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     curves = []
     for place, run in enumerate(runs):
         arm = headline_arm(run)
@@ -69,15 +63,12 @@ def build_comparison(runs: list[dict[str, Any]]) -> str:
             figure = figures.accuracy_by_epoch(arm, run["arms"][arm], run.get("chance"), baseline, key=f"run{place}")
             if figure is not None:
                 curves.append((str(run.get("run") or NOT_RECORDED), arm if counts(run, arm) else f"{arm} (invalid)", figure))
-    script, digest = script_of()
-    return environment.get_template("compare.html.j2").render(
-        runs=[(str(run.get("run") or NOT_RECORDED), str(run.get("verdict") or ""), state_words(run)) for run in runs],
-        tables=[one for one in (accuracy_of_runs(runs), conditions_of_runs(runs), *trials_of_runs(runs)) if one is not None],
-        curves=curves,
-        script=Markup(script),
-        script_digest=digest,
-        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
-    )
+    content = {
+        "runs": [(str(run.get("run") or NOT_RECORDED), str(run.get("verdict") or ""), state_words(run)) for run in runs],
+        "tables": [one for one in (accuracy_of_runs(runs), conditions_of_runs(runs), *trials_of_runs(runs)) if one is not None],
+        "curves": curves,
+    }
+    return fill("compare.html.j2", content)
 
 
 def state_words(run: dict[str, Any]) -> tuple[str, str]:

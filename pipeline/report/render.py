@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +16,9 @@ from pipeline.report import figures, tables, tables_beyond, views
 from pipeline.report.answers import answers_of
 from pipeline.report.cells import invalid
 from pipeline.report.limits import limits_of
+from pipeline.report.page import fill
 from pipeline.report.words import at
 
-TEMPLATES = Path(__file__).parent / "templates"
 MOST_BYTES = 4_900_000  # of the file: it is sent by mail
 LONGEST_SIDE = 480  # px; larger photos are shown smaller
 NOISE_GAIN = 10
@@ -73,36 +72,11 @@ def render_report(metrics: dict[str, Any], panels: list[Panel], output: Path) ->
 
 
 def build_page(content: dict[str, Any], pictures: list[Picture] | None = None, *, left_out: int = 0) -> str:
-    """The page's text, from what `content_of` gives. All of it is escaped; only figures, style and script go in as they are."""
-    import jinja2
-    from markupsafe import Markup
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    script, digest = script_of()
+    """The page's text, from what `content_of` gives. All of it but figures is escaped."""
     by_arm: dict[str, list[Picture]] = defaultdict(list)
     for picture in pictures or []:
         by_arm[picture.arm].append(picture)
-    return environment.get_template("index.html.j2").render(
-        **content,
-        pictures=dict(by_arm),
-        left_out=left_out,
-        gain=NOISE_GAIN,
-        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        script_digest=digest,
-    )
-
-
-def script_of() -> tuple[str, str]:
-    """The page's script, and its SHA-256 as the page's security policy wants it."""
-    script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
-    return script, base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return fill("index.html.j2", content | {"pictures": dict(by_arm), "left_out": left_out, "gain": NOISE_GAIN})
 
 
 def content_of(metrics: dict[str, Any]) -> dict[str, Any]:
