@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.evaluation.paired import seed_of
-from pipeline.report.cells import invalid, noisy
+from pipeline.report.cells import noisy
 from pipeline.report.limits import EXISTING, limits_of
+from pipeline.report.validity import counts
 from pipeline.report.views import checks_of, headline_arm, largest_change, search_also_saw, state_of, tried_on
 from pipeline.report.words import NOT_RECORDED, at, interval, is_number, level, number, percent, plural, points
 
@@ -70,7 +71,7 @@ def how_sure(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> list[
     checks = len(metrics.get("checks") or [])
     passed = f"Validity checks: all {checks} passed." if checks else "Validity checks: not recorded."
     verdict = [f"Validity checks: {checks - len(failed)} of {checks} passed; not: {', '.join(failed)}." if failed else passed]
-    if state_of(metrics) == "invalid" or invalid(record):
+    if state_of(metrics) == "invalid" or not counts(metrics, arm):
         return ["Nothing is claimed.", *verdict]
     mine = record.get("protected") or {}
     # Joined seeds have a person once for each seed that protects them.
@@ -93,7 +94,9 @@ def how_sure(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> list[
 
 
 def person_by_person(metrics: dict[str, Any], arm: str, group: str, against: str = "clean") -> str:
-    """How a group's accuracy differs from another arm's, and how sure that is; empty where too few people were compared."""
+    """How a group's accuracy differs from another arm's, and how sure that is; empty where too few were compared or one is invalid."""
+    if not counts(metrics, arm) or not counts(metrics, against):
+        return ""
     other = "no protection" if against == "clean" else f"{against} noise"
     for one in metrics.get("paired") or []:
         if (one.get("arm"), one.get("against"), one.get("group")) == (arm, against, group) and one.get("ci95"):
@@ -157,7 +160,10 @@ def when_it_fails(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> 
         found += [
             f"{one['title'][0].upper()}{one['title'][1:]} says nothing here: {taught_nothing(one)}." for one in metrics.get("silent") or []
         ]
-    own_search = {name: at(metrics, "arms", name, "identification", "own", "rank1") for name in (arm, "clean", "removed")}
+    own_search = {
+        name: at(metrics, "arms", name, "identification", "own", "rank1") if counts(metrics, name) else None
+        for name in (arm, "clean", "removed")
+    }
     if state != "invalid" and is_number(own_search[arm]):
         words = {"clean": "without protection", "removed": "had it never seen them"}
         others = [f"{percent(own_search[name])} {text}" for name, text in words.items() if is_number(own_search[name])]
@@ -168,11 +174,13 @@ def when_it_fails(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> 
             f" ({', '.join(others)})."
         )
     for name, one in (record.get("identification") or {}).items():
-        if name != "own" and at(one, "rank1") is not None:
+        if name != "own" and counts(metrics, arm) and at(one, "rank1") is not None:
             found.append(f"{name}, trained elsewhere, finds them first in {percent(one['rank1'])} of searches.")
     auc = at(record, "separability", "detection", "auc")
     if is_number(auc):
         found.append(f"A linear detector of the noise reaches an AUC of {number(auc, 2)}: 1 finds every protected photo, 0.5 is a guess.")
+    if not counts(metrics, arm):
+        return found  # whatever was tried gave no number that counts
     unknown = [one.title[0].lower() + one.title[1:] for one in limits_of(metrics) if not one.measured and one.title != EXISTING]
     unknown = [title.replace("jPEG", "JPEG") for title in unknown]
     if unknown:

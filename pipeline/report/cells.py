@@ -36,6 +36,9 @@ class Table:
         return column > 0 and (any(is_number(one.sort) for one in cells) or all(one.sort is None for one in cells))
 
 
+INVALID = Cell("invalid", tone="warn")  # instead of a number that a failed check took the meaning from
+
+
 def cell(value: Any, text: str, *, tone: str = "", heat: float | None = None) -> Cell:
     """A cell of a number; what was not measured is toned down."""
     return Cell(
@@ -51,16 +54,6 @@ def head(name: str) -> Cell:
 def noisy(metrics: dict[str, Any]) -> dict[str, Any]:
     """The arms that changed photos: all that carry noise or measures of it."""
     return {arm: record for arm, record in metrics["arms"].items() if record.keys() & {"noise", "imperceptibility", "photos"}}
-
-
-def invalid(record: Any) -> list[str]:
-    """Why an arm's numbers are invalid; empty where they are not."""
-    return [str(one) for one in at(record, "invalid") or []]
-
-
-def marked(metrics: dict[str, Any], arm: str) -> str:
-    """An arm's name, and that its numbers are invalid where they are."""
-    return f"{arm} (invalid)" if invalid(metrics["arms"].get(arm)) else arm
 
 
 def rate_order(rate: str) -> float:

@@ -8,10 +8,11 @@ from typing import Any
 from pipeline.artifacts import read_json, write_text
 from pipeline.errors import RequestError
 from pipeline.report import figures
-from pipeline.report.cells import Cell, Table, cell, deviation, head, invalid
+from pipeline.report.cells import INVALID, Cell, Table, cell, deviation, head
 from pipeline.report.page import fill
 from pipeline.report.table import GROUPS, accuracy_of, metrics_frame
-from pipeline.report.views import headline_arm, state_of
+from pipeline.report.validity import counts, explained, left_out
+from pipeline.report.views import headline_arm, result_is_invalid, state_of
 from pipeline.report.words import NOT_RECORDED, at, interval, is_number, number, percent
 
 SECTIONS = (
@@ -57,41 +58,56 @@ def build_comparison(runs: list[dict[str, Any]]) -> str:
     """The page's text; everything from the runs is escaped."""
     curves = []
     for place, run in enumerate(runs):
-        arm = headline_arm(run)
-        if arm is not None:
-            baseline = at(run, "arms", "clean", "protected", "by_epoch")
-            figure = figures.accuracy_by_epoch(arm, run["arms"][arm], run.get("chance"), baseline, key=f"run{place}")
-            if figure is not None:
-                curves.append((str(run.get("run") or NOT_RECORDED), arm if counts(run, arm) else f"{arm} (invalid)", figure))
+        baseline = at(run, "arms", "clean", "protected", "by_epoch") if counts(run, "clean") else None
+        for arm in compared_arms(run):
+            key = f"run{place}-{arm}"
+            if counts(run, arm) and (figure := figures.accuracy_by_epoch(arm, run["arms"][arm], run.get("chance"), baseline, key=key)):
+                curves.append((name_of(run), arm, figure))
     content = {
-        "runs": [(str(run.get("run") or NOT_RECORDED), str(run.get("verdict") or ""), state_words(run)) for run in runs],
+        "runs": [(name_of(run), str(run.get("verdict") or ""), state_words(run), explained(run)) for run in runs],
         "tables": [one for one in (accuracy_of_runs(runs), conditions_of_runs(runs), *trials_of_runs(runs)) if one is not None],
         "curves": curves,
+        "not_drawn": [f"{name_of(run)}: {text[0].lower()}{text[1:]}" for run in runs if (text := left_out(run, compared_arms(run)))],
     }
     return fill("compare.html.j2", content)
+
+
+def name_of(run: dict[str, Any]) -> str:
+    """What the run is called."""
+    return str(run.get("run") or NOT_RECORDED)
+
+
+def compared_arms(run: dict[str, Any]) -> list[str]:
+    """The arms that are compared: every error-minimizing one, the verdict's first; else the first with noise, if there is any."""
+    first = headline_arm(run)
+    return [arm for arm in run["arms"] if arm.startswith("error-min")] or ([first] if first else [])
 
 
 def state_words(run: dict[str, Any]) -> tuple[str, str]:
     """A run's verdict in a word or a few, and its style class."""
     state = state_of(run)
+    if state == "invalid" and result_is_invalid(run):
+        return INVALID.text, INVALID.tone
     if state == "fails" and run.get("fails_by") == "others":
         return STATES["costly"]
     return STATES["partly" if state == "holds" and run.get("lost_to") else state]
 
 
 def accuracy_of_runs(runs: list[dict[str, Any]]) -> Table:
-    """Each run's headline arm against its clean arm."""
+    """Each run's error-minimizing arms against its clean arm."""
     rows = []
     for run in runs:
-        arm = headline_arm(run)
-        word, tone = state_words(run)
-        name = arm or "none"
-        line = [head(str(run.get("run") or NOT_RECORDED)), Cell(word, word, tone), Cell(name, name)]
-        for group in GROUPS:
-            line += accuracies(run, "clean", group)[:1] + accuracies(run, arm or "", group)[: 3 if group == "protected" else 1]
-        rows.append(line)
+        for arm in compared_arms(run) or [""]:
+            word, tone = state_words(run) if arm == (headline_arm(run) or "") else ("see its first arm", "quiet")
+            line = [head(name_of(run)), Cell(word, word, tone), Cell(arm or "none", arm or "none")]
+            for group in GROUPS:
+                line += accuracies(run, "clean", group)[:1] + accuracies(run, arm, group)[: 3 if group == "protected" else 1]
+            rows.append(line)
     columns = ["Run", "Verdict", "Arm", "Clean", "With noise", "95% interval", "Best epoch", "Clean", "With noise"]
-    note = "Accuracy on clean test photos, last epoch. Of a run or an arm whose checks failed no number is shown: its own report has them."
+    note = (
+        "Accuracy on clean test photos, last epoch. Each error-minimizing arm has a row; the verdict is about a run’s first one. Where "
+        "checks failed no accuracy is shown: the verdicts above say why, metrics.csv has the numbers."
+    )
     return Table("runs", "What each run found", columns, rows, note, [("", 2), ("Protected people", 4), ("Other people", 2)])
 
 
@@ -101,19 +117,14 @@ def accuracies(run: dict[str, Any], arm: str, group: str) -> list[Cell]:
     one = at(record, group)
     if isinstance(record, dict) and group in record and one is None:
         return [Cell("nobody", tone="missing")] * 3
-    if not counts(run, arm):
-        return [Cell("invalid", tone="warn")] * 3
+    if one is not None and not counts(run, arm):
+        return [INVALID] * 3
     final, span, peak = (at(one, key) for key in ("final", "ci95", "peak"))
     return [
         cell(final, percent(final) + deviation(one), heat=final if group == "protected" else None),
         cell(span[0] if span else None, interval(span, len(at(one, "per_identity") or {}) or None)),
         cell(peak, percent(peak)),
     ]
-
-
-def counts(run: dict[str, Any], arm: str) -> bool:
-    """Whether the numbers of an arm mean anything: neither the run's own checks nor the arm's failed."""
-    return state_of(run) != "invalid" and not invalid(at(run, "arms", arm))
 
 
 def text_cell(value: Any) -> Cell:
@@ -123,42 +134,48 @@ def text_cell(value: Any) -> Cell:
 
 
 def conditions_of_runs(runs: list[dict[str, Any]]) -> Table:
-    """What the runs were: data, setting, strength, trainer, visibility."""
+    """What the runs were: data, setting, trainer, and of each arm compared its strength and visibility."""
     rows = []
     for run in runs:
-        mine = at(run, "arms", headline_arm(run) or "")
-        epsilon, psnr, ssim = at(mine, "noise", "epsilon"), at(mine, "imperceptibility", "psnr_db"), at(mine, "imperceptibility", "ssim")
         data, kind = at(run, "provenance", "dataset", "name"), at(run, "training", "kind")
         seeds = " ".join(map(str, at(run, "provenance", "seeds") or [])) or NOT_RECORDED
-        rows.append([
-            head(str(run.get("run") or NOT_RECORDED)), text_cell(data), text_cell(run.get("setting")),
-            cell(run.get("identities"), f"{number(run.get('identities'))} of {number(run.get('classes'))}"),
-            text_cell(kind), text_cell(seeds), cell(epsilon, f"{number(epsilon)}/255"), cell(psnr, number(psnr, 1, " dB")),
-            cell(ssim, number(ssim, 3)),
-        ])  # fmt: skip
-    columns = ["Run", "Data", "Setting", "Protected", "Trainer", "Seeds", "ε", "PSNR", "SSIM"]
+        for arm in compared_arms(run) or [""]:
+            mine = at(run, "arms", arm)
+            epsilon, psnr, ssim = (
+                at(mine, "noise", "epsilon"),
+                at(mine, "imperceptibility", "psnr_db"),
+                at(mine, "imperceptibility", "ssim"),
+            )
+            rows.append([
+                head(name_of(run)), Cell(arm or "none", arm or "none"), text_cell(data), text_cell(run.get("setting")),
+                cell(run.get("identities"), f"{number(run.get('identities'))} of {number(run.get('classes'))}"),
+                text_cell(kind), text_cell(seeds), cell(epsilon, f"{number(epsilon)}/255"), cell(psnr, number(psnr, 1, " dB")),
+                cell(ssim, number(ssim, 3)),
+            ])  # fmt: skip
+    columns = ["Run", "Arm", "Data", "Setting", "Protected", "Trainer", "Seeds", "ε", "PSNR", "SSIM"]
     return Table("conditions", "What the runs were", columns, rows)
 
 
 def trials_of_runs(runs: list[dict[str, Any]]) -> list[Table]:
-    """Trials that any run has: accuracy of the protected people in the clean and in the headline arm."""
+    """Trials that any run has: accuracy of the protected people in the clean arm and those compared."""
     tables = []
+    arms = [(run, arm) for run in runs for arm in ["clean", *compared_arms(run)]]
     for section, caption in SECTIONS:
         names = list(dict.fromkeys(name for run in runs for name in run.get(section) or {}))
         rows = []
         for name in names:
             title = next((str(at(run, "trial_titles", name)) for run in runs if at(run, "trial_titles", name)), name)
             line = [head(title)]
-            for run in runs:
-                for arm in ("clean", headline_arm(run) or ""):
-                    value = accuracy_of(at(run, section, name, arm, "protected"))
-                    if is_number(value) and not counts(run, arm):
-                        line.append(Cell("invalid", tone="warn"))
-                    else:
-                        line.append(cell(value, percent(value) if is_number(value) else "–", heat=value if is_number(value) else None))
+            for run, arm in arms:
+                value = accuracy_of(at(run, section, name, arm, "protected"))
+                if is_number(value) and not counts(run, arm):
+                    line.append(INVALID)
+                else:
+                    line.append(cell(value, percent(value) if is_number(value) else "–", heat=value if is_number(value) else None))
             rows.append(line)
         if rows:
             note = "Each run’s own noise. A trial says something only where the clean arm still learned; – is not measured."
-            spans = [(str(run.get("run")), 2) for run in runs]
-            tables.append(Table(f"all-{section}", caption, ["Trial", *["Clean", "With noise"] * len(runs)], rows, note, spans))
+            spans = [(name_of(run), 1 + len(compared_arms(run))) for run in runs]
+            columns = ["Trial", *(arm for _, arm in arms)]
+            tables.append(Table(f"all-{section}", caption, columns, rows, note, spans))
     return tables

@@ -14,9 +14,9 @@ from pipeline.artifacts import write_text
 from pipeline.noise.arms import ARMS
 from pipeline.report import figures, tables, tables_beyond, views
 from pipeline.report.answers import answers_of
-from pipeline.report.cells import invalid
 from pipeline.report.limits import limits_of
 from pipeline.report.page import fill
+from pipeline.report.validity import explained, left_out, valid_arms
 from pipeline.report.words import at
 
 MOST_BYTES = 4_900_000  # of the file: it is sent by mail
@@ -82,13 +82,11 @@ def build_page(content: dict[str, Any], pictures: list[Picture] | None = None, *
 def content_of(metrics: dict[str, Any]) -> dict[str, Any]:
     """All that the template shows but for the pictures."""
     arms, chance = metrics["arms"], metrics.get("chance")
-    baseline = at(arms, "clean", "protected", "by_epoch")
-    valid = {arm: record for arm, record in arms.items() if not invalid(record)}
+    valid = valid_arms(metrics)
+    baseline = at(valid, "clean", "protected", "by_epoch")
     curves = {
-        arm if arm in valid else f"{arm} (invalid)": figures.accuracy_by_epoch(
-            arm, record, chance, None if arm == "clean" else baseline, key=f"curve{place}"
-        )
-        for place, (arm, record) in enumerate(arms.items())
+        arm: figures.accuracy_by_epoch(arm, record, chance, None if arm == "clean" else baseline, key=f"curve{place}")
+        for place, (arm, record) in enumerate(valid.items())
     }
     return {
         "run": str(metrics.get("run") or ""),
@@ -96,6 +94,8 @@ def content_of(metrics: dict[str, Any]) -> dict[str, Any]:
         "verdict": str(metrics.get("verdict") or "No verdict was recorded."),
         "state": views.state_of(metrics),
         "lost_to": metrics.get("lost_to") or [],
+        "invalid": explained(metrics),
+        "not_drawn": left_out(metrics, arms),
         "heading": views.heading_of(metrics),
         "headline": views.headline_arm(metrics),
         "seeds": at(metrics, "provenance", "seeds") or [],
@@ -116,7 +116,7 @@ def content_of(metrics: dict[str, Any]) -> dict[str, Any]:
         "panels_note": str(metrics.get("panels_note") or ""),
         "noise": tables.noise_table(metrics),
         "verification": tables_beyond.verification_table(metrics),
-        "roc_figure": figures.roc_curves(arms, key="roc"),
+        "roc_figure": figures.roc_curves(valid, key="roc"),
         "lfw": tables_beyond.lfw_table(metrics),
         "separability": tables_beyond.separability_table(metrics),
         "utility": tables.utility_table(metrics),

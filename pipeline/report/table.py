@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pipeline.artifacts import spreadsheet_safe
+from pipeline.report.validity import why_invalid, why_run
 from pipeline.report.words import at, is_number
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ GROUPS = ("protected", "others")
 def metrics_frame(metrics: dict[str, Any]) -> pd.DataFrame:
     """Long-format table of a run's metrics.
 
+    Numbers that do not count are there, too: `valid` of an arm (group `arm`) is 0 where its own checks failed or the run's did, `valid`
+    of the run (no arm, group `run`) where the run's did.
+
     Returns:
         Columns `arm` (empty for the run itself), `group` (protected, others, or what was measured: verification, verification:<people>,
         noise, crops, photos, training, identification:<model>, lfw:<model>, separability:<kind>, utility:<what>, trainer:<name>,
@@ -26,9 +30,13 @@ def metrics_frame(metrics: dict[str, Any]) -> pd.DataFrame:
     """
     import pandas as pd  # heavy: only where a report is really made
 
-    seeds = at(metrics, "provenance", "seeds") or []
-    rows = [row for arm, record in metrics.get("arms", {}).items() for row in arm_rows(arm, record, seeds)]
-    rows = [*run_rows(metrics), *rows, *trial_rows(metrics)]
+    seeds, judged = at(metrics, "provenance", "seeds") or [], bool(metrics.get("checks") or metrics.get("verdict_state"))
+    rows = run_rows(metrics, judged=judged)
+    for arm, record in metrics.get("arms", {}).items():
+        rows += arm_rows(arm, record, seeds)
+        if judged:
+            rows.append(row(arm, "arm", "valid", not why_invalid(metrics, arm)))
+    rows += trial_rows(metrics)
     for one in metrics.get("paired") or []:
         what = f"paired difference to {one['against']}"
         rows.append(row(one["arm"], one["group"], what, one["difference"], span=one["ci95"]))
@@ -52,9 +60,11 @@ def row(arm: str, group: str, metric: str, value: Any, *, span: Any = None, epoc
     return dict(zip(COLUMNS, (arm, group, metric, number, lo, hi, epoch, identity), strict=True))
 
 
-def run_rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
-    """Counts of the run itself."""
+def run_rows(metrics: dict[str, Any], *, judged: bool) -> list[dict[str, Any]]:
+    """Counts of the run itself, and, where it was judged, whether its accuracies count."""
     found = [row("", "run", name, metrics.get(name)) for name in ("identities", "classes", "chance")]
+    if judged:
+        found.append(row("", "run", "valid", not why_run(metrics)))
     found += [row("", "split", name, value) for name, value in (metrics.get("split") or {}).items() if is_number(value)]
     data = at(metrics, "provenance", "dataset") or {}
     found += [row("", "dataset", name, value) for name, value in data.items() if is_number(value)]
@@ -99,8 +109,6 @@ def arm_rows(arm: str, record: dict[str, Any], seeds: list[int]) -> list[dict[st
         found += number_rows(arm, f"utility:{name}", one or {})
     for group, source in (("noise", "noise"), ("crops", "imperceptibility"), ("photos", "photos"), ("training", "training")):
         found += number_rows(arm, group, record.get(source) or {})
-    if "invalid" in record:
-        found.append(row(arm, "arm", "valid", not record["invalid"]))
     if "seconds" in record:
         found.append(row(arm, "arm", "seconds", record["seconds"]))
     return found

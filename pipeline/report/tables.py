@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.report.cells import Cell, Table, cell, deviation, head, invalid, noisy, rate_text
+from pipeline.evaluation.orderings import ORDERINGS
+from pipeline.report.cells import INVALID, Cell, Table, cell, deviation, head, noisy, rate_text
 from pipeline.report.table import GROUPS
+from pipeline.report.validity import counts, why_run
 from pipeline.report.words import NOT_MEASURED, NOT_RECORDED, at, duration, interval, is_number, level, number, percent, points, yes_no
 
 IDENTITY_ROWS = 200
@@ -13,14 +15,13 @@ IDENTITY_ROWS = 200
 
 def accuracy_table(metrics: dict[str, Any]) -> Table:
     """Protected and others in every arm: last epoch, interval by identity, best epoch."""
-    rows, why = [], []
+    rows = []
     for arm, record in metrics["arms"].items():
         line = [head(arm)]
-        why += [f"{arm} is invalid: {reason}." for reason in invalid(record)]
         for group in GROUPS:
             one = record.get(group)
-            if invalid(record) and one is not None:
-                line += [Cell("invalid", tone="warn"), Cell("–", tone="missing"), Cell("–", tone="missing")]
+            if one is not None and not counts(metrics, arm):
+                line += [INVALID] * 3
                 continue
             if one is None and group in record:
                 line += [Cell("nobody", tone="missing"), Cell("–", tone="missing"), Cell("–", tone="missing")]
@@ -34,8 +35,10 @@ def accuracy_table(metrics: dict[str, Any]) -> Table:
             ]
         rows.append(line)
     caption = "Accuracy on clean test photos"
-    if metrics.get("verdict_state") == "invalid":
-        caption += ": invalid, nothing is claimed from it"
+    if why_run(metrics):
+        caption += ": invalid"
+    elif metrics.get("verdict_state") == "invalid":
+        caption += ": nothing is claimed from it"
     chance = metrics.get("chance")
     seeds = at(metrics, "provenance", "seeds") or []
     again = (
@@ -49,8 +52,7 @@ def accuracy_table(metrics: dict[str, Any]) -> Table:
         caption,
         ["Arm", *["Last epoch", "95% interval", "Best epoch"] * len(GROUPS)],
         rows,
-        "“Protected” are the same people in every arm, so the clean arm is their baseline. Intervals are resampled by identity."
-        + "".join(f" {reason}" for reason in [again.strip(), *why] if reason),
+        "“Protected” are the same people in every arm, so the clean arm is their baseline. Intervals are resampled by identity." + again,
         [("Protected people", 3), ("Other people", 3)],
         foot,
     )
@@ -63,12 +65,14 @@ def paired_table(metrics: dict[str, Any]) -> Table | None:
         difference, span, chance = (at(one, key) for key in ("difference", "ci95", "p"))
         people = at(one, "identities")
         low_to_high = f"{points(span[0])} to {points(span[1])}" if isinstance(span, list) else interval(None, people)
-        rows.append([
-            head(f"{one['arm']} against {one['against']}"), Cell(str(one["group"]), str(one["group"])),
+        found = [
             cell(difference, f"{points(difference)} points" if is_number(difference) else percent(None)),
             cell(span[0] if isinstance(span, list) else None, low_to_high),
-            cell(chance, percent(chance)), cell(people, number(people)),
-        ])  # fmt: skip
+            cell(chance, percent(chance)),
+        ]
+        valid = counts(metrics, one["arm"]) and counts(metrics, one["against"])
+        names = [head(f"{one['arm']} against {one['against']}"), Cell(str(one["group"]), str(one["group"]))]
+        rows.append([*names, *(found if valid else [INVALID] * 3), cell(people, number(people))])
     if not rows:
         return None
     note = (
@@ -82,11 +86,13 @@ def paired_table(metrics: dict[str, Any]) -> Table | None:
 
 def orderings_table(metrics: dict[str, Any]) -> Table | None:
     """Published findings about kinds of noise, and whether they hold in this run."""
-    rows = []
+    rows, asked = [], {one.claim: one.arms for one in ORDERINGS}
     for one in metrics.get("orderings") or []:
         holds = bool(one["holds"])
-        words = [Cell(str(one[key]), str(one[key])) for key in ("published", "here")]
-        rows.append([head(str(one["claim"])), *words, Cell("yes" if holds else "no", int(holds), tone="" if holds else "strong")])
+        published, here = (Cell(str(one[key]), str(one[key])) for key in ("published", "here"))
+        found = [here, Cell("yes" if holds else "no", int(holds), tone="" if holds else "strong")]
+        valid = all(counts(metrics, arm) for arm in asked.get(one["claim"], ("error-min", "clean")))  # those of verification name no arms
+        rows.append([head(str(one["claim"])), published, *(found if valid else [INVALID] * 2)])
     if not rows:
         return None
     note = (
@@ -109,9 +115,13 @@ def identity_table(metrics: dict[str, Any]) -> Table | None:
     names = list(dict.fromkeys(name for each in arms.values() for name in each))
     if not names:
         return None
-    rows = [[head(str(name)), *[cell(at(each, name), percent(at(each, name))) for each in arms.values()]] for name in names]
+    shown = [(each, counts(metrics, arm)) for arm, each in arms.items()]
+    rows = [
+        [head(str(name)), *[cell(at(each, name), percent(at(each, name))) if valid else INVALID for each, valid in shown]]
+        for name in names[:IDENTITY_ROWS]
+    ]
     note = f"The first {IDENTITY_ROWS} of {len(names):,}; metrics.csv has all." if len(names) > IDENTITY_ROWS else ""
-    return Table("identities", "Accuracy of each protected person", ["Identity", *arms], rows[:IDENTITY_ROWS], note)
+    return Table("identities", "Accuracy of each protected person", ["Identity", *arms], rows, note)
 
 
 def visibility_table(metrics: dict[str, Any]) -> Table | None:

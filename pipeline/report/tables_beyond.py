@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pipeline.report.cells import Cell, Table, cell, deviation, head, marked, rate_order, rate_text
+from pipeline.report.cells import INVALID, Cell, Table, cell, deviation, head, rate_order, rate_text
 from pipeline.report.table import GROUPS, accuracy_of
+from pipeline.report.validity import counts
 from pipeline.report.views import headline_arm
 from pipeline.report.words import NOT_MEASURED, NOT_RECORDED, at, interval, is_number, number, percent
 
@@ -21,16 +22,17 @@ def verification_table(metrics: dict[str, Any]) -> Table:
     rates = sorted({rate for _, one in lines for rate in at(one, "tar_at_far") or {}}, key=rate_order, reverse=True)
     rows = []
     for arm, one in lines:
-        auc, span, eer, pairs = (at(one, key) for key in ("auc", "auc_ci95", "eer", "pairs"))
+        auc, span, eer = (at(one, key) for key in ("auc", "auc_ci95", "eer"))
         tars = [at(one, "tar_at_far", rate) for rate in rates]
+        counted = [cell(at(one, key), number(at(one, key))) for key in ("identities", "pairs")]
         of = str(at(one, "of") or NOT_RECORDED)
         between = f"{span[0]:.3f}–{span[1]:.3f}" if isinstance(span, list) and all(map(is_number, span)) else NOT_MEASURED
-        rows.append([
-            head(marked(metrics, arm)), Cell(of, of), cell(auc, number(auc, 4), heat=None),
-            cell(span[0] if between != NOT_MEASURED else None, between),
-            cell(eer, percent(eer)), *[cell(tar, percent(tar)) for tar in tars], cell(at(one, "identities"), number(at(one, "identities"))),
-            cell(pairs, number(pairs)),
-        ])  # fmt: skip
+        found = [
+            cell(auc, number(auc, 4)), cell(span[0] if between != NOT_MEASURED else None, between), cell(eer, percent(eer)),
+            *[cell(tar, percent(tar)) for tar in tars],
+        ]  # fmt: skip
+        shown = found if one is None or counts(metrics, arm) else [INVALID] * len(found)
+        rows.append([head(arm), Cell(of, of), *shown, *counted])
     note = (
         "All photos are clean ones that no model was trained on. "
         "AUC is 0.5 for a model that cannot tell people apart and 1 for one that always can; its interval is resampled by identity. A rate "
@@ -45,19 +47,20 @@ def lfw_table(metrics: dict[str, Any]) -> Table | None:
     found = {}
     for arm, record in metrics["arms"].items():
         for name, one in (record.get("lfw") or {}).items():
-            if one:
-                found[marked(metrics, arm) if name == "own" else f"reference: {name}"] = one
+            if one:  # a reference was trained elsewhere, so no check of the run's own training concerns it
+                found[arm if name == "own" else f"reference: {name}"] = one, name != "own" or counts(metrics, arm)
     if not found:
         return None
     rows = []
-    for name, one in found.items():
+    for name, (one, valid) in found.items():
         accuracy, error, auc, eer, pairs = (at(one, key) for key in ("accuracy", "standard_error", "auc", "eer", "pairs"))
         tars = [at(one, "tar_at_far", rate) for rate in ("0.01", "0.001")]
-        rows.append([
-            head(name), cell(accuracy, f"{percent(accuracy)} ± {percent(error)}"), cell(auc, number(auc, 4)), cell(eer, percent(eer)),
-            *[cell(tar, percent(tar)) for tar in tars], cell(pairs, number(pairs)),
-            cell(at(one, "pairs_left_out"), number(at(one, "pairs_left_out"))),
-        ])  # fmt: skip
+        measured = [
+            cell(accuracy, f"{percent(accuracy)} ± {percent(error)}"), cell(auc, number(auc, 4)), cell(eer, percent(eer)),
+            *[cell(tar, percent(tar)) for tar in tars],
+        ]  # fmt: skip
+        counted = [cell(pairs, number(pairs)), cell(at(one, "pairs_left_out"), number(at(one, "pairs_left_out")))]
+        rows.append([head(name), *(measured if valid else [INVALID] * len(measured)), *counted])
     note = "Ten folds: the threshold is chosen on nine and tested on the tenth; mean ± standard error. Pairs left out had a face not found."
     columns = ["Recogniser", "Accuracy", "AUC", "EER", "TAR at FAR 1%", "TAR at FAR 0.1%", "Pairs", "Left out"]
     return Table("lfw", "Labeled Faces in the Wild", columns, rows, note)
@@ -79,12 +82,13 @@ def identification_table(metrics: dict[str, Any]) -> Table | None:
         model = "trained on this arm’s photos" if kind == "own" else f"{kind}: trained elsewhere"
         rank1, span = at(one, "rank1"), at(one, "rank1_ci95")
         tpirs = [at(one, "tpir_at_fpir", rate) for rate in rates]
-        rows.append([
-            head(marked(metrics, arm)), Cell(model, model), cell(rank1, percent(rank1), heat=rank1 if is_number(rank1) else None),
+        measured = [
+            cell(rank1, percent(rank1), heat=rank1 if is_number(rank1) else None),
             cell(span[0] if isinstance(span, list) else None, interval(span, at(one, "identities"))),
             *[cell(tpir, percent(tpir)) for tpir in tpirs],
-            cell(at(one, "strangers"), number(at(one, "strangers"))),
-        ])  # fmt: skip
+        ]
+        shown = measured if counts(metrics, arm) else [INVALID] * len(measured)
+        rows.append([head(arm), Cell(model, model), *shown, cell(at(one, "strangers"), number(at(one, "strangers")))])
     note = (
         "Enrolled is each protected person by the mean embedding of the photos this arm publishes, clean ones where it has no noise; "
         "searched for are their clean photos, among clean photos of people who are not enrolled: the others and those kept out of training."
@@ -159,14 +163,14 @@ def trial_tables(metrics: dict[str, Any], section: str, column: str, what: str) 
                 value = accuracy_of(value)
                 text = percent(value) + deviation(at(record, arm), f"{group}_sd")
                 text += f" (best epoch {percent(best)})" if arm == headline and group == "protected" and name in by_peak else ""
-                line.append(cell(value, text, heat=value if is_number(value) else None))
+                found = [cell(value, text, heat=value if is_number(value) else None)]
                 if spans and arm == headline:
-                    line.append(cell(span[0], interval(span)) if isinstance(span, list) else Cell("–", tone="quiet"))
+                    found.append(cell(span[0], interval(span)) if isinstance(span, list) else Cell("–", tone="quiet"))
+                line += [INVALID] * len(found) if is_number(value) and not counts(metrics, arm) else found
             rows.append(line)
-        if measured and any(is_number(one.sort) for row in rows[1:] for one in row[1:]):
-            names = [[marked(metrics, arm), "95% interval"] if spans and arm == headline else [marked(metrics, arm)] for arm in arms]
-            caption = f"Accuracy of {who} people {what}"
-            tables.append(Table(f"{section}-{group}", caption, [column, *[one for pair in names for one in pair]], rows))
+        if any(is_number(accuracy_of(at(record, arm, group))) for record in measured.values() for arm in arms):
+            columns = [column, *[text for arm in arms for text in [arm, *(["95% interval"] if spans and arm == headline else [])]]]
+            tables.append(Table(f"{section}-{group}", f"Accuracy of {who} people {what}", columns, rows))
     if tables:
         tables[-1] = replace(tables[-1], note=TRIAL_NOTES[section])
     return tables

@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.report.cells import noisy
 from pipeline.report.table import accuracy_of
+from pipeline.report.validity import counts, of_claim_alone, why_run
 from pipeline.report.words import NOT_RECORDED, at, duration, interval, is_number, level, number, percent, plural
 
 NAMES_SHOWN = 500
@@ -83,17 +84,16 @@ def key_numbers(metrics: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     if arm is None:
         return []
     mine, clean = metrics["arms"][arm], metrics["arms"].get("clean")
-    before = last(clean, "protected") if clean else None
+    valid, blank = counts(metrics, arm), ("invalid", "")
     found = [
-        (f"Protected people ({arm}), last epoch", *last(mine, "protected"), "protected"),
-        ("Protected people, best epoch", *peak(mine), "protected"),
-        *([("Same people, without protection", *before, "")] if before else []),
+        (f"Protected people ({arm}), last epoch", *(last(mine, "protected") if valid else blank), "protected"),
+        ("Protected people, best epoch", *(peak(mine) if valid else blank), "protected"),
     ]
+    if clean:
+        found.append(("Same people, without protection", *(last(clean, "protected") if counts(metrics, "clean") else blank), ""))
     if not ("others" in mine and mine["others"] is None):
-        without = f"{last(clean, 'others')[0]} without protection" if clean else ""
-        found.append(("Other people, last epoch", last(mine, "others")[0], without, "others"))
-    if state_of(metrics) == "invalid":
-        found = [(what, "invalid", "", tone) for what, _, _, tone in found]
+        without = f"{last(clean, 'others')[0]} without protection" if clean and counts(metrics, "clean") else ""
+        found.append(("Other people, last epoch", last(mine, "others")[0] if valid else "invalid", without, "others"))
     psnr = at(mine, "imperceptibility", "psnr_db")
     found.append(("Largest change of a pixel", level(largest_change(mine)), f"PSNR of the face {number(psnr, 1, ' dB')}", ""))
     return found
@@ -112,12 +112,20 @@ def peak(record: Any) -> tuple[str, str]:
     return percent(value), f"epoch {epoch}" if is_number(epoch) else "mean of the seeds’ own" if several else ""
 
 
+def result_is_invalid(metrics: dict[str, Any]) -> bool:
+    """Whether what the verdict would speak of is invalid: the run, or the arm that it is about."""
+    arm = headline_arm(metrics)
+    return bool(why_run(metrics)) or (arm is not None and not counts(metrics, arm))
+
+
 HEADINGS = {"holds": "Protected", "fails": "Not protected", "invalid": "No claim", "unrated": "Result"}
 
 
 def heading_of(metrics: dict[str, Any]) -> str:
     """The verdict in a few words; of several seeds, in how many of them it is so where they disagree."""
     state = state_of(metrics)
+    if state == "invalid" and result_is_invalid(metrics):
+        return "Invalid: no claim"
     if state == "holds" and metrics.get("lost_to"):
         return "Protected, but not against every trainer"
     if state != "fails":
@@ -132,13 +140,16 @@ def heading_of(metrics: dict[str, Any]) -> str:
 
 
 def checks_of(metrics: dict[str, Any]) -> list[dict[str, str]]:
-    """Validity checks: name, detail, and a state of good, bad (the run's result does not count) or warn (that arm's does not)."""
+    """Validity checks: name, detail, `word` on how it ended, and a state: good, bad (it leaves the run no claim) or warn (it does not)."""
     found = []
     headline = headline_arm(metrics)
     for one in metrics.get("checks") or []:
         matters = one.get("blocks", True) or one.get("arm") in ("clean", headline)
         state = "good" if one.get("ok") else "bad" if matters else "warn"
-        found.append({"name": str(one.get("name")), "detail": str(one.get("detail") or ""), "state": state})
+        arm = one.get("arm")
+        of_all = "nothing can be claimed" if of_claim_alone(one) else "every result is invalid"
+        word = "ok" if one.get("ok") else f"not ok: {of_all if arm in (None, 'clean') else 'this arm’s result is invalid'}"
+        found.append({"name": str(one.get("name")), "detail": str(one.get("detail") or ""), "state": state, "word": word})
     return found
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import html
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -46,14 +48,28 @@ def test_numbers_that_do_not_count_are_not_compared() -> None:
     two["arms"]["error-min"]["protected"] |= {"final": 0.4321}
     two["trainers"]["resnet18"]["error-min"]["protected"] = 0.4567
     page = build_comparison([one, two])
-    assert percent(0.4321) not in page.split("Accuracy by epoch")[0] and percent(0.4567) not in page
-    assert "other: error-min (invalid)" in page
+    assert percent(0.4321) not in page and percent(0.4567) not in page and page.count("<svg") == 1
+    assert "other: left out, because invalid: error-min (not ok: noise converged)." in page
+    assert "error-min is invalid: the check “noise converged” failed (did not converge in 9 rounds)." in page
     assert "only 60% of each person" in page, "shares are compared, too"
-    two["verdict_state"] = "invalid"
+    two["checks"][0]["ok"] = False
+    two |= {"verdict_state": "invalid", "verdict": "No claim."}
     two["arms"]["clean"]["protected"] |= {"final": 0.8765}
-    assert percent(0.8765) not in build_comparison([one, two]).split("Accuracy by epoch")[0]
+    assert percent(0.8765) not in build_comparison([one, two])
     two["arms"]["clean"]["others"] = two["arms"]["error-min"]["others"] = None
     assert "nobody" in build_comparison([one, two])
+
+
+def test_every_error_minimizing_arm_is_compared() -> None:
+    one, two = sample_metrics(), sample_metrics() | {"run": "other"}
+    two["arms"]["error-min-robust"] = copy.deepcopy(two["arms"]["error-min"])
+    two["arms"]["error-min-robust"]["protected"] |= {"final": 0.2345}
+    two["countermeasures"]["jpeg-50"]["error-min-robust"] = {"protected": 0.3456, "others": 0.9}
+    page = build_comparison([one, two])
+    assert page.count("<svg") == 3 and "other: error-min-robust" in page
+    assert percent(0.2345) in page and percent(0.3456) in page
+    assert page.count(">see its first arm<") == 1, "the verdict is not about it"
+    assert len(re.findall(r'id="([^"]*)"', page)) == len(set(re.findall(r'id="([^"]*)"', page)))
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:

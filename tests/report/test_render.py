@@ -209,36 +209,11 @@ def test_five_answers_need_no_reading_on(page: str, tmp_path: Path):
     assert "the study’s own training." not in words_of(paid.split("<nav")[0]), "which it was not lost to"
     late = page_of(sample_metrics() | {"verdict_state": "fails", "fails_by": "peak", "lost_to": []}, [], tmp_path)
     assert "Lost to: the study’s own training, stopped at its best epoch." in late
-    invalid: dict[str, Any] = sample_metrics() | {"verdict_state": "invalid", "verdict": "No claim: clean arm learned failed."}
-    invalid["checks"][0]["ok"] = False
-    words = words_of(page_of(invalid, [], tmp_path).split("<nav")[0])
-    assert "Nothing is claimed. Validity checks: 2 of 3 passed; not: clean arm learned." in words
-    assert "invalid, nothing is claimed from it" in (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert "3.8%" not in words and "Lost to" not in words, "no number of an invalid result before the tables"
-
-
-def test_an_invalid_arm_is_marked_where_its_numbers_would_stand(tmp_path: Path):
-    metrics = sample_metrics()
-    metrics["arms"]["random"]["invalid"] = ["noise converged: did not converge in 9 rounds"]
-    table = page_of(metrics, [], tmp_path).split('<table id="accuracy"')[1].split("</section>")[0]
-    body = table.split("</table>")[0]
-    assert body.count("invalid") == 2 and percent(metrics["arms"]["random"]["protected"]["final"]) not in words_of(body)
-    assert "random is invalid: noise converged: did not converge in 9 rounds." in words_of(table)
-    assert "random (invalid)" in words_of(table)
-    assert not re.search(r"random: (protected|\d+ of)", table), "nor in the figures' words"
 
 
 def test_every_arm_is_explained(page: str):
     words = words_of(page)
     assert all(ARMS[arm].text in words for arm in sample_metrics()["arms"])
-
-
-def test_what_an_invalid_arm_measured_beyond_naming_is_marked(tmp_path: Path):
-    metrics = sample_metrics()
-    metrics["arms"]["error-min"]["invalid"] = ["noise converged: did not converge in 9 rounds"]
-    page = page_of(metrics, [], tmp_path)
-    for key in ("verification", "identification", "countermeasures-protected"):
-        assert "error-min (invalid)" in words_of(page.split(f'<table id="{key}"')[1].split("</table>")[0]), key
 
 
 def test_the_page_says_which_noise_it_is_about(tmp_path: Path):
