@@ -101,10 +101,9 @@ def person_by_person(metrics: dict[str, Any], arm: str, group: str, against: str
     for one in metrics.get("paired") or []:
         if (one.get("arm"), one.get("against"), one.get("group")) == (arm, against, group) and one.get("ci95"):
             low, high = map(points, one["ci95"])
+            swapped = "the arms of whole seeds" if len(at(metrics, "provenance", "seeds") or []) > 1 else "people’s arms"
             alone = (
-                f"; swapping people’s arms by chance does as much in about {one['p'] * 100:.2g}% of cases"
-                if is_number(one.get("p"))
-                else ""
+                f"; swapping {swapped} by chance does as much in about {one['p'] * 100:.2g}% of cases" if is_number(one.get("p")) else ""
             )
             return f"person by person {points(one['difference'])} points against {other} (95% interval {low} to {high}{alone})"
     return ""

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from markupsafe import Markup, escape
 
 from pipeline.report.words import at, interval, is_number, percent
@@ -291,10 +292,20 @@ def accuracy_per_identity(arms: dict[str, Any], chance: Any, *, key: str) -> Mar
                         str(count), (value, place + 0.12), xytext=(0, -size / 2 - 2), textcoords="offset points",
                         ha="center", va="top", fontsize=10, color=MUTED,
                     )  # fmt: skip
-            total = sum(counts.values())
-            low = sum(count for value, count in counts.items() if value <= 0.25)
-            words.append(f"{arm}: {low} of {total} identities are recognised on a quarter of their photos or less")
+            words.append(f"{arm}: {say_spread(at(arms[arm], 'protected', 'per_identity'))}")
         return as_inline(figure, key=key, title="Accuracy of each protected identity", description="; ".join(words) + ".")
+
+
+def say_spread(per_identity: dict[str, Any]) -> str:
+    """How accuracies are spread, in words; from the accuracies themselves, not from the circles they are drawn in."""
+    values = [value for value in per_identity.values() if is_number(value)]
+    least, *quartiles, most = (percent(float(value)) for value in np.quantile(values, [0, 0.25, 0.5, 0.75, 1]))
+    low = sum(value <= 0.25 for value in values)
+    lower, median, upper = quartiles
+    return (
+        f"of {len(values)} identities the least recognised is at {least}, the quartiles are {lower}, {median} and {upper}, "
+        f"the most recognised is at {most}; {low} are recognised on a quarter of their photos or less"
+    )
 
 
 def counts_of(per_identity: Any) -> Counter[float]:

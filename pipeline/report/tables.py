@@ -139,8 +139,13 @@ def visibility_table(metrics: dict[str, Any]) -> Table | None:
         return None
     note = (
         "Measured on the saved files, decoded back; the mean change is of the patterns. The larger PSNR and SSIM, and the smaller LPIPS, "
-        "the less visible; where nothing changed, SSIM is 1 and LPIPS 0. LPIPS is measured where AlexNet’s weights are at hand."
+        "the less visible; where nothing changed, SSIM is 1 and LPIPS 0."
     )
+    if not all(is_number(at(record, "imperceptibility", "lpips")) for record in noisy(metrics).values()):
+        note += (
+            " LPIPS is measured where torchvision’s AlexNet weights (alexnet-owt-7be5be79.pth) lie in hub/checkpoints of torch’s cache: "
+            "`make doctor` names the folder."
+        )
     return Table("visibility", "Change of the face crops", ["Arm", "Largest change", "Mean change", "PSNR", "SSIM", "LPIPS"], rows, note)
 
 
@@ -168,7 +173,8 @@ def photos_table(metrics: dict[str, Any]) -> Table | None:
 
 def utility_table(metrics: dict[str, Any]) -> Table | None:
     """Whether software that knows faces already still finds and matches the protected ones."""
-    rows = []
+    rows: list[list[Cell]] = []
+    everywhere = [record.get("utility") for record in noisy(metrics).values()]
     for arm, record in noisy(metrics).items():
         utility = record.get("utility") or {}
         seen = utility.get("detector")
@@ -182,9 +188,16 @@ def utility_table(metrics: dict[str, Any]) -> Table | None:
                 before, after, pairs = at(one, "clean"), at(one, "protected"), at(one, "pairs")
                 what = f"{name} matches two photos of a person (TAR at FAR {rate_text(str(at(one, 'far')))}, {number(pairs)} pairs)"
                 rows.append([head(arm), Cell(what, what), cell(before, percent(before)), cell(after, percent(after))])
-    if not rows:
+    if not everywhere:
         return None
-    matched = any(at(record, "utility", "match") for record in noisy(metrics).values())
+    matched = any(one for utility in everywhere for one in (at(utility, "match") or {}).values())
+    missing = []
+    if not any(at(utility, "detector") for utility in everywhere):
+        missing.append("the detector finds the face again (asked of whole photos)")
+    if not matched:
+        known = any(at(utility, "match") for utility in everywhere)
+        missing.append(f"an existing recogniser matches two photos of a person: {'too few pairs' if known else 'give REFERENCE='}")
+    rows += [[head("all arms"), Cell(what, what), *[cell(None, NOT_MEASURED)] * 2] for what in missing]
     note = "What stays high here is good for the person, whose own software goes on working."
     if matched:
         note += (

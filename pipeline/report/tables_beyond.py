@@ -95,6 +95,8 @@ def identification_table(metrics: dict[str, Any]) -> Table | None:
     )
     if "removed" in metrics["arms"]:
         note += " “Removed” was trained without them, as if a protection against training were perfect."
+    if all(kind == "own" for _, kind in found):
+        note += " By a recogniser trained elsewhere, as face search has one: not measured; give REFERENCE=."
     rated = [f"TPIR at FPIR {rate_text(rate)}" for rate in rates]
     columns = ["Arm", "Recogniser", "Rank 1", "95% interval", *rated, "Photos of people not enrolled"]
     return Table("identification", "Searching the protected people in a gallery", columns, rows, note)

@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.noise.arms import ARMS
 from pipeline.noise.transforms import QUALITY, describe_transforms
-from pipeline.report.figures import roc_curves
+from pipeline.report.figures import accuracy_per_identity, roc_curves, say_spread
 from pipeline.report.render import Panel, amplified_change, build_page, content_of, render_report
 from pipeline.report.words import duration, interval, level, number, percent
 from tests.report.sample import NASTY, sample_metrics, sample_panels
@@ -209,6 +209,41 @@ def test_five_answers_need_no_reading_on(page: str, tmp_path: Path):
     assert "the study’s own training." not in words_of(paid.split("<nav")[0]), "which it was not lost to"
     late = page_of(sample_metrics() | {"verdict_state": "fails", "fails_by": "peak", "lost_to": []}, [], tmp_path)
     assert "Lost to: the study’s own training, stopped at its best epoch." in late
+
+
+def test_what_was_not_measured_says_what_it_needs(page: str, tmp_path: Path):
+    words = words_of(page)
+    assert "matches two photos of a person: give REFERENCE=" not in words and "alexnet" not in words
+    assert "By a recogniser trained elsewhere, as face search has one: not measured; give REFERENCE=." in words
+    metrics = sample_metrics()
+    for arm in ("error-min", "random"):
+        metrics["arms"][arm]["utility"]["match"] = {}
+        metrics["arms"][arm]["imperceptibility"]["lpips"] = None
+    metrics["arms"]["clean"]["identification"]["w600k_mbf"] = metrics["arms"]["clean"]["identification"]["own"]
+    words = words_of(page_of(metrics, [], tmp_path))
+    assert "an existing recogniser matches two photos of a person: give REFERENCE= not measured not measured" in words
+    assert "as face search has one: not measured" not in words and "alexnet-owt-7be5be79.pth" in words
+    for arm in ("error-min", "random"):
+        metrics["arms"][arm]["utility"] = {"match": {"w600k_mbf": None}, "detector": None}
+    words = words_of(page_of(metrics, [], tmp_path))
+    assert "an existing recogniser matches two photos of a person: too few pairs" in words
+    assert "the detector finds the face again (asked of whole photos) not measured" in words
+
+
+def test_how_people_are_spread_is_said_from_their_own_accuracies():
+    assert say_spread({"a": 0.0, "b": 0.11, "c": 0.52, "d": 0.76, "e": 1.0, "f": None}) == (
+        "of 5 identities the least recognised is at 0.0%, the quartiles are 11.0%, 52.0% and 76.0%, the most recognised is at 100.0%; 2 "
+        "are recognised on a quarter of their photos or less"
+    )
+    drawn = accuracy_per_identity(sample_metrics()["arms"], 0.01, key="spread")
+    assert drawn is not None and all(f"{arm}: of 50 identities" in drawn for arm in ("clean", "error-min", "random"))
+
+
+def test_what_was_swapped_by_chance_is_said(page: str, tmp_path: Path):
+    assert "swapping people’s arms by chance does as much" in page
+    metrics = sample_metrics()
+    metrics["provenance"]["seeds"] = [0, 1, 2, 3, 4, 5]
+    assert "swapping the arms of whole seeds by chance does as much" in page_of(metrics, [], tmp_path)
 
 
 def test_every_arm_is_explained(page: str):
