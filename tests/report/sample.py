@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.evaluation.trials import SECTIONS
+from pipeline.noise.arms import ARMS
 from pipeline.report.render import Panel
+from pipeline.training.trials import SETS, trial_of
 
 NASTY = "<script>alert(1)</script>"
 
@@ -210,6 +213,27 @@ def seeded_metrics(seed: int, shift: float) -> dict[str, Any]:
     mine["final"] = round(mine["final"] + shift, 4)
     mine["by_epoch"] = [round(value + shift, 4) for value in mine["by_epoch"]]
     return metrics
+
+
+def big_metrics(people: int = 1000) -> dict[str, Any]:
+    """The sample with every arm there is, every trial of every arm, and many protected people with long names."""
+    metrics, titles = sample_metrics(), {name: trial_of(name).title for name in SETS["full"]}
+    names = [f"{name}-of-a-data-set-with-long-names" for name in identities(people)]
+    each = dict(zip(names, (place % 5 / 4 for place in range(people)), strict=True))
+    protected = {"per_identity": each, "test_photos": dict.fromkeys(names, 4)}
+    like = {arm: metrics["arms"].get(arm, metrics["arms"]["clean" if arm == "removed" else "random"]) for arm in ARMS}
+    metrics["arms"] = {arm: record | {"protected": record["protected"] | protected} for arm, record in like.items()}
+    scored = {"protected": 0.1234, "protected_peak": 0.2345, "protected_ci95": [0.1012, 0.1498], "others": 0.9012}
+    for kind, section in SECTIONS.items():
+        metrics[section] |= {name: dict.fromkeys(ARMS, scored) for name in SETS["full"] if trial_of(name).kind == kind}
+    metrics["trial_titles"] |= titles
+    metrics["held_against"] += [{"trial": name, "title": title, "accuracy": 0.1234, "peak": False} for name, title in titles.items()]
+    metrics["paired"] = [
+        metrics["paired"][0] | {"arm": arm, "against": against, "group": group}
+        for arm in ARMS for against in ("clean", "random") for group in ("protected", "others") if arm not in ("clean", against)
+    ]  # fmt: skip
+    metrics["split"]["protected_names"] = names
+    return metrics | {"identities": people, "classes": 3 * people}
 
 
 def sample_panels(arms: tuple[str, ...] = ("error-min", "random"), *, people: int = 4, photo_side: int = 250) -> list[Panel]:
