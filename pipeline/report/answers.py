@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.evaluation.paired import seed_of
 from pipeline.report.cells import noisy
 from pipeline.report.limits import EXISTING, limits_of
-from pipeline.report.validity import counts
+from pipeline.report.validity import counts, counts_elsewhere
 from pipeline.report.views import checks_of, headline_arm, largest_change, search_also_saw, state_of, tried_on
 from pipeline.report.words import NOT_RECORDED, at, interval, is_number, level, number, percent, plural, points
 
@@ -173,7 +173,7 @@ def when_it_fails(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> 
             f" ({', '.join(others)})."
         )
     for name, one in (record.get("identification") or {}).items():
-        if name != "own" and counts(metrics, arm) and at(one, "rank1") is not None:
+        if name != "own" and counts_elsewhere(metrics, arm) and at(one, "rank1") is not None:
             found.append(f"{name}, trained elsewhere, finds them first in {percent(one['rank1'])} of searches.")
     auc = at(record, "separability", "detection", "auc")
     if is_number(auc):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report.validity import counts
+from pipeline.report.validity import counts, counts_elsewhere
 from pipeline.report.views import headline_arm, search_also_saw, tried_on
 from pipeline.report.words import at, is_number
 
@@ -128,10 +128,10 @@ def searched_with(metrics: dict[str, Any], arm: str | None) -> str:
 def limits_of(metrics: dict[str, Any]) -> list[Limit]:
     """The statements that apply to this run, each with what of it the run measured; what gave an invalid result was not measured."""
     arm = headline_arm(metrics)
-    names: list[str] = []
-    if counts(metrics, arm or ""):
+    names = tried_on(metrics, arm) if counts(metrics, arm or "") else []
+    if counts_elsewhere(metrics, arm or ""):
         elsewhere = {kind for record in metrics["arms"].values() for kind in record.get("identification") or {}} - {"own"}
-        names = [*tried_on(metrics, arm), *(f"open-set identification by {kind}" for kind in sorted(elsewhere))]
+        names += [f"open-set identification by {kind}" for kind in sorted(elsewhere)]
     tuned = str(at(metrics, "training", "kind") or "").startswith("fine-tuned")
     found = []
     for title, words, text in KNOWN:

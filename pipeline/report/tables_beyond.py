@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.report.cells import INVALID, Cell, Table, cell, deviation, head, rate_order, rate_text
 from pipeline.report.table import GROUPS, accuracy_of
-from pipeline.report.validity import counts
+from pipeline.report.validity import counts, counts_elsewhere
 from pipeline.report.views import headline_arm
 from pipeline.report.words import NOT_MEASURED, NOT_RECORDED, at, interval, is_number, number, percent
 
@@ -87,7 +87,8 @@ def identification_table(metrics: dict[str, Any]) -> Table | None:
             cell(span[0] if isinstance(span, list) else None, interval(span, at(one, "identities"))),
             *[cell(tpir, percent(tpir)) for tpir in tpirs],
         ]
-        shown = measured if counts(metrics, arm) else [INVALID] * len(measured)
+        valid = counts(metrics, arm) if kind == "own" else counts_elsewhere(metrics, arm)
+        shown = measured if valid else [INVALID] * len(measured)
         rows.append([head(arm), Cell(model, model), *shown, cell(at(one, "strangers"), number(at(one, "strangers")))])
     note = (
         "Enrolled is each protected person by the mean embedding of the photos this arm publishes, clean ones where it has no noise; "

@@ -9,7 +9,8 @@ A check fails at one of three levels:
   nothing to claim. Nothing is wrong with the numbers that are there, so they are shown; the verdict says that they prove nothing.
 
 Accuracies here are all that the trained recogniser was asked: naming, verification, search, under each trainer and countermeasure. What was
-measured of the photos and the noise (its size, how visible it is, how its search ended, whether detectors still find the face) is not.
+measured of the photos and the noise (its size, how visible it is, how its search ended, whether detectors still find the face) is not. Nor
+is what a recogniser trained elsewhere finds: it is invalid only with the photos that it searched.
 """
 
 from __future__ import annotations
@@ -20,13 +21,20 @@ from typing import Any
 
 from pipeline.report.words import at
 
-CLAIM_ALONE = ("enough identities for intervals", "clean arm")  # names of checks without which numbers stand, but prove nothing
+# Names of checks (`pipeline.evaluation.checks`, not imported because it is slow to load).
+TRAINING_ALONE = ("clean arm learned", "same recipe in every arm")  # concern what was trained here and nothing else
+CLAIM_ALONE = ("enough identities for intervals", "clean arm")  # where they fail, numbers stand, but prove nothing
 REASON = re.compile(r"((?:seed \d+: )?[^:]*)(?:: (.*))?", re.DOTALL)  # a check's name, of joined seeds with its seed, and what it found
 
 
 def of_claim_alone(check: dict[str, Any]) -> bool:
     """Whether the check, where it fails, leaves no claim but takes no number away."""
-    return re.sub(r"^seed \d+: ", "", str(check.get("name"))) in CLAIM_ALONE
+    return without_seed(str(check.get("name"))) in CLAIM_ALONE
+
+
+def without_seed(name: str) -> str:
+    """A check's name, which joined seeds have with the seed before it."""
+    return re.sub(r"^seed \d+: ", "", name)
 
 
 def why_run(metrics: dict[str, Any]) -> list[str]:
@@ -53,6 +61,12 @@ def why_invalid(metrics: dict[str, Any], arm: str) -> list[str]:
 def counts(metrics: dict[str, Any], arm: str) -> bool:
     """Whether the accuracies of an arm mean anything."""
     return not why_invalid(metrics, arm)
+
+
+def counts_elsewhere(metrics: dict[str, Any], arm: str) -> bool:
+    """Whether what a recogniser trained elsewhere found in an arm's photos means anything, which rests on no training here."""
+    reasons = [found[1] for found in map(REASON.match, why_run(metrics) + why_alone(metrics, arm)) if found]
+    return all(without_seed(name) in TRAINING_ALONE for name in reasons)
 
 
 def valid_arms(metrics: dict[str, Any]) -> dict[str, Any]:

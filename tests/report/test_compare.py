@@ -61,7 +61,8 @@ def test_numbers_that_do_not_count_are_not_compared() -> None:
 
 
 def test_every_error_minimizing_arm_is_compared() -> None:
-    one, two = sample_metrics(), sample_metrics() | {"run": "other"}
+    one, two = sample_metrics(), sample_metrics()
+    two["run"] = "other"
     two["arms"]["error-min-robust"] = copy.deepcopy(two["arms"]["error-min"])
     two["arms"]["error-min-robust"]["protected"] |= {"final": 0.2345}
     two["countermeasures"]["jpeg-50"]["error-min-robust"] = {"protected": 0.3456, "others": 0.9}

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from pipeline.config import EvaluateConfig
-from pipeline.evaluation.checks import arm_checks
+from pipeline.evaluation.checks import CLEAN_LEARNED, arm_checks
 from pipeline.report.compare import build_comparison
 from pipeline.report.render import build_page, content_of
 from pipeline.report.table import metrics_frame
-from pipeline.report.validity import CLAIM_ALONE, counts, explained, left_out, of_claim_alone, valid_arms, why_run
+from pipeline.report.validity import CLAIM_ALONE, TRAINING_ALONE, counts, explained, left_out, of_claim_alone, valid_arms, why_run
 from pipeline.report.words import number, percent, points
 from tests.report.sample import sample_metrics
 from tests.report.test_render import words_of
@@ -189,21 +189,42 @@ def test_too_few_people_leave_no_claim_but_the_numbers() -> None:
     assert "no claim" in side_by_side and "invalid" not in side_by_side
 
 
-def test_the_checks_that_take_the_claim_alone_are_the_projects_own() -> None:
-    names = {one["name"] for one in arm_checks({}, EvaluateConfig(), 16, set())}
+def test_the_checks_that_are_told_apart_by_name_are_the_projects_own() -> None:
+    names = {one["name"] for one in arm_checks({}, EvaluateConfig(), 16, set())} | {CLEAN_LEARNED}
     assert {name for name in names if of_claim_alone({"name": name})} == set(CLAIM_ALONE) < names
+    assert names == {*CLAIM_ALONE, *TRAINING_ALONE}
     assert of_claim_alone({"name": f"seed 3: {CLAIM_ALONE[0]}"}) and not of_claim_alone({"name": "seed 3: clean arm learned"})
 
 
 def test_without_an_arm_to_claim_anything_of_numbers_stand() -> None:
-    metrics = sample_metrics() | {"verdict_state": "invalid", "verdict": "No claim: no error-minimizing arm was run.", "lost_to": []}
+    metrics: dict[str, Any] = sample_metrics() | {
+        "verdict_state": "invalid",
+        "verdict": "No claim: no error-minimizing arm was run.",
+        "lost_to": [],
+    }
     assert not counts(metrics, "clean"), "a verdict that says invalid and names nothing is believed"
     del metrics["arms"]["error-min"]
     assert counts(metrics, "clean") and "28.7%" in page_of(metrics)
 
 
+def test_a_recogniser_trained_elsewhere_needs_no_training_here() -> None:
+    metrics = sample_metrics()
+    for record in metrics["arms"].values():
+        record["identification"]["w600k_mbf"] = record["identification"]["own"] | {"rank1": 0.9521}
+    clean_learned_nothing(metrics)
+    words = words_of(page_of(metrics))
+    assert "95.2%" in words and "73.1%" not in words
+    assert "w600k_mbf, trained elsewhere, finds them first in 95.2% of searches." in words
+    metrics["checks"].append({"name": "seed 1: no photo on both sides", "ok": False, "detail": "9 photos are", "arm": None})
+    assert "95.2%" not in words_of(page_of(metrics)), "it knows them by a photo it was given"
+    one = sample_metrics()
+    one["arms"]["error-min"]["identification"]["w600k_mbf"] = one["arms"]["error-min"]["identification"]["own"] | {"rank1": 0.9521}
+    noise_did_not_converge(one)
+    assert "95.2%" not in words_of(page_of(one)), "such noise was not meant"
+
+
 def test_a_failed_check_of_one_seed_is_named_with_its_seed() -> None:
-    metrics = sample_metrics() | {"verdict": "No claim."}
+    metrics: dict[str, Any] = sample_metrics() | {"verdict": "No claim."}
     metrics["arms"]["random"]["invalid"] = ["seed 1: noise converged: it did not"]
     assert explained(metrics) == ["random is invalid: the check “seed 1: noise converged” failed (it did not)."]
     assert left_out(metrics, EVERY) == "Left out, because invalid: random (not ok: seed 1: noise converged)."
