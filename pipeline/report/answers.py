@@ -139,7 +139,11 @@ def when_it_fails(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> 
     found = ["It hides nobody from face search that exists already: noise acts on recognisers that are trained later."]
     state = state_of(metrics)
     if state != "invalid":
-        own = {"naming": ["the study’s own training"], "peak": ["the study’s own training, stopped at its best epoch"]}
+        own = {
+            "naming": ["the study’s own training"],
+            "peak": ["the study’s own training, stopped at its best epoch"],
+            "verification": ["whoever compares two faces with the study’s own recogniser, which names nobody but tells people apart"],
+        }
         cause = metrics.get("fails_by")
         if cause == "others":
             compared = [person_by_person(metrics, arm, "others", against) for against in ("clean", "random")]

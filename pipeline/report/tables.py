@@ -221,15 +221,20 @@ def noise_table(metrics: dict[str, Any]) -> Table | None:
         method = " · ".join(str(noise[key]) for key in ("method", "rule") if noise.get(key))
         method += " · through transforms" if noise.get("transforms") else ""
         method += f" · on {noise['binding']}" if noise.get("binding") else ""
+        unmoved = noise.get("error_on_others")
+        errs = f"{percent(error)}; on other people’s photos {percent(unmoved)}" if is_number(unmoved) else percent(error)
         rows.append([
             head(arm), Cell(method or NOT_RECORDED, method, "" if method else "missing"), cell(epsilon, level(epsilon)),
             cell(rounds, number(rounds)) if searched else Cell("–", tone="quiet"), Cell(done, done, tone),
-            cell(error, percent(error)) if searched else Cell("–", tone="quiet"), cell(seconds, duration(seconds)),
+            cell(error, errs) if searched else Cell("–", tone="quiet"), cell(seconds, duration(seconds)),
         ])  # fmt: skip
     if not rows:
         return None
     note = "The search stops when the surrogate errs on few enough of the noisy photos, or at its cap of rounds: then it did not converge."
     if any((record.get("noise") or {}).get("binding") for record in noisy(metrics).values()):
-        note += " Noise searched on other people's photos has to make the surrogate name the noise's owner on them, which is harder."
+        note += (
+            " Noise searched on other people’s photos goes all its rounds, and converged if the surrogate then errs on few of its owners’. "
+            "On the others’ it errs where a face outweighs the pattern."
+        )
     columns = ["Arm", "Method", "ε", "Rounds", "Converged", "Surrogate error", "Time"]
     return Table("noise", "Search for the noise", columns, rows, note)

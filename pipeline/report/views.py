@@ -136,6 +136,8 @@ def heading_of(metrics: dict[str, Any]) -> str:
     where = f" in {len(named or bad)} of {len(seeds)} seeds" if len(named or bad) < len(seeds) else ""
     if metrics.get("fails_by") == "others":
         return f"Protected, but{where} others are recognised less well"
+    if metrics.get("fails_by") == "verification":
+        return f"Not named any more, but{where} still told apart"
     return f"{HEADINGS[state]}{where}"
 
 

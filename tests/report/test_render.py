@@ -209,6 +209,9 @@ def test_five_answers_need_no_reading_on(page: str, tmp_path: Path):
     assert "the study’s own training." not in words_of(paid.split("<nav")[0]), "which it was not lost to"
     late = page_of(sample_metrics() | {"verdict_state": "fails", "fails_by": "peak", "lost_to": []}, [], tmp_path)
     assert "Lost to: the study’s own training, stopped at its best epoch." in late
+    compared = page_of(sample_metrics() | {"verdict_state": "fails", "fails_by": "verification", "lost_to": []}, [], tmp_path)
+    assert "Not named any more, but still told apart" in compared
+    assert "Lost to: whoever compares two faces with the study’s own recogniser, which names nobody but tells people apart." in compared
 
 
 def test_what_was_not_measured_says_what_it_needs(page: str, tmp_path: Path):
@@ -393,3 +396,11 @@ def test_many_panels_still_fit_into_a_mail(tmp_path: Path):
 def test_hidden_people_are_explained(tmp_path: Path):
     text = page_of(sample_metrics() | {"panels_note": "The photos show real people, so none is shown here."}, [], tmp_path)
     assert "so none is shown here" in text and "data:image" not in text
+
+
+def test_bound_noise_says_on_how_many_strangers_a_face_outweighs_it(tmp_path: Path):
+    metrics = sample_metrics()
+    metrics["arms"]["error-min"]["noise"] |= {"binding": "other people's photos", "error": 0.021, "error_on_others": 0.468}
+    words = words_of(page_of(metrics, [], tmp_path))
+    assert "2.1%; on other people’s photos 46.8%" in words
+    assert "goes all its rounds, and converged if the surrogate then errs on few of its owners’." in words
