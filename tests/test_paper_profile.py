@@ -68,7 +68,8 @@ def test_the_papers_partial_study_over_a_small_rec(project: Project, webface: Pa
     for name, arm in metrics["arms"].items():
         assert [len(arm[group]["per_identity"]) for group in ("protected", "others")] == [2, IDENTITIES - 2]
         assert ("photos" in arm) == (name == "error-min"), "what a person would publish: the crops, which are the photos there are"
-    seen = metrics["split"]["identities"]
+    run = project.folder / "data" / "runs" / "webface-paper-partial-id2-eps16-s0"
+    seen = json.loads((run / "split.json").read_text(encoding="utf-8"))["identities"]
     assert (seen["protected"], seen["auxiliary"]) == (2, IDENTITIES - 2), "the paper's 100 others, as many as there are"
 
 
