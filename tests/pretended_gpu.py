@@ -30,11 +30,13 @@ INDEXING = (aten.index_put.default, aten.index_put_.default, aten.index.Tensor) 
 class PretendedGpu(FakeTensorMode):
     """`waits` counts what makes the CPU wait for the device: a kind and the line of `pipeline/` where it happens."""
 
-    avoid_device_init = True  # a property of the base, which else asks whether there is a device
-
     def __init__(self) -> None:
         super().__init__(allow_non_fake_inputs=True)
         self.waits: Counter[str] = Counter()
+
+    @property
+    def avoid_device_init(self) -> bool:
+        return True  # else the base asks whether there is a device
 
     def may_turn_const(self, t: Tensor) -> bool:
         return False  # else a small tensor would stay real on the CPU though it was sent to the device
@@ -122,11 +124,12 @@ def grad(outputs: Tensor, inputs: Tensor, **_: Any) -> tuple[Tensor, ...]:
 def move(self: nn.Module, *args: Any, memory_format: torch.memory_format | None = None, **kwargs: Any) -> nn.Module:
     """nn.Module.to: a real parameter cannot become a pretended one in place."""
     for module in self.modules():
-        for table in (module._parameters, module._buffers):
+        for table in vars(module)["_parameters"], vars(module)["_buffers"]:
             for name, one in table.items():
                 if one is None:
                     continue
-                made = one.detach().to(*[arg for arg in args if not isinstance(arg, torch.dtype) or one.is_floating_point()], **kwargs)
+                where: list[Any] = [arg for arg in args if not isinstance(arg, torch.dtype) or one.is_floating_point()]
+                made = one.detach().to(*where, **kwargs)
                 if memory_format is not None and made.ndim == 4:
                     made = made.contiguous(memory_format=memory_format)
                 table[name] = nn.Parameter(made, one.requires_grad) if isinstance(one, nn.Parameter) else made

@@ -101,6 +101,6 @@ def test_without_noise_nothing_moves_in_large_photos_either(tmp_path: Path) -> N
     torch.set_num_threads(1)
     decoded = cv2.imread(str(tmp_path / "photos" / "a" / "0.jpg"))
     (tmp_path / "protected" / "photos" / "a").mkdir(parents=True)
-    assert cv2.imwrite(str(tmp_path / "protected" / "photos" / "a" / "0.jpg.png"), decoded)
+    assert decoded is not None and cv2.imwrite(str(tmp_path / "protected" / "photos" / "a" / "0.jpg.png"), decoded)
     write_table(tmp_path / "protected" / "manifest.parquet", pd.DataFrame({"photo": ["a/0.jpg"], "file": ["a/0.jpg.png"]}))
     assert found_again(config, tmp_path / "aligned", tmp_path / "protected", CPU) == {"photos": 1, "found": 1.0, "landmarks_px": 0.0}
