@@ -111,7 +111,7 @@ CODE_train := $(call py,distributed.py shared_memory.py shards.py training/check
 CODE_evaluate := $(call py,evaluation/stage.py evaluation/accuracy.py evaluation/verification.py evaluation/identification.py \
 	evaluation/lfw_protocol.py evaluation/separability.py evaluation/utility.py evaluation/lpips.py evaluation/tested.py models/arcface_onnx.py onnx_session.py)
 CODE_report := $(call py,report shards.py split.py noise/arms.py training/trials.py training/keys.py training/matrix.py evaluation/accuracy.py \
-	evaluation/tested.py evaluation/summary.py evaluation/checks.py evaluation/verdict.py evaluation/orderings.py evaluation/paired.py \
+	evaluation/tested.py evaluation/summary.py provenance.py evaluation/checks.py evaluation/verdict.py evaluation/orderings.py evaluation/paired.py \
 	evaluation/trials.py) $(wildcard pipeline/report/templates/*)
 
 CONFIGS := $(D)/data.yaml $(D)/align.yaml $(R)/config/split.yaml $(R)/config/train.yaml $(R)/config/evaluate.yaml $(R)/config/report.yaml $(NOISY:%=$(R)/config/noise-%.yaml) $(if $(AGAINST),$(R)/config/surrogate.yaml)

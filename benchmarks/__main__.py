@@ -65,7 +65,7 @@ def run(args: argparse.Namespace, rows: list[Row], unavailable: dict[str, str]) 
     from benchmarks.page import write_page
     from benchmarks.results import measure_rows, new_results, sentence
     from pipeline.artifacts import write_json
-    from pipeline.evaluation.summary import revision
+    from pipeline.provenance import revision
     from pipeline.runtime import say
 
     chosen = choose(rows, args.names, gpu_only=args.gpu, repeats=args.repeats)

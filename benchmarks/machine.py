@@ -21,7 +21,7 @@ def one_thread() -> Runtime:
 def describe_machine() -> dict[str, Any]:
     """What `bench.json` says of the hardware: as in the report's provenance, and what ratios depend on beyond it."""
     from pipeline.doctor import memory_gib
-    from pipeline.evaluation.summary import PACKAGES, hardware, installed
+    from pipeline.provenance import PACKAGES, hardware, installed
     from pipeline.runtime import cpu_has_fast_bf16, decide
 
     runtime = decide()

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from pipeline.evaluation.lpips import weights_file
-from pipeline.evaluation.summary import PACKAGES, hardware, installed
 from pipeline.onnx_session import missing_for_cuda
+from pipeline.provenance import PACKAGES, hardware, installed
 from pipeline.runtime import Runtime, missing_for_compiling
 
 

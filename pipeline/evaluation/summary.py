@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import platform
-import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +17,9 @@ from pipeline.evaluation.paired import compare_arms
 from pipeline.evaluation.trials import collect_trials, early_stopping
 from pipeline.evaluation.verdict import verdict
 from pipeline.noise.arms import ARMS
-from pipeline.runtime import Runtime, cores
+from pipeline.provenance import PACKAGES, hardware, installed, revision
+from pipeline.runtime import Runtime
 from pipeline.split import SPLIT_COLUMNS
-
-PACKAGES = (
-    "torch", "torchvision", "facenet-pytorch", "insightface", "onnxruntime-gpu", "opencv-python", "scikit-learn", "pandas", "numpy",
-)  # fmt: skip
 
 
 def summarise_run(arms: list[str], data: Path, run: Path, runtime: Runtime) -> dict[str, Any]:
@@ -106,29 +100,6 @@ def read_metrics(path: Path) -> dict[str, Any]:
     return found
 
 
-def revision() -> dict[str, Any]:
-    """The project's commit, and whether its files differ from it; None where this is no git checkout."""
-    here = Path(__file__).resolve().parent
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=20, check=True)
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
-
-    status = git("status", "--porcelain")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
-
-
-def installed(package: str) -> str | None:
-    """The version of an installed package, or None."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def configs(data: Path, run: Path, arms: list[str]) -> dict[str, Any]:
     """Every snapshot that these arms came from, by stage; those of other arms, of an earlier request, are left out."""
     stages = {"split", "train", "evaluate", *(f"noise-{arm}" for arm in arms), *surrogate_of(arms)}
@@ -148,23 +119,3 @@ def seconds(data: Path, run: Path, arms: list[str]) -> dict[str, float]:
     others = {f"{stage}-{arm}" for stage in ("noise", "protect", "train", "evaluate") for arm in unasked}
     paths = sorted((data / "timings").glob("*.json")) + sorted((run / "timings").glob("*.json"))
     return {path.stem: read_json(path)["seconds"] for path in paths if path.stem not in others}
-
-
-def hardware(runtime: Runtime) -> dict[str, Any]:
-    """What the report was made on."""
-    found: dict[str, Any] = {
-        "system": platform.platform(terse=True),
-        "cores": cores(),
-        "device": runtime.device,
-        "precision": runtime.precision,
-    }
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as info:
-            found["cpu"] = next((line.split(":", 1)[1].strip() for line in info if line.startswith("model name")), platform.machine())
-    except OSError:
-        found["cpu"] = platform.processor() or platform.machine()
-    if runtime.device.startswith("cuda"):
-        import torch
-
-        found["gpu"] = torch.cuda.get_device_name(runtime.torch_device())
-    return found

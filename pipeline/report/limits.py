@@ -32,7 +32,7 @@ KNOWN = (
         ("fine-tune", "probe", "neighbour", "svm"),
         "Face recognisers are usually built on a network that already knows faces: by fine-tuning it, or by comparing its embeddings. "
         "Noise made against training from scratch is known to be much weaker there, so a study that only trains from scratch flatters the "
-        "protection.",
+        "protection. What is built on the embeddings of a network that the search did not have may not be hindered at all.",
     ),
     (
         "JPEG and greyscale",
