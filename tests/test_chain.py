@@ -316,21 +316,24 @@ def test_what_is_deleted_is_made_again(project: Project, deleted: str, remade: s
 
 
 @pytest.mark.parametrize(
-    ("damaged", "trigger", "watched"),
+    ("damaged", "trigger", "watched", "remade"),
     [
-        ("error-min/protected/crops-00000.npy", "error-min/model/history.jsonl", "protected/manifest.parquet"),
-        ("random/noise.json", "random/protected/manifest.parquet", "random/noise.safetensors"),
+        ("error-min/protected/crops-00000.npy", "error-min/model/history.jsonl", "protected/manifest.parquet", "protect error-min"),
+        ("random/noise.json", "random/protected/manifest.parquet", "random/noise.safetensors", "noise random"),
     ],
 )
-def test_what_a_message_advises_helps(project: Project, damaged: str, trigger: str, watched: str) -> None:
+def test_what_a_message_advises_helps(project: Project, tmp_path: Path, damaged: str, trigger: str, watched: str, remade: str) -> None:
     """`make` watches one file of a stage: deleting another one would change nothing."""
+    shutil.copytree(project.run, tmp_path / "run")  # with its times
     (project.run / damaged).write_bytes(b"damaged")
     (project.run / trigger).unlink()
     told = project.make(*STUDY, code=2).stderr
     advised = re.search(rf"{damaged}: .*; delete (\S+) and run the same command again", told)
     assert advised is not None and advised[1].endswith(watched), told
     (project.folder / advised[1]).unlink()
-    project.make(*STUDY)
+    assert dry(project, RUN, *STUDY) >= {remade, "report"}
+    shutil.rmtree(project.run)
+    shutil.copytree(tmp_path / "run", project.run)
     assert dry(project, RUN, *STUDY) == set()
 
 

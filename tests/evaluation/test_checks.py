@@ -49,7 +49,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_table(data / "aligned" / "rejects.parquet", pd.DataFrame({"photo": ["x"], "identity": ["id00"], "reason": ["no face"]}))
     split = SplitConfig(identities=PROTECTED, auxiliary=3, min_photos=PHOTOS, duplicate_bits=0)
     split_photos(split, data / "aligned", run / "split.parquet")
-    for name, config in {"evaluate": SCORING, "split": split, "train": TRAIN}.items():
+    noise = NoiseConfig(arm="random", epsilon=16)
+    for name, config in {"evaluate": SCORING, "split": split, "train": TRAIN, "noise-error-min": noise, "noise-random": noise}.items():
         write_text(run / "config" / f"{name}.yaml", dump(config))
     for name in ("data", "align"):
         write_text(data / f"{name}.yaml", "{}\n")
@@ -57,7 +58,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if arm == "clean":
             train_arm(TRAIN, arm, run, data / "aligned", CPU)
         else:  # what the noise is and who learned from it play no part here: what the files say of them does
-            make_noise(NoiseConfig(arm="random", epsilon=16), run / "split.parquet", data / "aligned", run, run / arm, CPU)
+            make_noise(noise, run / "split.parquet", data / "aligned", run, run / arm, CPU)
             facts = read_json(run / arm / "noise.json")
             write_json(run / arm / "noise.json", facts | {"method": arm, "converged": True, "rounds": 1, "error": 0.01})
             protect(run / "split.parquet", data, run / arm, run / arm / "protected", CPU, photos=False, max_side=1000)
