@@ -199,8 +199,10 @@ matrix: $(if $(SEVERAL),,$(ARMS:%=$(R)/%/metrics.json)) ## the study, and MATRIX
 
 compare: $(INSTALLED) ## two or more finished runs in one page, RUNS="run1 run2" as named in reports/
 	@$(PIPELINE) compare --runs $(RUNS:%='$(REPORTS_ROOT)/%') --output '$(REPORTS_ROOT)/comparison'
+# Two processes, a file each at a time, since tests of one file may build on one another; the files that take longest first.
+SLOWEST := tests/test_chain.py tests/test_paper_profile.py tests/distributed/test_torchrun.py
 test: $(INSTALLED) ## all tests (at most 15 minutes on 2 cores)
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(SLOWEST) tests
 lint: $(INSTALLED) ## ruff and pyright
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m pyright
 bench: $(INSTALLED) ## benchmarks: every row as a ratio in pairs of runs, compared with the saved baseline; a page in REPORTS_ROOT/bench
