@@ -41,6 +41,7 @@ PIPELINE := $(PY) -m pipeline
 TOGETHER = $(if $(filter 1,$(NPROC)),$(PIPELINE),$(PY) -m torch.distributed.run --standalone --nproc-per-node $(NPROC) -m -- pipeline)
 INSTALLED := $(VENV)/installed.lock
 
+# Named before there is a Python to ask for them; a test holds them to `python -m pipeline arms`.
 EVERY_ARM := clean removed random random-samplewise error-max error-max-samplewise error-min error-min-samplewise error-min-released error-min-robust error-min-bound lsp tap fawkes backdoor
 ifeq ($(strip $(ARMS)),all)
 # Who protects everybody leaves nobody to train on once they are removed.

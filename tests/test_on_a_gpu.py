@@ -83,7 +83,7 @@ def surrogate(model: str) -> Recogniser:
 @pytest.mark.parametrize(
     "values",
     [
-        {"binding": True, "transforms": True, "draws": 2},
+        pytest.param({**INCEPTION, "binding": True, "transforms": True, "draws": 2}, marks=pytest.mark.slow),
         {"smooth": 3.0, "flip": True},
         {"rule": "released"},
     ],

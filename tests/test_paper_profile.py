@@ -74,7 +74,7 @@ def test_the_papers_partial_study_over_a_small_rec(project: Project, webface: Pa
 
 
 def test_the_papers_full_study_over_a_small_rec(project: Project, webface: Path) -> None:
-    metrics = study(project, webface, "ARMS=error-min", "SETTING=full")
+    metrics = study(project, webface, "ARMS=clean error-min", "SETTING=full")
     assert (metrics["setting"], metrics["classes"], metrics["identities"]) == ("full", IDENTITIES, IDENTITIES)
     assert metrics["provenance"]["dataset"]["aligned"] == IDENTITIES * PHOTOS
     for arm in metrics["arms"].values():

@@ -29,7 +29,6 @@ from pipeline.training.loop import TestPhotos, predict
 from pipeline.training.stage import read_history, test_photos, training_set
 
 SAME_SCORE = 0.02  # share of photos by which the same weights may score otherwise in training and in evaluation
-PHOTOS_APART = 2.5  # or so many photos: two, whatever rounding makes of their share
 MOST_JUDGED = 2000  # photos that linear models are fitted on
 
 
@@ -70,7 +69,7 @@ def evaluate_arm(
             history, group, right[mask], test.faces.label[mask], names, resamples=config.bootstrap, seed=config.seed
         )
         last = history[-1][group]
-        if metrics[group] is not None and not may_be_same(metrics[group]["final"], last, int(mask.sum())):
+        if metrics[group] is not None and abs(metrics[group]["final"] - last) > SAME_SCORE:
             raise StageError(
                 f"{folder / 'model'}: the weights score {metrics[group]['final']:.1%} on {group}, the training's last epoch "
                 f"{last:.1%}; weights and history are not of one run: delete {folder / 'model'} and run again"
@@ -109,14 +108,6 @@ def evaluate_arm(
             metrics["photos"] = measures["photos"]
     write_json(folder / "metrics.json", metrics)
     return metrics
-
-
-def may_be_same(score: float, other: float, photos: int) -> bool:
-    """Whether the same weights may have named both shares of `photos`: up to 2% apart, or two photos.
-
-    On a GPU, which chooses its kernels anew, they may name a photo or two otherwise, and of few photos that is more than 2%.
-    """
-    return abs(score - other) <= max(SAME_SCORE, PHOTOS_APART / photos)
 
 
 def what_a_linear_model_sees(table: Any, arm: str, aligned: Path, run: Path, seed: int) -> dict[str, Any]:

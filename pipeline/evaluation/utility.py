@@ -19,7 +19,8 @@ from pipeline.errors import StageError
 from pipeline.evaluation.lfw_protocol import Embed, embed_crops
 from pipeline.faces.detect import searched_side
 from pipeline.faces.geometry import overlaps, to_crop
-from pipeline.faces.stage import detectors
+from pipeline.faces.stage import detection_workers
+from pipeline.noise.protect import read_original
 from pipeline.photos.decode import PhotoError, decode_photo
 from pipeline.photos.pool import spread
 from pipeline.shards import crop_table
@@ -104,7 +105,7 @@ def found_again(config: AlignConfig, aligned: Path, protected: Path, runtime: Ru
     rows = read_table(protected / "manifest.parquet", ["photo"])
     if "file" not in rows or config.already_aligned:
         return None
-    columns = ["photo", "box", "landmarks", "matrix", "width", "height"]
+    columns = ["photo", "box", "landmarks", "matrix", "width", "height", "sha256"]
     before = read_table(aligned / "manifest.parquet", columns)[columns]
     rows = rows.sort_values("photo").merge(before, on="photo", validate="one_to_one")
     rows = rows.iloc[spread_evenly(len(rows), MOST_LOOKED_AT)]
@@ -115,13 +116,13 @@ def found_again(config: AlignConfig, aligned: Path, protected: Path, runtime: Ru
             np.asarray(row.landmarks, np.float64).reshape(5, 2),
             np.asarray(row.matrix, np.float64).reshape(2, 3),
             protected / "photos" / row.file,
-            aligned.parent / "photos" / row.photo if max(row.width, row.height) >= reduced else None,
+            (aligned.parent / "photos" / row.photo, row.sha256) if max(row.width, row.height) >= reduced else None,
         )
         for row in rows.itertuples()
     ]
     chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
     one = partial(look_again, config=config, device=runtime.device)
-    moved = [distance for _, some in spread(one, chunks, workers=detectors(runtime)) for distance in some]
+    moved = [distance for _, some in spread(one, chunks, workers=detection_workers(runtime)) for distance in some]
     shifts = [distance for distance in moved if distance is not None]
     return {
         "photos": len(moved),
@@ -132,41 +133,43 @@ def found_again(config: AlignConfig, aligned: Path, protected: Path, runtime: Ru
 
 @dataclass(frozen=True)
 class Again:
-    """A face to look for again. `original`: the photo before, where it may have been searched at a part of its size."""
+    """A face to look for again. `original`: the photo before and its SHA-256, where it may have been searched at a part of its size."""
 
     box: np.ndarray  # float64 (4,), px of the photo
     landmarks: np.ndarray  # float64 (5, 2), px of the photo
     matrix: np.ndarray  # float64 (2, 3), photo → crop
     protected: Path
-    original: Path | None
+    original: tuple[Path, str] | None
 
 
 def look_again(chunk: list[Again], *, config: AlignConfig, device: str) -> list[float | None]:
     """For each photo how far the landmarks of its face moved (px of the crop), or None where the face is not found."""
-    shifts: list[float | None] = []
-    known = [one for one in chunk if one.original is not None]
-    whole = landmarks_in([one.original for one in known if one.original is not None], [one.box for one in known], config, device)
-    before = {one.protected: found for one, found in zip(known, whole, strict=True) if found is not None}
-    for one, now in zip(chunk, landmarks_in([one.protected for one in chunk], [one.box for one in chunk], config, device), strict=True):
-        if now is None:
-            shifts.append(None)
-            continue
-        then = before.get(one.protected, one.landmarks)
-        shifts.append(float(np.linalg.norm(to_crop(now, one.matrix) - to_crop(then, one.matrix), axis=1).mean()))
-    return shifts
+    boxes = [one.box for one in chunk]
+    after = landmarks_in([read_protected(one.protected, config.max_side) for one in chunk], boxes, config, device)
+    before = [one.landmarks for one in chunk]
+    reduced = [place for place, one in enumerate(chunk) if one.original is not None]
+    originals = [read_original(*one.original, config.max_side)[0] for one in chunk if one.original is not None]
+    for place, found in zip(reduced, landmarks_in(originals, [boxes[place] for place in reduced], config, device), strict=True):
+        before[place] = before[place] if found is None else found
+    return [
+        None if now is None else float(np.linalg.norm(to_crop(now, one.matrix) - to_crop(then, one.matrix), axis=1).mean())
+        for one, then, now in zip(chunk, before, after, strict=True)
+    ]
 
 
-def landmarks_in(files: list[Path], boxes: list[np.ndarray], config: AlignConfig, device: str) -> list[np.ndarray | None]:
-    """In each photo, read with all its pixels, the landmarks (float64 (5, 2)) of the face in its box; None where none is found there."""
+def read_protected(path: Path, max_side: int) -> np.ndarray:
+    """A photo that the protect stage wrote, uint8 H×W×3, RGB; `StageError` if it is gone or damaged."""
+    try:
+        return decode_photo(path.read_bytes(), max_side=max_side)
+    except (OSError, PhotoError):
+        made = next(folder for folder in path.parents if folder.name == "photos").parent
+        raise StageError(f"{path}: cannot be read any more; delete {made} and run again") from None
+
+
+def landmarks_in(photos: list[np.ndarray], boxes: list[np.ndarray], config: AlignConfig, device: str) -> list[np.ndarray | None]:
+    """In each photo (uint8 H×W×3, RGB) the landmarks, float64 (5, 2), px, of the face in its box (4,); None where none is found there."""
     from pipeline.faces.align import detector_of, on_one_thread
 
-    photos = []
-    for file in files:
-        try:
-            photos.append(decode_photo(file.read_bytes(), max_side=config.max_side))
-        except (OSError, PhotoError):
-            made = next((parent for parent in file.parents if parent.name == "protected"), file.parent)
-            raise StageError(f"{file}: cannot be read any more; delete {made} and run again") from None
     found: list[np.ndarray | None] = []
     with on_one_thread():
         faces = detector_of(config, device).detect(photos)

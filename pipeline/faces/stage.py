@@ -63,7 +63,7 @@ def align_photos(config: AlignConfig, data: Path, runtime: Runtime, folder: Path
         if todo and not config.already_aligned:
             check_detector(config, runtime)
         work = partial(align_and_write, config=config, photos=folder, aligned=aligned, device=runtime.device)
-        workers = runtime.workers if config.already_aligned else detectors(runtime)
+        workers = runtime.workers if config.already_aligned else detection_workers(runtime)
         for index, _ in spread(work, todo, workers=workers, preload=preload(config)):
             bar.update(len(todo[index][1]))
     for key, chunk in todo:
@@ -74,7 +74,7 @@ def align_photos(config: AlignConfig, data: Path, runtime: Runtime, folder: Path
     finish(aligned, [tables[key] for key, _ in chunks], len(photos))
 
 
-def detectors(runtime: Runtime) -> int:
+def detection_workers(runtime: Runtime) -> int:
     """How many processes look for faces at a time."""
     return min(runtime.workers, ON_A_GPU) if runtime.device.startswith("cuda") else runtime.workers
 

@@ -42,7 +42,8 @@ def accuracy_table(metrics: dict[str, Any]) -> Table:
     chance = metrics.get("chance")
     seeds = at(metrics, "provenance", "seeds") or []
     again = (
-        f" Means over {len(seeds)} seeds ± standard deviation; intervals are resampled by seed, too; best epochs are each seed’s own."
+        f" Means over {len(seeds)} seeds ± standard deviation; intervals are resampled by seed, too, and never narrower than Student’s "
+        "of the seeds’ means; best epochs are each seed’s own."
         if len(seeds) > 1
         else ""
     )
@@ -77,8 +78,9 @@ def paired_table(metrics: dict[str, Any]) -> Table | None:
         return None
     note = (
         "Mean over people of the difference of their own accuracies after the last epoch, in percentage points; the interval is resampled "
-        "by identity. By chance: how often chance alone, swapping the two arms person by person, differs as much; of "
-        "several seeds they are swapped seed by seed, which says something from six seeds on."
+        "by identity, of several seeds also by seed, and is then never narrower than Student’s of the seeds’ means. By chance: how often "
+        "chance alone, swapping the two arms person by person, differs as much; of several seeds they are swapped seed by seed, which says "
+        "something from six seeds on."
     )
     columns = ["Arms", "People", "Difference", "95% interval", "By chance", "Count"]
     return Table("paired", "Arms compared person by person", columns, rows, note)

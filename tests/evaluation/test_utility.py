@@ -68,7 +68,7 @@ def test_faces_are_found_again_unless_they_are_gone(tmp_path: Path) -> None:
         assert len(found)
         matrix = similarity_transform(found.landmarks[0])
         row = {"photo": f"a/{number}.jpg", "box": found.boxes[0].tolist(), "landmarks": found.landmarks[0].ravel().tolist()}
-        rows.append(row | {"matrix": matrix.ravel().tolist(), "file": f"a/{number}.png", "width": 250, "height": 250})
+        rows.append(row | {"matrix": matrix.ravel().tolist(), "file": f"a/{number}.png", "width": 250, "height": 250, "sha256": ""})
     (tmp_path / "protected" / "photos" / "a").mkdir(parents=True)
     photos[3] = np.full_like(photos[3], 127)
     for row, photo in zip(rows, photos, strict=True):
@@ -104,3 +104,8 @@ def test_without_noise_nothing_moves_in_large_photos_either(tmp_path: Path) -> N
     assert decoded is not None and cv2.imwrite(str(tmp_path / "protected" / "photos" / "a" / "0.jpg.png"), decoded)
     write_table(tmp_path / "protected" / "manifest.parquet", pd.DataFrame({"photo": ["a/0.jpg"], "file": ["a/0.jpg.png"]}))
     assert found_again(config, tmp_path / "aligned", tmp_path / "protected", CPU) == {"photos": 1, "found": 1.0, "landmarks_px": 0.0}
+    original = tmp_path / "photos" / "a" / "0.jpg"
+    original.write_bytes(original.read_bytes()[:5000])
+    with pytest.raises(StageError, match=r"photos/a/0\.jpg: changed since it was aligned") as caught:
+        found_again(config, tmp_path / "aligned", tmp_path / "protected", CPU)
+    assert "delete" not in str(caught.value), "it is a person's own photo"

@@ -16,7 +16,7 @@ from pipeline.config import AlignConfig
 from pipeline.errors import RequestError, StageError
 from pipeline.faces import stage
 from pipeline.faces.geometry import warp_crop
-from pipeline.faces.stage import MANIFEST_COLUMNS, ON_A_GPU, REJECT_COLUMNS, TWO_IDENTITIES, align_photos, detectors, make_chunks
+from pipeline.faces.stage import MANIFEST_COLUMNS, ON_A_GPU, REJECT_COLUMNS, TWO_IDENTITIES, align_photos, detection_workers, make_chunks
 from pipeline.photos.decode import decode_photo
 from pipeline.photos.synthetic import encode_photo, identity_name
 from pipeline.runtime import Runtime
@@ -245,7 +245,8 @@ def test_two_workers_give_the_same(three_chunks: Path) -> None:
 
 def test_a_gpu_is_shared_by_few_processes() -> None:
     many = Runtime(device="cpu", workers=16, precision="fp32")
-    assert [detectors(one) for one in (many, replace(many, device="cuda"), replace(many, device="cuda:1", workers=2))] == [16, ON_A_GPU, 2]
+    on_gpus = replace(many, device="cuda"), replace(many, device="cuda:1", workers=2)
+    assert [detection_workers(one) for one in (many, *on_gpus)] == [16, ON_A_GPU, 2]
 
 
 def test_whole_identities_stay_together() -> None:
