@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.noise.arms import ARMS
 from pipeline.report.validity import counts
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -401,11 +400,3 @@ def test_help_lists_every_target_and_variable() -> None:
         assert name in shown
     for name in re.findall(r"^([a-z]+):.*## ", text, re.MULTILINE):
         assert re.search(rf"^  {name} ", shown, re.MULTILINE), name
-
-
-@pytest.mark.parametrize("setting", ["partial", "full"])
-def test_all_arms_are_all_that_there_are(setting: str, tmp_path: Path) -> None:
-    words = ["make", "study", "-n", "ARMS=all", f"SETTING={setting}", "VENV=/nowhere", f"DATA_ROOT={tmp_path}"]
-    told = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    trained = set(re.findall(r"pipeline train .*--arm (\S+)", told))
-    assert trained - {"surrogate"} == set(ARMS) - ({"removed"} if setting == "full" else set())

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.noise.arms import ARMS
+
 ROOT = Path(__file__).resolve().parents[1]
 PROMISED = ("torch", "facenet-pytorch", "insightface", "onnxruntime-gpu", "opencv-python", "scikit-learn", "pandas")
 MODULES = ("torch", "facenet_pytorch", "insightface", "onnxruntime", "cv2", "sklearn", "pandas")
@@ -159,3 +161,10 @@ def test_a_report_is_made_anew_for_other_arms() -> None:
     (report,) = re.findall(r"^\$\(REPORT\)/index\.html:(.*)$", rules, re.MULTILINE)
     (configs,) = re.findall(r"^CONFIGS :=(.*)$", rules, re.MULTILINE)
     assert "$(R)/config/report.yaml" in report and "$(R)/config/report.yaml" in configs
+
+
+@pytest.mark.parametrize("setting", ["partial", "full"])
+def test_all_arms_are_all_that_there_are(setting: str, tmp_path: Path) -> None:
+    told = make("study", "-n", "ARMS=all", f"SETTING={setting}", f"DATA_ROOT={tmp_path}").stdout
+    trained = set(re.findall(r"pipeline train .*--arm (\S+)", told))
+    assert trained - {"surrogate"} == set(ARMS) - ({"removed"} if setting == "full" else set())
