@@ -22,9 +22,24 @@ def is_measured(pair: Pair, *, alone: bool = False) -> bool:
     return all(value is not None and math.isfinite(value) and value > 0 for value in values)
 
 
-def test_ceilings() -> None:
+def test_matrix_products_are_timed() -> None:
     assert ceilings.matmul_rate("fp32", 1, side=64, seconds=0) > 0
     assert ceilings.matmul_rate("bf16", 1, side=64, seconds=0) > 0
+
+
+def test_a_product_that_takes_too_long_is_measured_on_smaller_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides: list[int] = []
+
+    def emulated(a: torch.Tensor, _: torch.Tensor) -> float:
+        sides.append(len(a))
+        return len(a) ** 3 / 2**24  # a second for 256², as emulated bf16 takes
+
+    monkeypatch.setattr(ceilings, "product_seconds", emulated)
+    assert ceilings.matmul_rate("bf16", 1, side=1024, seconds=0) == pytest.approx(2 * 2**24 / 1e12)
+    assert max(sides) == ceilings.SMALL_SIDE
+
+
+def test_what_the_machine_can_copy_and_read() -> None:
     assert is_measured(ceilings.copy(mib=1), alone=True)
     assert is_measured(ceilings.disk(mib=1))
 
