@@ -201,15 +201,20 @@ class EvaluateConfig(StageConfig):
         default=None, description="insightface ONNX recogniser: measured on LFW, and asked whether it still knows the protected"
     )
     reference_sha256: str | None = None
-    real_faces: bool = Field(default=False, description="the photos show real people: the report shows none of them unless consented")
-    consented: bool = False
     seed: int = Field(default=0, ge=0)
 
 
 class ReportConfig(StageConfig):
-    """What the report joins (`pipeline/report`)."""
+    """What the report joins and shows (`pipeline/report`)."""
 
     arms: tuple[str, ...]
+    real_faces: bool = Field(description="the photos show real people: the report shows none of them unless consented")
+    consented: bool
+
+    @property
+    def faces_shown(self) -> bool:
+        """Whether faces may stand in the report."""
+        return self.consented or not self.real_faces
 
 
 Config = TypeVar("Config", bound=StageConfig)

@@ -189,15 +189,13 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
             EvaluateConfig,
             "evaluate",
             sections["evaluate"],
-            {
-                "seed": seed,
-                "real_faces": not synthetic,
-                "lfw": lfw,
-                **reference,
-                "consented": one_of("SHOW_PEOPLE", request.show_people, ("no", "consented")) == "consented",
-            },
+            {"seed": seed, "lfw": lfw, **reference},
         ),
-        run / "config" / "report.yaml": ReportConfig(arms=tuple(arms)),
+        run / "config" / "report.yaml": ReportConfig(
+            arms=tuple(arms),
+            real_faces=not synthetic,
+            consented=one_of("SHOW_PEOPLE", request.show_people, ("no", "consented")) == "consented",
+        ),
     }
     if any(ARMS[arm].surrogate for arm in arms):
         # Another seed than the downstream model's, whose initial weights the defender cannot know.

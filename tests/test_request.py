@@ -15,7 +15,6 @@ from pipeline.artifacts import sha256_of_files, write_bytes
 from pipeline.config import (
     AlignConfig,
     DataConfig,
-    EvaluateConfig,
     NoiseConfig,
     RecropConfig,
     ReportConfig,
@@ -202,8 +201,9 @@ def test_real_faces_are_shown_with_consent_only(tmp_path: Path) -> None:
     given = {"dataset": "folder", "photos": str(photos), "identities": "1"}
     for changes, real, consented in (({}, False, False), (given, True, False), (given | {"show_people": "consented"}, True, True)):
         ask(tmp_path, **changes)
-        config = load(EvaluateConfig, tmp_path / "run" / "config" / "evaluate.yaml")
+        config = load(ReportConfig, tmp_path / "run" / "config" / "report.yaml")
         assert (config.real_faces, config.consented) == (real, consented)
+    assert {path.name for path in ask(tmp_path, **given)} == {"report.yaml"}, "who may be shown concerns the page, and no evaluation"
 
 
 def test_lfw_is_aligned_by_its_own_rule(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from pipeline.artifacts import read_json, read_table, sha256_of
-from pipeline.config import EvaluateConfig, NoiseConfig, SplitConfig, load
+from pipeline.config import EvaluateConfig, NoiseConfig, ReportConfig, SplitConfig, load
 from pipeline.errors import StageError
 from pipeline.evaluation.checks import CLEAN_LEARNED, arm_checks, mark_invalid, split_checks, tested_checks
 from pipeline.evaluation.orderings import orderings
@@ -29,6 +29,7 @@ def summarise_run(arms: list[str], data: Path, run: Path, runtime: Runtime) -> d
     """
     config = load(EvaluateConfig, run / "config" / "evaluate.yaml")
     split_config = load(SplitConfig, run / "config" / "split.yaml")
+    hidden = not load(ReportConfig, run / "config" / "report.yaml").faces_shown
     table = read_table(run / "split.parquet", SPLIT_COLUMNS)
     split_facts = read_json(run / "split.json")
     manifest = read_table(data / "aligned" / "manifest.parquet", ["photo", "sha256", "identity"])
@@ -50,7 +51,6 @@ def summarise_run(arms: list[str], data: Path, run: Path, runtime: Runtime) -> d
     learned = all(one["ok"] for one in checks if one["name"] == CLEAN_LEARNED)  # where it did not, four fifths of nothing is nothing
     train_config = yaml.safe_load((run / "config" / "train.yaml").read_text(encoding="utf-8"))
     first = metrics[arms[0]]["training"]
-    real = config.real_faces and not config.consented
     return {
         "schema": 1,
         "run": run.name,
@@ -66,7 +66,7 @@ def summarise_run(arms: list[str], data: Path, run: Path, runtime: Runtime) -> d
             "auxiliary": split_facts["identities"]["auxiliary"],
             "protected_names": sorted(names),
         },
-        "panels_note": "The photos show real people, so none is shown here (SHOW_PEOPLE=consented shows them)." if real else "",
+        "panels_note": "The photos show real people, so none is shown here (SHOW_PEOPLE=consented shows them)." if hidden else "",
         "provenance": {
             **revision(),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

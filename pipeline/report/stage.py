@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from pipeline.artifacts import made_again, read_json, read_table, write_json, write_text
-from pipeline.config import EvaluateConfig, load
+from pipeline.config import ReportConfig, load
 from pipeline.errors import StageError
 from pipeline.evaluation.seeds import join_seeds
 from pipeline.evaluation.summary import summarise_run
@@ -23,12 +23,10 @@ PEOPLE_SHOWN = 4
 def report_run(arms: list[str], data: Path, run: Path, output: Path, runtime: Runtime) -> None:
     """Write the report of `run` into `output`: `metrics.json`, `metrics.csv` and `index.html`.
 
-    Faces of real people are shown only where the evaluation's config says that they consented.
+    Faces of real people are shown only where the report's config says that they consented.
     """
     metrics = summarise_run(arms, data, run, runtime)
-    config = load(EvaluateConfig, run / "config" / "evaluate.yaml")
-    hidden = config.real_faces and not config.consented
-    panels = [] if hidden else choose_panels(arms, data, run)
+    panels = choose_panels(arms, data, run) if load(ReportConfig, run / "config" / "report.yaml").faces_shown else []
     write_json(output / "metrics.json", metrics)
     write_text(output / "metrics.csv", metrics_frame(metrics).to_csv(index=False))
     render_report(metrics, panels, output)

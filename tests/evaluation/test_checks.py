@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from pipeline.artifacts import read_json, write_array, write_json, write_table, write_text
-from pipeline.config import AlignConfig, EvaluateConfig, NoiseConfig, SplitConfig, TrainConfig, dump
+from pipeline.config import AlignConfig, EvaluateConfig, NoiseConfig, ReportConfig, SplitConfig, TrainConfig, dump
 from pipeline.evaluation.stage import evaluate_arm, people_held_out
 from pipeline.evaluation.summary import summarise_run
 from pipeline.noise.protect import protect
@@ -50,7 +50,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     split = SplitConfig(identities=PROTECTED, auxiliary=3, min_photos=PHOTOS, duplicate_bits=0)
     split_photos(split, data / "aligned", run / "split.parquet")
     noise = NoiseConfig(arm="random", epsilon=16)
-    for name, config in {"evaluate": SCORING, "split": split, "train": TRAIN, "noise-error-min": noise, "noise-random": noise}.items():
+    shown = ReportConfig(arms=tuple(ARMS), real_faces=False, consented=False)
+    configs = {"evaluate": SCORING, "split": split, "train": TRAIN, "report": shown, "noise-error-min": noise, "noise-random": noise}
+    for name, config in configs.items():
         write_text(run / "config" / f"{name}.yaml", dump(config))
     for name in ("data", "align"):
         write_text(data / f"{name}.yaml", "{}\n")
@@ -84,8 +86,7 @@ def test_a_sound_run_is_valid_and_its_verdict_has_numbers(root: Path) -> None:
 def test_real_people_are_shown_with_consent_only(root: Path, tmp_path: Path, consented: bool, shown: bool) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(root, copy)
-    config = SCORING.model_copy(update={"real_faces": True, "consented": consented})
-    write_text(copy / "run" / "config" / "evaluate.yaml", dump(config))
+    write_text(copy / "run" / "config" / "report.yaml", dump(ReportConfig(arms=tuple(ARMS), real_faces=True, consented=consented)))
     report_run(ARMS, copy / "data", copy / "run", tmp_path / "report", CPU)
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     assert ("data:image/png" in page) == shown
