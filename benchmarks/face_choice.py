@@ -23,7 +23,7 @@ from pipeline.faces.align import Candidate, PhotoFaces, detector_of, look, take_
 from pipeline.faces.detect import Detector
 from pipeline.faces.detect_scrfd import Scrfd
 from pipeline.faces.stage import make_chunks
-from pipeline.photos.folder import folder_photos
+from pipeline.photos import folder
 from pipeline.runtime import progress
 
 CLEAR, AHEAD = 0.25, 0.1  # cosines
@@ -97,7 +97,7 @@ def main() -> None:
     pack = str(options.pack.absolute())
     config = AlignConfig(detector=options.detector, min_face=options.min_face, detector_pack=pack if options.detector == "scrfd" else None)
     judge = Scrfd(Path(pack), device="cpu")
-    names = [{"photo": f"{one.identity}/{one.photo}", "identity": one.identity} for one in folder_photos(options.photos)]
+    names = [{"photo": f"{one.identity}/{one.photo}", "identity": one.identity} for one in folder.photos_in(options.photos)]
     photos = pd.DataFrame(names)
     generator = np.random.default_rng(0)
     real: list[tuple[bool, bool, bool]] = []

@@ -8,7 +8,7 @@ the result alone (device, workers) is in here: that is `pipeline/runtime.py`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -16,9 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pipeline.countermeasures.names import check_name
 from pipeline.errors import RequestError, StageError
 
-DATASETS = ("synthetic", "folder", "webface", "celeba", "lfw")
-
-Dataset = Literal["synthetic", "folder", "webface", "celeba", "lfw"]
+Dataset = Literal["synthetic", "folder", "webface", "celeba", "lfw"]  # how each is read: `pipeline/photos/stage.py`
+DATASETS: tuple[str, ...] = get_args(Dataset)
 Setting = Literal["partial", "full"]
 
 

@@ -32,6 +32,7 @@ from pipeline.config import (
 )
 from pipeline.errors import RequestError, StageError
 from pipeline.noise.arms import ARMS
+from pipeline.photos.lfw import PAIRS_FILE
 from pipeline.training.trials import Means, trial_of, trials_asked_for
 
 SURROGATE_SEED = 1_000_003
@@ -131,7 +132,8 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
     Raises:
         RequestError: names the variable, its value and what is allowed; nothing was written.
     """
-    from pipeline.photos.stage import check_source, fingerprint
+    from pipeline.photos import recordio
+    from pipeline.photos.stage import check_source, fingerprint, source_of
 
     profile = load_profile(profiles / f"{request.profile}.yaml")
     dataset = one_of("DATASET", request.dataset, DATASETS)
@@ -172,7 +174,8 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
             identities = identities_in(dataset, source, identities, setting)
         data_values |= {"photos": source, "fingerprint": fingerprint(dataset, Path(source))}
     rendered = sections["align_synthetic"] if synthetic else {}
-    align_values = {"detector": request.detector, **pack, "already_aligned": is_recordio(dataset, source)}
+    aligned = source is not None and source_of(dataset, Path(source)) is recordio
+    align_values = {"detector": request.detector, **pack, "already_aligned": aligned}
     if dataset == "lfw":  # each of its photos is cut about the person it is named after, and many of its people have only one
         align_values["face"] = "centre"
     split_values = {"setting": setting, "identities": identities, "seed": seed}
@@ -306,9 +309,13 @@ def identities_in(dataset: str, source: str, identities: int | tuple[str, ...], 
     Raises:
         RequestError: more than there are, a name that is no folder, or with SETTING=partial nobody left who is not protected.
     """
-    if dataset not in ("folder", "lfw"):
+    from pipeline.photos.folder import identity_folders
+    from pipeline.photos.stage import identities_folder
+
+    root = identities_folder(dataset, Path(source))
+    if root is None:
         return identities
-    folders = {path.name for path in Path(source).iterdir() if path.is_dir() and not path.name.startswith(".")}
+    folders = {path.name for path in identity_folders(root)}
     most = len(folders) - (setting == "partial")
     if most < 1:
         raise RequestError(f"PHOTOS={source}: holds one folder; noise is searched against other people, so at least two are needed")
@@ -352,8 +359,8 @@ def lfw_asked_for(value: str, dataset: str, source: str | None) -> str | None:
             f"LFW={value}: the ten folds hold photos that PHOTOS={source} trains on; leave LFW= empty: people who are kept out of training "
             f"are verified anyway"
         )
-    if not (Path(value) / "pairs.txt").is_file():
-        raise RequestError(f"LFW={value}: allowed is a folder of LFW with pairs.txt in it, or nothing")
+    if not (Path(value) / PAIRS_FILE).is_file():
+        raise RequestError(f"LFW={value}: allowed is a folder of LFW with {PAIRS_FILE} in it, or nothing")
     return str(Path(value).absolute())
 
 
@@ -372,8 +379,3 @@ def detector_pack(request: Request, wanted_by: str) -> dict[str, str]:
         raise RequestError(f"DETECTOR_PACK={request.detector_pack}: {wanted_by} needs the folder of a local insightface pack (det_*.onnx)")
     pack = Path(request.detector_pack).absolute()
     return {"detector_pack": str(pack), "detector_pack_sha256": sha256_of_files(sorted(pack.glob("*.onnx")))}
-
-
-def is_recordio(dataset: str, source: str | None) -> bool:
-    """Whether the source is CASIA-WebFace as `.rec/.idx`, whose photos are aligned crops already."""
-    return dataset == "webface" and source is not None and (source.endswith(".rec") or any(Path(source).glob("*.rec")))

@@ -133,21 +133,22 @@ def test_names_are_those_of_the_folders_however_they_are_spelt(tmp_path: Path) -
     assert load(SplitConfig, tmp_path / "run" / "config" / "split.yaml").identities == ("Bo", mac)
 
 
-def test_a_folder_must_hold_the_identities(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dataset", ["folder", "webface"])
+def test_a_folder_must_hold_the_identities(tmp_path: Path, dataset: str) -> None:
     photos = tmp_path / "photos"
     for name in ("anna", "<script>"):
         (photos / name).mkdir(parents=True)
         (photos / name / "a.jpg").write_bytes(b"not looked at yet")
     for count in ("2", "3"):
         with pytest.raises(RequestError, match=f"IDENTITIES={count}: allowed are 1 to 1 of the 2 folders in PHOTOS=.*or SETTING=full"):
-            ask(tmp_path, dataset="folder", photos=str(photos), identities=count)
+            ask(tmp_path, dataset=dataset, photos=str(photos), identities=count)
     names = tmp_path / "who.txt"
     names.write_text("<script>\n../x\n", encoding="utf-8")
     with pytest.raises(RequestError, match=r"'\.\./x' is no folder in PHOTOS="):
-        ask(tmp_path, dataset="folder", photos=str(photos), identities=str(names))
+        ask(tmp_path, dataset=dataset, photos=str(photos), identities=str(names))
     names.write_text("<script>\nanna\n", encoding="utf-8")
     with pytest.raises(RequestError, match="IDENTITIES=2: allowed are 1 to 1 of the 2 folders"):
-        ask(tmp_path, dataset="folder", photos=str(photos), identities=str(names))
+        ask(tmp_path, dataset=dataset, photos=str(photos), identities=str(names))
     assert not (tmp_path / "run").exists()
     ask(tmp_path, dataset="folder", photos=str(photos), identities=str(names), setting="full")
     ask(tmp_path, dataset="folder", photos=str(photos), identities="1")

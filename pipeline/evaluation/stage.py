@@ -22,6 +22,7 @@ from pipeline.evaluation.verification import MOST_PHOTOS, verify_people
 from pipeline.models.arcface_onnx import ArcFaceOnnx
 from pipeline.models.recognisers import load_trained, make_recogniser
 from pipeline.noise.arms import arm_of
+from pipeline.photos.lfw import PAIRS_FILE
 from pipeline.runtime import Runtime
 from pipeline.split import SPLIT_COLUMNS
 from pipeline.training.faces import FaceSet, embedded, face_set
@@ -91,7 +92,7 @@ def evaluate_arm(
     )
     if config.lfw is not None:
         assert lfw is not None
-        pairs = Path(config.lfw) / "pairs.txt"
+        pairs = Path(config.lfw) / PAIRS_FILE
         judged = models if arm == "clean" else {"own": models["own"]}  # those trained elsewhere are the same in every arm
         metrics["lfw"] = {name: verify_lfw(pairs, lfw, embed) for name, embed in judged.items()}
     metrics["training"] = {key: training[key] for key in ("recipe", "model", "kind", "photos", "seconds", "peak_memory_mib")}

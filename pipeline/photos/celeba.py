@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.photos.folder import photo_entries
 from pipeline.photos.source import SourcePhoto, is_photo_name, safe_name, wrong_layout
 from pipeline.runtime import say
 
 IDENTITY_FILE = "identity_CelebA.txt"
 IDENTITY_PLACES = (".", "Anno")
 IMAGE_PLACES = ("img_celeba", "img_align_celeba", "Img/img_celeba", "Img/img_align_celeba", "images", ".")
+
+
+def check(photos: Path, dataset: str) -> None:
+    """`RequestError` unless there are `identity_CelebA.txt` and some of the images it names."""
+    identities_and_images(photos)
+
+
+def identities_and_images(photos: Path) -> tuple[dict[str, list[str]], Path]:
+    """The photo names of each identity, and the folder of the images."""
+    identities = read_identities(identity_file(photos))
+    return identities, image_folder(photos, [name for names in identities.values() for name in names])
+
+
+def files_in(photos: Path) -> Iterator[Path | os.DirEntry[str]]:
+    """`identity_CelebA.txt`, and all images beside those it names."""
+    yield identity_file(photos)
+    yield from photo_entries(identities_and_images(photos)[1])
 
 
 def identity_file(photos: Path) -> Path:
@@ -56,14 +75,13 @@ def image_folder(photos: Path, some: list[str]) -> Path:
     raise wrong_layout("celeba", photos, f"holds none of the images that {IDENTITY_FILE} names, such as {some[0] if some else 'none'}")
 
 
-def celeba_photos(photos: Path) -> Iterator[SourcePhoto]:
+def photos_in(photos: Path) -> Iterator[SourcePhoto]:
     """All photos that `identity_CelebA.txt` names and that are there, sorted by identity and name; says how many are missing.
 
     Raises:
         RequestError: not laid out like CelebA.
     """
-    identities = read_identities(identity_file(photos))
-    images = image_folder(photos, [name for names in identities.values() for name in names])
+    identities, images = identities_and_images(photos)
     missing = []
     for identity, names in identities.items():
         for name in names:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.photos.source import SourcePhoto, is_photo_name, safe_name
+from pipeline.photos.source import SourcePhoto, is_photo_name, safe_name, wrong_layout
 
 
 def identity_folders(photos: Path) -> list[Path]:
@@ -30,6 +30,15 @@ def photo_entries(folder: Path) -> list[os.DirEntry[str]]:
     return sorted((entry for entry in named if os.path.isfile(entry.path)), key=lambda entry: entry.name)
 
 
+def check(photos: Path, dataset: str) -> None:
+    """`RequestError` unless there are folders, and photos in some of them."""
+    folders = identity_folders(photos)
+    if not folders:
+        raise wrong_layout(dataset, photos, "has no folders in it")
+    if not any(photo_entries(one) for one in folders):
+        raise wrong_layout(dataset, photos, f"has {len(folders)} folders, but no photos in them")
+
+
 def left_over(photos: Path) -> dict[str, int]:
     """How many files and folders in the identities' folders are not read, by suffix (`folder` for folders); hidden ones do not count."""
     found: Counter[str] = Counter()
@@ -44,7 +53,7 @@ def left_over(photos: Path) -> dict[str, int]:
     return dict(found.most_common())
 
 
-def folder_photos(photos: Path) -> Iterator[SourcePhoto]:
+def photos_in(photos: Path) -> Iterator[SourcePhoto]:
     """All photos of a source with one folder an identity, sorted by identity and name. Folders without photos give none.
 
     Raises:
@@ -53,3 +62,9 @@ def folder_photos(photos: Path) -> Iterator[SourcePhoto]:
     for folder in identity_folders(photos):
         for entry in photo_entries(folder):
             yield SourcePhoto(folder.name, safe_name(entry.name, str(folder)), Path(entry.path))
+
+
+def files_in(photos: Path) -> Iterator[os.DirEntry[str]]:
+    """The photo files."""
+    for folder in identity_folders(photos):
+        yield from photo_entries(folder)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.photos import folder
+from pipeline.photos.folder import photos_in
 from pipeline.photos.source import safe_name, wrong_layout
+
+__all__ = ["PAIRS_FILE", "Pair", "check", "files_in", "photos_in", "read_pairs"]
 
 PAIRS_FILE = "pairs.txt"
 
@@ -17,6 +23,18 @@ class Pair:
     first: str
     second: str
     same: bool
+
+
+def check(photos: Path, dataset: str) -> None:
+    """`RequestError` unless there are folders of photos, and `pairs.txt`, whose photos are all there."""
+    folder.check(photos, dataset)
+    read_pairs(photos / PAIRS_FILE, photos)
+
+
+def files_in(photos: Path) -> Iterator[Path | os.DirEntry[str]]:
+    """The photo files, and `pairs.txt`."""
+    yield from folder.files_in(photos)
+    yield photos / PAIRS_FILE
 
 
 def photo_of(name: str, number: str) -> str:

@@ -30,6 +30,19 @@ def record_file(photos: Path) -> Path | None:
     return found[0]
 
 
+def check(photos: Path, dataset: str) -> None:
+    """`RequestError` unless the first photo can be read."""
+    if next(photos_in(photos), None) is None:
+        raise wrong_layout(dataset, photos, "holds no photos")
+
+
+def files_in(photos: Path) -> Iterator[Path]:
+    """The `.rec` and its index."""
+    rec = record_file(photos)
+    assert rec is not None, photos
+    yield from (rec, rec.with_suffix(".idx"))
+
+
 def read_index(path: Path) -> dict[int, int]:
     """Byte offsets of records by key, from lines of `key<TAB>offset`."""
     try:
@@ -69,12 +82,14 @@ def unpack(record: bytes) -> tuple[tuple[float, ...], bytes]:
     return (struct.unpack_from(f"<{flag}f", record, HEADER.size) if flag else (label,)), record[start:]
 
 
-def record_photos(rec: Path) -> Iterator[SourcePhoto]:
-    """All photos of a `.rec`, by key: identity `0000042`, photo `00001234.jpg`, with their bytes.
+def photos_in(photos: Path) -> Iterator[SourcePhoto]:
+    """All photos of the `.rec` at or in `photos`, by key: identity `0000042`, photo `00001234.jpg`, with their bytes.
 
     Raises:
         RequestError: the index or a record is damaged (says which).
     """
+    rec = record_file(photos)
+    assert rec is not None, photos
     index = read_index(rec.with_suffix(".idx"))
     if not index or rec.stat().st_size == 0:
         raise wrong_layout("webface", rec, "is empty")

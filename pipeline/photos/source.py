@@ -1,10 +1,12 @@
-"""What all photo sources share: what a photo is called, which names are safe, what is a photo at all."""
+"""What all photo sources share: how one is read, what a photo is called, which names are safe, what is a photo at all."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from pipeline.errors import RequestError
 
@@ -28,6 +30,22 @@ class SourcePhoto:
     photo: str  # file name, safe
     path: Path | None = None
     content: bytes | None = None
+
+
+class Source(Protocol):
+    """How one layout is read: what a module such as `folder.py` has. `photos` is what the user gave as PHOTOS."""
+
+    def check(self, photos: Path, dataset: str) -> None:
+        """`RequestError`, naming PHOTOS and the layout of `dataset`, unless `photos` is laid out so; no photo is read."""
+        ...
+
+    def photos_in(self, photos: Path) -> Iterator[SourcePhoto]:
+        """All photos, sorted by identity and name. `RequestError` for what cannot be read or named."""
+        ...
+
+    def files_in(self, photos: Path) -> Iterator[Path | os.DirEntry[str]]:
+        """The files that say what the photos are: one is added, changed or taken away whenever that changes."""
+        ...
 
 
 def wrong_layout(dataset: str, photos: Path | str | None, what: str) -> RequestError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ from pipeline.config import DataConfig
 from pipeline.errors import RequestError, StageError
 from pipeline.photos import celeba, folder, lfw, recordio
 from pipeline.photos.pool import spread
-from pipeline.photos.source import PHOTO_SUFFIXES, SourcePhoto, wrong_layout
+from pipeline.photos.source import PHOTO_SUFFIXES, Source, wrong_layout
 from pipeline.runtime import Runtime, progress, say
 
 PHOTO_COLUMNS = ["photo", "identity", "bytes"]
-LINKED = ("folder", "lfw", "celeba")  # whose photos are links here
+SOURCES: dict[str, Source] = {"folder": folder, "celeba": celeba, "lfw": lfw}  # webface is a folder or a .rec
 RENDER_BATCH = 16  # photos a job: some seconds of work, so that progress is seen and little is lost
 
 
@@ -54,7 +53,7 @@ def import_photos(config: DataConfig, output: Path, runtime: Runtime) -> None:
         raise wrong_layout(config.dataset, config.photos, "holds no photos")
     write_table(output / "photos.parquet", table)
     say(f"{len(table)} photos of {table['identity'].nunique()} identities in {root}")
-    by_folder = None if config.photos is None else source_folder(config.dataset, Path(config.photos))
+    by_folder = None if config.photos is None else identities_folder(config.dataset, Path(config.photos))
     skipped = {} if by_folder is None else folder.left_over(by_folder)
     if skipped:
         kinds = ", ".join(f"{count} {kind}" for kind, count in skipped.items())
@@ -81,16 +80,22 @@ def claim(root: Path, note: Path, wanted: dict[str, Any]) -> None:
     elif root.is_symlink() or (root.exists() and any(root.iterdir())):
         raise StageError(f"{root}: holds files that this stage did not put there; move them elsewhere and name that path in PHOTOS")
     if root.exists():
-        linked = note.is_file() and wanted["source"]["dataset"] in LINKED
-        theirs = [Path(place) / name for place, _, names in os.walk(root) for name in names] if linked else []
-        theirs = [path for path in theirs if not path.is_symlink()]
-        if theirs:
+        folders, files = found_in(root)
+        theirs = [path for path in files if not path.is_symlink()]
+        if theirs and any(path.is_symlink() for path in (*folders, *files)):  # this stage links everything or nothing
             raise StageError(f"{theirs[0]}: this stage did not put it there, and would remove it; move it elsewhere")
         shutil.rmtree(root)  # removes links, not what they lead to
     # The old note stands until the folder is empty: a run that is killed in between goes on from there.
     note.unlink(missing_ok=True)
     root.mkdir(parents=True)
     write_json(note, wanted)
+
+
+def found_in(root: Path) -> tuple[list[Path], list[Path]]:
+    """All folders and all files below `root`, links among them; what links lead to is not looked into."""
+    walked = list(os.walk(root))
+    folders = [Path(place) / name for place, names, _ in walked for name in names]
+    return folders, [Path(place) / name for place, _, names in walked for name in names]
 
 
 def render(config: DataConfig, root: Path, runtime: Runtime) -> list[tuple[str, str, int]]:
@@ -123,8 +128,8 @@ def render_some(photos: list[tuple[int, int, Path]], *, seed: int, size: int) ->
 def take(dataset: str, photos: Path, root: Path) -> list[tuple[str, str, int]]:
     """Link or write the photos of a source. Returns (identity, photo path, bytes) of all."""
     rows = []
-    by_folder = source_folder(dataset, photos)
-    for one in progress(source_photos(dataset, photos), what=f"{dataset} photos", unit="photo"):
+    by_folder = identities_folder(dataset, photos)
+    for one in progress(source_of(dataset, photos).photos_in(photos), what=f"{dataset} photos", unit="photo"):
         target = root / one.identity / one.photo
         if one.content is not None:
             if not target.is_file() or target.stat().st_size != len(one.content):
@@ -148,19 +153,16 @@ def link(place: Path, target: Path) -> None:
         place.symlink_to(target.absolute())
 
 
-def source_folder(dataset: str, photos: Path) -> Path | None:
+def source_of(dataset: str, photos: Path) -> Source:
+    """The module that reads `photos`; CASIA-WebFace comes in two layouts."""
+    if dataset == "webface":
+        return folder if recordio.record_file(photos) is None else recordio
+    return SOURCES[dataset]
+
+
+def identities_folder(dataset: str, photos: Path) -> Path | None:
     """The folder that holds one folder an identity, where the source is laid out so."""
-    if dataset in ("folder", "lfw") or (dataset == "webface" and recordio.record_file(photos) is None):
-        return photos
-    return None
-
-
-def source_photos(dataset: str, photos: Path) -> Iterator[SourcePhoto]:
-    """All photos of a source that is not synthetic."""
-    if dataset == "celeba":
-        return celeba.celeba_photos(photos)
-    rec = recordio.record_file(photos) if dataset == "webface" else None
-    return folder.folder_photos(photos) if rec is None else recordio.record_photos(rec)
+    return photos if source_of(dataset, photos) in (folder, lfw) else None
 
 
 def check_source(dataset: str, photos: str | None) -> None:
@@ -181,20 +183,7 @@ def check_source(dataset: str, photos: str | None) -> None:
         raise wrong_layout(dataset, photos, "is not a folder")
     if not os.access(rec or path, os.R_OK):
         raise wrong_layout(dataset, photos, "may not be read")
-    if dataset == "celeba":
-        identities = celeba.read_identities(celeba.identity_file(path))
-        celeba.image_folder(path, [name for names in identities.values() for name in names])
-    elif rec is not None:
-        if next(recordio.record_photos(rec), None) is None:
-            raise wrong_layout(dataset, photos, "holds no photos")
-    else:
-        folders = folder.identity_folders(path)
-        if not folders:
-            raise wrong_layout(dataset, photos, "has no folders in it")
-        if not any(folder.photo_entries(one) for one in folders):
-            raise wrong_layout(dataset, photos, f"has {len(folders)} folders, but no photos in them")
-        if dataset == "lfw":
-            lfw.read_pairs(path / lfw.PAIRS_FILE, path)
+    source_of(dataset, path).check(path, dataset)
 
 
 def fingerprint(dataset: str, photos: Path) -> str:
@@ -203,26 +192,8 @@ def fingerprint(dataset: str, photos: Path) -> str:
     Nothing is read but folders; half a million photos take seconds.
     """
     digest = hashlib.sha256()
-
-    def add(path: Path | os.DirEntry[str]) -> None:
+    for path in source_of(dataset, photos).files_in(photos):
         status = path.stat()
         closed = "" if os.access(path, os.R_OK) else "\0may not be read"  # so that it is tried again when that is mended
         digest.update(f"{os.fspath(path)}\0{status.st_size}\0{status.st_mtime_ns}{closed}\n".encode("utf-8", "surrogateescape"))
-
-    rec = recordio.record_file(photos) if dataset == "webface" else None
-    if rec is not None:
-        add(rec)
-        add(rec.with_suffix(".idx"))
-    elif dataset == "celeba":
-        listing = celeba.identity_file(photos)
-        add(listing)
-        names = [name for some in celeba.read_identities(listing).values() for name in some]
-        for entry in folder.photo_entries(celeba.image_folder(photos, names)):
-            add(entry)
-    else:
-        for identity in folder.identity_folders(photos):
-            for entry in folder.photo_entries(identity):
-                add(entry)
-        if dataset == "lfw":
-            add(photos / lfw.PAIRS_FILE)
     return digest.hexdigest()[:12]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import RequestError
-from pipeline.photos.recordio import HEADER, MAGIC, record_photos
+from pipeline.photos.recordio import HEADER, MAGIC, photos_in
 from pipeline.photos.stage import check_source, fingerprint
 from tests.photos.conftest import jpeg
 
@@ -41,7 +41,7 @@ def rec(tmp_path: Path) -> Path:
 
 
 def test_photos_and_identities(rec: Path) -> None:
-    found = list(record_photos(rec))
+    found = list(photos_in(rec))
     assert [one.identity for one in found] == ["0000000", "0000000", "0000001"]
     assert [one.photo for one in found] == ["00000001.jpg", "00000002.jpg", "00000003.jpg"]
     assert [one.content for one in found] == [jpeg(1), jpeg(2), jpeg(3)]
@@ -50,7 +50,7 @@ def test_photos_and_identities(rec: Path) -> None:
 
 
 def test_a_file_without_header_record_is_all_photos(tmp_path: Path) -> None:
-    found = list(record_photos(write(tmp_path, [record(labelled([7.0], jpeg(key), key)) for key in range(2)])))
+    found = list(photos_in(write(tmp_path, [record(labelled([7.0], jpeg(key), key)) for key in range(2)])))
     assert [one.identity for one in found] == ["0000007", "0000007"]
 
 
@@ -58,7 +58,7 @@ def test_a_record_split_where_its_data_holds_the_magic_number(tmp_path: Path) ->
     data = labelled([1.0], b"abcd", 1) + struct.pack("<I", MAGIC) + b"efgh" + struct.pack("<I", MAGIC) + b"ij"
     parts = data.split(struct.pack("<I", MAGIC))
     path = write(tmp_path, [b"".join(record(part, kind) for part, kind in zip(parts, (1, 2, 3), strict=True))])
-    (one,) = record_photos(path)
+    (one,) = photos_in(path)
     assert one.content == b"abcd" + struct.pack("<I", MAGIC) + b"efgh" + struct.pack("<I", MAGIC) + b"ij"
 
 
@@ -78,7 +78,7 @@ def test_damage_is_one_line(rec: Path, damage: str) -> None:
     else:
         rec.write_bytes(b"")
     with pytest.raises(RequestError, match=r"PHOTOS=.*train.*DATASET=webface expects"):
-        list(record_photos(rec))
+        list(photos_in(rec))
 
 
 def test_a_missing_index_is_named(rec: Path) -> None:

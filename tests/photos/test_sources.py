@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import RequestError
-from pipeline.photos.celeba import celeba_photos
-from pipeline.photos.folder import folder_photos
+from pipeline.photos import celeba, folder
 from pipeline.photos.lfw import Pair, read_pairs
 from pipeline.photos.source import safe_name
 from pipeline.photos.stage import check_source, fingerprint
@@ -39,14 +38,14 @@ def test_folder_is_sorted_and_skips_what_is_no_photo(tmp_path: Path) -> None:
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
     (tmp_path / "b" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     (tmp_path / "b" / "circle.jpg").symlink_to(tmp_path / "b" / "circle.jpg")
-    found = [(one.identity, one.photo) for one in folder_photos(tmp_path)]
+    found = [(one.identity, one.photo) for one in folder.photos_in(tmp_path)]
     assert found == [("<script>", "1.jpeg"), ("a", "x.WebP"), ("b", "1.png"), ("b", "2.JPG")]
 
 
 def test_celeba(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(tmp_path, "img_celeba/000001.jpg", "img_celeba/000002.jpg", "img_celeba/000003.jpg", "img_celeba/unnamed.jpg")
     (tmp_path / "identity_CelebA.txt").write_text("000003.jpg 7\n000001.jpg 12\n000002.jpg 7\n000009.jpg 7\n")
-    found = [(one.identity, one.photo) for one in celeba_photos(tmp_path)]
+    found = [(one.identity, one.photo) for one in celeba.photos_in(tmp_path)]
     assert found == [("12", "000001.jpg"), ("7", "000002.jpg"), ("7", "000003.jpg")]
     assert "1 photos" in capsys.readouterr().err
     check_source("celeba", str(tmp_path))
@@ -55,7 +54,7 @@ def test_celeba(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_lists_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     fill(tmp_path, "1.jpg")
     (tmp_path / "identity_CelebA.txt").write_text("1.jpg 5\n", encoding="utf-8-sig")
-    assert [(one.identity, one.photo) for one in celeba_photos(tmp_path)] == [("5", "1.jpg")]
+    assert [(one.identity, one.photo) for one in celeba.photos_in(tmp_path)] == [("5", "1.jpg")]
     (tmp_path / "pairs.txt").write_text(PAIRS, encoding="utf-8-sig")
     assert len(read_pairs(tmp_path / "pairs.txt")) == 2
 
@@ -63,7 +62,7 @@ def test_lists_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
 def test_celeba_images_beside_the_list(tmp_path: Path) -> None:
     fill(tmp_path, "1.jpg")
     (tmp_path / "identity_CelebA.txt").write_text("1.jpg 5\n")
-    assert [one.path for one in celeba_photos(tmp_path)] == [tmp_path / "1.jpg"]
+    assert [one.path for one in celeba.photos_in(tmp_path)] == [tmp_path / "1.jpg"]
 
 
 @pytest.mark.parametrize("line", ["1.jpg", "1.jpg ../x", "../1.jpg 5", "1.jpg 5 6", "1.jpg .x"])

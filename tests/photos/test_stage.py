@@ -7,10 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline.config import DataConfig
+from pipeline.config import DATASETS, DataConfig, Dataset
 from pipeline.errors import RequestError, StageError
 from pipeline.photos import stage
 from pipeline.photos.pool import spread
+from pipeline.photos.source import LAYOUTS
 from pipeline.photos.stage import PHOTO_COLUMNS, fingerprint, import_photos
 from pipeline.runtime import Runtime
 from tests.photos.conftest import jpeg
@@ -113,9 +114,13 @@ def test_photos_of_others_are_never_deleted(tmp_path: Path, runtime: Runtime) ->
     assert (mine / "ann/1.jpg").is_file() and (mine / "bob/1.jpg").is_file()
 
 
-def test_what_a_user_put_among_the_links_is_not_deleted(tmp_path: Path, runtime: Runtime) -> None:
-    source = fill(tmp_path / "source", "ann/1.jpg")
-    config = DataConfig(dataset="folder", photos=str(source), fingerprint="one")
+@pytest.mark.parametrize("dataset", ["folder", "webface", "lfw", "celeba"])
+def test_what_a_user_put_among_the_links_is_not_deleted(tmp_path: Path, runtime: Runtime, dataset: Dataset) -> None:
+    source = fill(tmp_path / "source", "ann/1.jpg", "images/1.jpg")
+    (source / "identity_CelebA.txt").write_text("1.jpg ann\n")
+    (source / "pairs.txt").write_text("1 1\nann 1 1\nann 1 ann 1\n")
+    fill(source, "ann/ann_0001.jpg")
+    config = DataConfig(dataset=dataset, photos=str(source), fingerprint="one")
     import_photos(config, tmp_path / "data", runtime)
     mine = fill(tmp_path / "data" / "photos", "bob/1.jpg") / "bob/1.jpg"
     with pytest.raises(StageError, match=r"bob/1.jpg: this stage did not put it there"):
@@ -124,6 +129,22 @@ def test_what_a_user_put_among_the_links_is_not_deleted(tmp_path: Path, runtime:
     shutil.rmtree(mine.parent)
     import_photos(config.model_copy(update={"fingerprint": "two"}), tmp_path / "data", runtime)
     assert (source / "ann/1.jpg").is_file() and (tmp_path / "data/photos/ann/1.jpg").is_file()
+
+
+def test_records_give_way_to_the_same_photos_in_folders(tmp_path: Path, runtime: Runtime) -> None:
+    rec = write(tmp_path, [record(labelled([3.0, 4.0], b"", 0)), *(record(labelled([5.0], jpeg(key), key)) for key in (1, 2))])
+    import_photos(DataConfig(dataset="webface", photos=str(rec)), tmp_path / "data", runtime)
+    source = fill(tmp_path / "source", "ann/1.jpg")
+    import_photos(DataConfig(dataset="webface", photos=str(source)), tmp_path / "data", runtime)
+    assert list(table(tmp_path / "data")["photo"]) == ["ann/1.jpg"]
+
+
+def test_what_a_data_set_is_called_is_said_alike_everywhere() -> None:
+    assert set(DATASETS) == {"synthetic", *LAYOUTS} == {"synthetic", "webface", *stage.SOURCES}
+    helped = "synthetic, folder, webface, celeba or lfw"
+    assert set(helped.replace(" or", ",").split(", ")) == set(DATASETS)
+    root = Path(__file__).resolve().parents[2]
+    assert all(helped in (root / file).read_text(encoding="utf-8") for file in ("Makefile", "pipeline/__main__.py"))
 
 
 def test_a_kill_while_old_photos_are_removed_locks_nobody_out(tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
