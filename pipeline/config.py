@@ -169,8 +169,7 @@ class TrainConfig(StageConfig):
     @classmethod
     def known(cls, name: str) -> str:
         """One of `pipeline/countermeasures`."""
-        check_name(name)
-        return name
+        return check_name(name)
 
     def arcface(self) -> tuple[float, float] | None:
         """(scale, margin) of the ArcFace head; None for softmax."""

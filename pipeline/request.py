@@ -31,7 +31,7 @@ from pipeline.config import (
     load_profile,
 )
 from pipeline.errors import RequestError, StageError
-from pipeline.noise.arms import ARMS
+from pipeline.noise.arms import ARMS, headline_of
 from pipeline.photos.lfw import PAIRS_FILE
 from pipeline.training.trials import Means, trial_of, trials_asked_for
 
@@ -208,9 +208,7 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
     for arm in arms:
         if ARMS[arm].method == "none":
             continue
-        rule = "released" if arm == "error-min-released" else "identity-mean"
-        bound = arm == "error-min-bound"
-        own = {"arm": arm, "rule": rule, "transforms": bound or arm == "error-min-robust", "binding": bound}
+        own = {"arm": arm, **ARMS[arm].values}
         values = [noise.get(ARMS[arm].method) or {}]
         if ARMS[arm].method == "error-min":
             values += [refine_noise, surrogate]
@@ -253,7 +251,7 @@ def no_claim(run: Path) -> str:
         reasons.append(f"{count} identities are protected, {FEWEST_IDENTITIES} or more are needed")
     if "clean" not in arms:
         reasons.append("clean is not in ARMS")
-    if not any(arm.startswith("error-min") for arm in arms):
+    if headline_of(arms) is None:
         reasons.append("no error-min arm is in ARMS")
     return f"a study of this gives numbers, but no claim: {'; '.join(reasons)}" if reasons else ""
 
@@ -288,7 +286,7 @@ def trial_snapshots(
             if not pack:
                 continue
             values["recropped"] = trial.values["recropped"] | pack
-        found[folder / f"{name}.yaml"] = build(TrainConfig, "trials", base, means.start(trial), values)
+        found[folder / f"{name}.yaml"] = build(TrainConfig, f"trial {name}", base, means.start(trial), values)
     return found
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from pipeline.artifacts import write_array, write_table
 from pipeline.config import NoiseConfig, SplitConfig, TrainConfig
+from pipeline.noise.arms import ARMS
 from pipeline.noise.protect import protect
 from pipeline.noise.stage import make_noise
 from pipeline.runtime import Runtime
@@ -39,8 +40,7 @@ class Study:
 
     def noise(self, arm: str, **values: Any) -> None:
         base = {"arm": arm, "input_size": 75, "rounds": 1, "batches": 2, "batch": 8, "steps": 3, "dropout": 0.0}
-        base |= {"rule": "released" if arm == "error-min-released" else "identity-mean"}
-        base |= {"transforms": arm in ("error-min-robust", "error-min-bound"), "binding": arm == "error-min-bound"}
+        base |= ARMS[arm].values
         folder = self.run / arm
         make_noise(NoiseConfig.model_validate(base | values), self.split, self.aligned, self.run / "surrogate" / "model", folder, CPU)
         protect(self.split, self.data, folder, folder / "protected", CPU, photos=False, max_side=1000)

@@ -11,10 +11,8 @@ import numpy as np
 from pipeline.countermeasures import augmentation, processing
 from pipeline.countermeasures.augmentation import Augment
 from pipeline.countermeasures.hardening import Harden, make_adversarial, make_worst_of
-from pipeline.countermeasures.names import CORE, FULL, parse_name, title_of
+from pipeline.countermeasures.names import parse_name, title_of
 from pipeline.countermeasures.projection import Fit, fit_orthogonal_projection
-
-__all__ = ["CORE", "FULL", "Countermeasure", "countermeasure_of"]
 
 Process = Callable[[np.ndarray], np.ndarray]
 

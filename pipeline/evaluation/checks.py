@@ -9,17 +9,17 @@ import numpy as np
 
 from pipeline.config import EvaluateConfig, SplitConfig
 from pipeline.evaluation.accuracy import FEWEST_IDENTITIES
+from pipeline.evaluation.levels import CLEAN_ARM, CLEAN_LEARNED, ENOUGH_IDENTITIES, SAME_RECIPE
 from pipeline.evaluation.tested import digest_of_clean, digest_of_protected
 from pipeline.shards import crop_table
 from pipeline.split import hashes_of, near_duplicates
 
 Check = dict[str, Any]
-CLEAN_LEARNED = "clean arm learned"
 
 
 def check(name: str, ok: bool, detail: str, *, arm: str | None = None) -> Check:
-    """One check. Where it fails, the result of `arm` is invalid, or without one that of the whole run (`blocks`)."""
-    return {"name": name, "ok": bool(ok), "detail": detail, "arm": arm, "blocks": arm is None}
+    """One check. Where it fails, the result of `arm` is invalid, or without one that of the whole run (`CLAIM_ALONE`: its claim only)."""
+    return {"name": name, "ok": bool(ok), "detail": detail, "arm": arm}
 
 
 def mark_invalid(arms: dict[str, Any], checks: list[Check]) -> None:
@@ -54,16 +54,16 @@ def arm_checks(arms: dict[str, Any], config: EvaluateConfig, epsilon: int, prote
     found: list[Check] = []
     clean = arms.get("clean")
     if clean is None:
-        found.append(check("clean arm", False, "there is no clean arm to compare with; add it to ARMS"))
+        found.append(check(CLEAN_ARM, False, "there is no clean arm to compare with; add it to ARMS"))
     else:
         finals = [clean[group]["final"] for group in ("protected", "others") if clean[group] is not None]
         floor = f"accuracy without protection {min(finals):.1%}, at least {config.clean_floor:.0%} is needed for a claim"
         found.append(check(CLEAN_LEARNED, min(finals) >= config.clean_floor, floor))
     recipes = {arm["training"]["recipe"] for arm in arms.values()}
-    found.append(check("same recipe in every arm", len(recipes) == 1, f"{len(recipes)} training configuration(s)"))
+    found.append(check(SAME_RECIPE, len(recipes) == 1, f"{len(recipes)} training configuration(s)"))
     count = len(protected_names)
     wanted = f"{count} protected, an interval resampled by identity needs {FEWEST_IDENTITIES}"
-    found.append(check("enough identities for intervals", count >= FEWEST_IDENTITIES, wanted))
+    found.append(check(ENOUGH_IDENTITIES, count >= FEWEST_IDENTITIES, wanted))
     for name, arm in arms.items():
         if "noise" not in arm:
             continue

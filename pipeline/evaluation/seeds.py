@@ -10,11 +10,12 @@ import numpy as np
 from pipeline.config import EvaluateConfig
 from pipeline.errors import StageError
 from pipeline.evaluation.accuracy import FEWEST_IDENTITIES, wide_enough
-from pipeline.evaluation.checks import CLEAN_LEARNED
+from pipeline.evaluation.levels import CLEAN_LEARNED
 from pipeline.evaluation.orderings import orderings
 from pipeline.evaluation.paired import compare_arms
 from pipeline.evaluation.trials import SECTIONS
-from pipeline.evaluation.verdict import beyond, harm_to_others, headline_of, searching, still_compared
+from pipeline.evaluation.verdict import beyond, harm_to_others, searching, still_compared
+from pipeline.noise.arms import headline_of
 
 RESAMPLES = 2000
 CAUSES = ("naming", "peak", "verification", "others")  # why a study fails (`fails_by`), the worst first
@@ -152,7 +153,7 @@ def mean_of(values: list[Any], key: str = "") -> Any:
         return None
     first = here[0]
     if isinstance(first, dict):
-        return {name: mean_of([one.get(name) for one in here], name) for name in first}
+        return {name: mean_of([one.get(name) for one in here], name) for name in dict.fromkeys(name for one in here for name in one)}
     if key.endswith("ci95"):
         return None
     if isinstance(first, bool) or not isinstance(first, (int, float)):

@@ -8,15 +8,11 @@ from pipeline.config import EvaluateConfig
 from pipeline.evaluation.accuracy import ROUNDING
 from pipeline.evaluation.checks import Check
 from pipeline.evaluation.orderings import FALLS_TO_CHANCE, auc_of_everyone, auc_of_others, falls_to_chance
+from pipeline.noise.arms import headline_of
 from pipeline.training.trials import trial_of
 
 MOST_NAMED = 6  # of what was lost to and of what was held against; the tables have all
 DETECTABLE = 0.9  # area under the curve from which on a linear model finds the noise reliably
-
-
-def headline_of(arms: dict[str, Any]) -> str | None:
-    """The arm a verdict is about: the first error-minimizing one."""
-    return next((name for name in arms if name.startswith("error-min")), None)
 
 
 def verdict(

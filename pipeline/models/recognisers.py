@@ -30,7 +30,7 @@ class Recogniser(nn.Module):
         input_size: crops are resized to this, px (bilinear, antialiased); InceptionResnetV1 needs at least 75.
         dropout: probability before the embedding layer.
         normalise: feed the network (255 x − 127.5) / 128, as facenet-pytorch's weights expect, rather than x in [0, 1].
-        model: backbone, `inception-resnet-v1`, `resnet18` or `mobilefacenet`.
+        model: backbone, as `TrainConfig.model` names them.
         arcface: (scale, margin) of an ArcFace head; None: softmax.
     """
 
@@ -128,9 +128,9 @@ def load_backbone(model: Recogniser, weights: Path) -> None:
         raise StageError(f"{weights}: not the weights of {type(model.network).__name__} ({reason[:160]})") from None
 
 
-def load_trained(weights: Path, *, classes: int, input_size: int, normalise: bool, model: str = "inception-resnet-v1") -> Recogniser:
-    """A softmax recogniser as the train stage left it, head and all; `StageError` if the file is missing or damaged."""
-    made = Recogniser(classes=classes, input_size=input_size, dropout=0.0, normalise=normalise, model=model)
+def load_trained(weights: Path, *, classes: int, input_size: int, normalise: bool) -> Recogniser:
+    """An InceptionResnetV1 with a softmax head as the train stage left it, head and all; `StageError` if the file is missing or damaged."""
+    made = Recogniser(classes=classes, input_size=input_size, dropout=0.0, normalise=normalise)
     try:
         made.load_tensors(load_file(weights))
     except (OSError, SafetensorError, RuntimeError) as error:

@@ -6,17 +6,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Per = Literal["nobody", "identity", "photo"]
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm. `method` names the module of `pipeline/noise` that makes its noise; `text` is for reports."""
+    """One arm.
+
+    Attributes:
+        method: how its noise is made; each has a module here, which `stage.py` calls (a drawn pattern) or `searched.py` (what needs torch).
+        text: one sentence for reports.
+        values: what sets the arm apart from others of its method, as values of its `NoiseConfig`, over the profile's.
+    """
 
     method: Literal["none", "random", "error-min", "error-max", "tap", "fawkes", "lsp", "backdoor"]
-    per: Literal["nobody", "identity", "photo"]
+    per: Per
     text: str
+    values: dict[str, Any] = field(default_factory=dict)
     surrogate: bool = False
     published: bool = False  # whole photos are protected too, as a person would publish them
 
@@ -30,17 +40,25 @@ ARMS: dict[str, Arm] = {
     "error-max-samplewise": Arm("error-max", "photo", "A pattern a photo that makes a trained network err.", surrogate=True),
     "error-min": Arm("error-min", "identity", "One error-minimizing pattern a person.", published=True),
     "error-min-samplewise": Arm("error-min", "photo", "An error-minimizing pattern a photo."),
-    "error-min-released": Arm("error-min", "identity", "Error-minimizing noise by the update rule of the authors' code.", published=True),
+    "error-min-released": Arm(
+        "error-min",
+        "identity",
+        "Error-minimizing noise by the update rule of the authors' code.",
+        {"rule": "released"},
+        published=True,
+    ),
     "error-min-robust": Arm(
         "error-min",
         "identity",
         "Error-minimizing noise searched through shifts, resizing, blur, light, greyscale, JPEG.",
+        {"transforms": True},
         published=True,
     ),
     "error-min-bound": Arm(
         "error-min",
         "identity",
         "As error-min-robust, but searched on other people's faces: the pattern has to outweigh the face.",
+        {"transforms": True, "binding": True},
         published=True,
     ),
     "lsp": Arm("lsp", "identity", "Linearly separable patches: blocks of 8 px in colours of the person's own."),
@@ -55,3 +73,13 @@ def arm_of(name: str) -> Arm:
     if name not in ARMS:
         raise ValueError(f"arm {name!r}: allowed are {', '.join(ARMS)}")
     return ARMS[name]
+
+
+def error_min_arms(arms: Iterable[str]) -> list[str]:
+    """Those of `arms` whose noise is error-minimizing, in their order."""
+    return [arm for arm in arms if arm in ARMS and ARMS[arm].method == "error-min"]
+
+
+def headline_of(arms: Iterable[str]) -> str | None:
+    """The arm a verdict is about: the first error-minimizing one."""
+    return next(iter(error_min_arms(arms)), None)

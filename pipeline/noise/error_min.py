@@ -1,9 +1,10 @@
-"""Identity-wise error-minimizing noise (Huang et al., ICLR 2021, section 3, equation 2 and section 4.2).
+"""Error-minimizing noise, one pattern an identity or a photo (Huang et al., ICLR 2021, section 3, equation 2 and section 4.2).
 
 Two minimisations in the same direction, in turn: M batches of SGD on a surrogate (noise fixed), then one pass over the protected photos
-that moves each identity's delta down the surrogate's loss (surrogate fixed, eval mode). The same forward pass gives the gradient, the
-error and so the convergence test. No photo of a pass can be spared: every delta moves by a whole step in every pass, and even one that
-lies at ±ε everywhere stays there only where the gradient's sign does, which nobody knows without computing it.
+that moves each pattern down the surrogate's loss (surrogate fixed, eval mode). The same forward pass gives the gradient, the error and so
+the convergence test. No photo of a pass can be spared: every delta moves by a whole step in every pass, and even one that lies at ±ε
+everywhere stays there only where the gradient's sign does, which nobody knows without computing it. Below, identity k stands for the row of
+the noise table; of sample-wise noise every photo has a row of its own.
 
 Two update rules, by name:
 

@@ -21,6 +21,7 @@ from pipeline.noise.descent import descend
 from pipeline.noise.error_max import lower_certainty
 from pipeline.noise.error_min import SearchResult, search_noise
 from pipeline.noise.fawkes import distant_identity, feature_cloak, mean_embeddings
+from pipeline.noise.table import rows_named
 from pipeline.noise.tap import look_like, next_identity
 from pipeline.runtime import Runtime, free_memory, hash_seed, say
 from pipeline.training.faces import face_set
@@ -36,6 +37,8 @@ def against_surrogate(
 ) -> np.ndarray:
     """Noise of an adversarial arm against the trained clean surrogate: float32 (K, 3, 112, 112) in 1/255."""
     device = runtime.torch_device()
+    if not (surrogate / "train.json").exists():
+        raise StageError(f"{surrogate}: has no trained network, against which {config.arm} noise is made: train the arm `surrogate` first")
     trained = read_json(surrogate / "train.json")
     model = load_trained(
         surrogate / "weights.safetensors", classes=trained["classes"], input_size=config.input_size, normalise=config.normalise
@@ -52,12 +55,13 @@ def against_surrogate(
         following = next_identity(protected, trained["classes"], config.seed)
         objective = look_like(model, torch.from_numpy(following).to(device))
     else:
+        assert arm.method == "fawkes", arm
         everyone = face_set(seen, aligned)
         means = mean_embeddings(predict(model, everyone, runtime)[1], everyone.label, trained["classes"])
         target = distant_identity(means, protected, candidates=FAWKES_CANDIDATES, seed=config.seed)
         objective = feature_cloak(model, torch.from_numpy(target).to(device))
     place = {name: code for code, name in enumerate(names)}
-    rows = carrying["photo" if arm.per == "photo" else "identity"].map(place).to_numpy(np.int64)
+    rows = rows_named(carrying, arm.per).map(place).to_numpy(np.int64)
     check_memory(len(names), arm, runtime)
     say(f"{config.arm}: {config.steps} steps against the clean surrogate on {len(carrying)} photos")
 
@@ -88,13 +92,12 @@ def search(
     identities = protected + sorted(set(table["identity"]) - set(protected))
     labels = table["identity"].map({name: code for code, name in enumerate(identities)})
     faces = face_set(table.assign(label=labels), aligned)
-    keys = table["photo"] if arm.per == "photo" else table["identity"]
-    carrying = list(names)
-    if config.search == "all":
-        carrying += sorted(set(keys) - set(names))
+    keys = rows_named(table, arm.per)
+    carries = keys.notna() if config.search == "all" else table["role"] == "protected"
+    carrying = [*names, *sorted(set(keys[carries]) - set(names))]
     check_memory(len(carrying), arm, runtime)
     place = {name: code for code, name in enumerate(carrying)}
-    row_N = keys.map(lambda name: place.get(name, -1)).to_numpy(np.int64)
+    row_N = keys.map(place).where(carries, -1).to_numpy(np.int64)
     weights = None if config.weights is None else Path(config.weights)
 
     def make_surrogate(number: int) -> torch.nn.Module:

@@ -40,6 +40,12 @@ class NoiseTable:
         assert largest <= self.epsilon, "noise exceeds epsilon"
 
 
+def rows_named(photos: Any, per: str) -> Any:
+    """The name of the row of a noise table that each photo of a table with the columns `photo` and `identity` carries: a series."""
+    assert per in ("identity", "photo"), per
+    return photos[per]
+
+
 def quantise(delta: np.ndarray, epsilon: int) -> np.ndarray:
     """Round noise (float, units of 1/255) to int8 within ±epsilon, few rows at a time: a table of all of WebFace is 1.6 GB of floats."""
     rounded = np.empty(delta.shape, np.int8)

@@ -185,7 +185,6 @@ def when_it_fails(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> 
     if not counts(metrics, arm):
         return found  # whatever was tried gave no number that counts
     unknown = [one.title[0].lower() + one.title[1:] for one in limits_of(metrics) if not one.measured and one.title != EXISTING]
-    unknown = [title.replace("jPEG", "JPEG") for title in unknown]
     if unknown:
         found.append(f"Not tried here: {', '.join(unknown)}.")
     return found

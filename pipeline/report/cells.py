@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.report.words import NOT_MEASURED, NOT_RECORDED, TOO_FEW, at, is_number
+from pipeline.report.words import NOT_MEASURED, NOT_RECORDED, OF_EACH_SEED, TOO_FEW, at, is_number
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,8 @@ INVALID = Cell("invalid", tone="warn")  # instead of a number that a failed chec
 
 def cell(value: Any, text: str, *, tone: str = "", heat: float | None = None) -> Cell:
     """A cell of a number; what was not measured is toned down."""
-    return Cell(
-        text, value if is_number(value) else None, tone or ("missing" if text in (NOT_MEASURED, NOT_RECORDED, TOO_FEW) else ""), heat
-    )
+    missing = text in (NOT_MEASURED, NOT_RECORDED, OF_EACH_SEED, TOO_FEW)
+    return Cell(text, value if is_number(value) else None, tone or ("missing" if missing else ""), heat)
 
 
 def head(name: str) -> Cell:

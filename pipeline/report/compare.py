@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.artifacts import read_json, write_text
 from pipeline.errors import RequestError
+from pipeline.noise.arms import error_min_arms
 from pipeline.report import figures
 from pipeline.report.cells import INVALID, Cell, Table, cell, deviation, head
 from pipeline.report.page import fill
@@ -80,7 +81,7 @@ def name_of(run: dict[str, Any]) -> str:
 def compared_arms(run: dict[str, Any]) -> list[str]:
     """The arms that are compared: every error-minimizing one, the verdict's first; else the first with noise, if there is any."""
     first = headline_arm(run)
-    return [arm for arm in run["arms"] if arm.startswith("error-min")] or ([first] if first else [])
+    return error_min_arms(run["arms"]) or ([first] if first else [])
 
 
 def state_words(run: dict[str, Any]) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup, escape
 
+from pipeline.noise.arms import headline_of
 from pipeline.report.words import at, interval, is_number, percent
 
 if TYPE_CHECKING:
@@ -336,7 +337,7 @@ def roc_curves(arms: dict[str, Any], *, key: str) -> Markup | None:
         axes.set_xlabel("false accept rate; upwards the true accept rate", fontsize=11)
         words = []
         # More than a few lines cannot be told apart: those that a reader asks for have a name, the others are a faint background.
-        headline = next((arm for arm in curves if arm.startswith("error-min")), None)
+        headline = headline_of(curves)
         named = list(curves) if len(curves) <= len(ROC_DASHES) else [arm for arm in ("clean", headline, "random") if arm in curves]
         for arm, one in curves.items():
             points = [(far, tar) for far, tar in zip(one["far"], one["tar"], strict=True) if far > 0]

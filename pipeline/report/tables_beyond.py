@@ -9,7 +9,12 @@ from pipeline.report.cells import INVALID, Cell, Table, cell, deviation, head, r
 from pipeline.report.table import GROUPS, accuracy_of
 from pipeline.report.validity import counts, counts_elsewhere
 from pipeline.report.views import headline_arm
-from pipeline.report.words import NOT_MEASURED, NOT_RECORDED, at, interval, is_number, number, percent
+from pipeline.report.words import NOT_MEASURED, NOT_RECORDED, OF_EACH_SEED, at, interval, is_number, number, percent
+
+
+def without_interval(metrics: dict[str, Any]) -> str:
+    """What stands where there is no interval: runs that are joined have theirs in their own reports."""
+    return OF_EACH_SEED if len(at(metrics, "provenance", "seeds") or []) > 1 else NOT_MEASURED
 
 
 def verification_table(metrics: dict[str, Any]) -> Table:
@@ -26,9 +31,10 @@ def verification_table(metrics: dict[str, Any]) -> Table:
         tars = [at(one, "tar_at_far", rate) for rate in rates]
         counted = [cell(at(one, key), number(at(one, key))) for key in ("identities", "pairs")]
         of = str(at(one, "of") or NOT_RECORDED)
-        between = f"{span[0]:.3f}–{span[1]:.3f}" if isinstance(span, list) and all(map(is_number, span)) else NOT_MEASURED
+        known = isinstance(span, list) and all(map(is_number, span))
+        between = f"{span[0]:.3f}–{span[1]:.3f}" if known else without_interval(metrics)
         found = [
-            cell(auc, number(auc, 4)), cell(span[0] if between != NOT_MEASURED else None, between), cell(eer, percent(eer)),
+            cell(auc, number(auc, 4)), cell(span[0] if known else None, between), cell(eer, percent(eer)),
             *[cell(tar, percent(tar)) for tar in tars],
         ]  # fmt: skip
         shown = found if one is None or counts(metrics, arm) else [INVALID] * len(found)
@@ -81,10 +87,11 @@ def identification_table(metrics: dict[str, Any]) -> Table | None:
     for (arm, kind), one in found.items():
         model = "trained on this arm’s photos" if kind == "own" else f"{kind}: trained elsewhere"
         rank1, span = at(one, "rank1"), at(one, "rank1_ci95")
+        between = interval(span, at(one, "identities"))
         tpirs = [at(one, "tpir_at_fpir", rate) for rate in rates]
         measured = [
             cell(rank1, percent(rank1), heat=rank1 if is_number(rank1) else None),
-            cell(span[0] if isinstance(span, list) else None, interval(span, at(one, "identities"))),
+            cell(span[0] if isinstance(span, list) else None, without_interval(metrics) if between == NOT_MEASURED else between),
             *[cell(tpir, percent(tpir)) for tpir in tpirs],
         ]
         valid = counts(metrics, arm) if kind == "own" else counts_elsewhere(metrics, arm)

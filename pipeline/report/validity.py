@@ -19,11 +19,10 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from pipeline.evaluation.levels import CLAIM_ALONE, TRAINING_ALONE
+from pipeline.noise.arms import headline_of
 from pipeline.report.words import at
 
-# Names of checks (`pipeline.evaluation.checks`, not imported because it is slow to load).
-TRAINING_ALONE = ("clean arm learned", "same recipe in every arm")  # concern what was trained here and nothing else
-CLAIM_ALONE = ("enough identities for intervals", "clean arm")  # where they fail, numbers stand, but prove nothing
 REASON = re.compile(r"((?:seed \d+: )?[^:]*)(?:: (.*))?", re.DOTALL)  # a check's name, of joined seeds with its seed, and what it found
 
 
@@ -44,7 +43,7 @@ def why_run(metrics: dict[str, Any]) -> list[str]:
     found += [f"{reason} (clean arm)" for reason in why_alone(metrics, "clean")]
     if found or failed or metrics.get("verdict_state") != "invalid":
         return found
-    headline = next((arm for arm in metrics.get("arms") or {} if arm.startswith("error-min")), None)
+    headline = headline_of(metrics.get("arms") or {})
     return [] if headline is None or why_alone(metrics, headline) else ["verdict: invalid, though no check is said to have failed"]
 
 

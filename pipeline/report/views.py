@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.noise.arms import headline_of
 from pipeline.report.cells import noisy
 from pipeline.report.table import accuracy_of
 from pipeline.report.validity import counts, of_claim_alone, why_run
@@ -14,8 +15,7 @@ NAMES_SHOWN = 500
 
 def headline_arm(metrics: dict[str, Any]) -> str | None:
     """The arm the verdict speaks of: the first error-minimizing one, else the first with noise."""
-    arms = [arm for arm in metrics["arms"] if arm.startswith("error-min")] or list(noisy(metrics))
-    return arms[0] if arms else None
+    return headline_of(metrics["arms"]) or next(iter(noisy(metrics)), None)
 
 
 def tried_on(metrics: dict[str, Any], arm: str | None) -> list[str]:
@@ -146,7 +146,7 @@ def checks_of(metrics: dict[str, Any]) -> list[dict[str, str]]:
     found = []
     headline = headline_arm(metrics)
     for one in metrics.get("checks") or []:
-        matters = one.get("blocks", True) or one.get("arm") in ("clean", headline)
+        matters = one.get("arm") in (None, "clean", headline)
         state = "good" if one.get("ok") else "bad" if matters else "warn"
         arm = one.get("arm")
         of_all = "nothing can be claimed" if of_claim_alone(one) else "every result is invalid"

@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.evaluation.accuracy import FEWEST_IDENTITIES
 
 NOT_MEASURED = "not measured"
+OF_EACH_SEED = "in each seed’s report"  # where several are joined and no interval of all is computed
 NOT_RECORDED = "not recorded"
 TOO_FEW = "too few people"
 

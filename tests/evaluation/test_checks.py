@@ -23,6 +23,7 @@ from pipeline.runtime import Runtime
 from pipeline.split import split_photos
 from pipeline.training.stage import train_arm
 from tests.conftest import toy_faces
+from tests.report.sample import sample_metrics
 
 IDENTITIES, PHOTOS, PROTECTED, STRANGERS = 24, 5, 20, 20
 CPU = Runtime(device="cpu", workers=1, precision="fp32")
@@ -80,6 +81,20 @@ def test_a_sound_run_is_valid_and_its_verdict_has_numbers(root: Path) -> None:
     assert found["verdict_state"] == "holds" and "%" in found["verdict"]
     assert {arm: record["invalid"] for arm, record in found["arms"].items()} == {arm: [] for arm in ARMS}
     assert found["countermeasures"]["early-stopping"]["error-min"]["protected"] == found["arms"]["error-min"]["protected"]["peak"]
+
+
+def test_the_made_up_run_that_pages_are_tested_with_has_every_measure_of_a_real_one(root: Path) -> None:
+    real, made_up = summary(root), sample_metrics()
+    missing = {key: set[str]() for key in real.keys() - made_up.keys()}
+    for section, record in real["arms"]["error-min"].items():
+        if section == "tested":
+            continue  # a digest, which a check reads and no page shows
+        there = made_up["arms"]["error-min"][section]
+        if section == "identification":
+            record, there = record["own"], there["own"]
+        if isinstance(record, dict) and record.keys() - there.keys():
+            missing[section] = record.keys() - there.keys()
+    assert missing == {}
 
 
 @pytest.mark.parametrize(("consented", "shown"), [(False, False), (True, True)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from pipeline.artifacts import write_text
 from pipeline.errors import StageError
 from pipeline.evaluation.accuracy import group_accuracy
-from pipeline.evaluation.seeds import interval_by_seed_and_identity, join_group, join_seeds
+from pipeline.evaluation.seeds import interval_by_seed_and_identity, join_group, join_seeds, mean_of
 from pipeline.evaluation.summary import configs, seconds
 from pipeline.report.render import build_page, content_of
 from pipeline.report.table import metrics_frame
@@ -54,6 +55,17 @@ def test_means_deviations_and_identities_of_every_seed() -> None:
     assert joined["countermeasures"]["jpeg-50"]["error-min"]["protected_sd"] == 0
     page = build_page(content_of(joined))
     assert "± 3.0" in page
+
+
+def test_a_measure_that_the_first_seed_lacks_is_that_of_the_others() -> None:
+    assert mean_of([{"rank1": 0.5}, {"rank1": 0.6, "rank5": 0.9}, None]) == {"rank1": 0.55, "rank5": 0.9}
+
+
+def test_an_interval_that_is_not_joined_is_said_to_be_in_each_report() -> None:
+    tables = build_page(content_of(join_seeds([seeded(0, 0.0), seeded(1, 0.03)], name="two")))
+    for key in ("verification", "identification"):
+        (table,) = re.findall(rf'<table id="{key}".*?</table>', tables, re.DOTALL)
+        assert "in each seed’s report" in table
 
 
 def test_every_measure_is_of_all_seeds() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from pipeline.config import NoiseConfig
 from pipeline.errors import StageError
 from pipeline.noise.arms import arm_of
-from pipeline.noise.searched import check_memory
+from pipeline.noise.searched import against_surrogate, check_memory
 from pipeline.runtime import Runtime, free_memory
 
 
@@ -24,6 +27,12 @@ def test_a_table_that_does_not_fit_is_refused_before_the_search(cpu: Runtime, mo
     assert asked == ["cpu", "cpu"]
     monkeypatch.setattr("pipeline.noise.searched.free_memory", lambda _: None)
     check_memory(392_499, arm_of("error-min-samplewise"), cpu)
+
+
+def test_noise_against_a_surrogate_that_was_not_trained_is_refused(tmp_path: Path, cpu: Runtime) -> None:
+    config = NoiseConfig(arm="tap")
+    with pytest.raises(StageError, match="has no trained network, against which tap noise is made: train the arm `surrogate` first"):
+        against_surrogate(config, arm_of("tap"), None, (), tmp_path, tmp_path, cpu)
 
 
 def test_free_memory_of_this_machine_is_a_part_of_what_it_has() -> None:

@@ -69,7 +69,9 @@ def arm(curve: list[float | None], others: list[float | None], *, names: list[st
                 "identities": 50, "gallery": 800, "probes": 200, "strangers": 400,
             },
         },
-        "training": {"recipe": "abc", "model": "InceptionResnetV1", "kind": "from scratch", "photos": 2400, "seconds": 241.3},
+        "training": {
+            "recipe": "abc", "model": "InceptionResnetV1", "kind": "from scratch", "photos": 2400, "seconds": 241.3, "peak_memory_mib": 1207,
+        },
         "invalid": [],
     }  # fmt: skip
 
@@ -107,7 +109,7 @@ def sample_metrics() -> dict[str, Any]:
             },
         ),
     ):  # fmt: skip
-        record["noise"] = facts
+        record["noise"] = facts | {"per": "identity", "identities": 50}
         record["separability"] = {
             "detection": {"auc": 0.9871, "identities": 50},
             "naming": {"clean": 0.1312, "protected": 0.9931, "chance": 0.0213, "identities": 50, "photos": 800, "side": 32},
@@ -141,6 +143,8 @@ def sample_metrics() -> dict[str, Any]:
             {"trial": "resnet18", "title": "ResNet-18, from scratch", "accuracy": 0.0511, "peak": False},
         ],
         "verdict_state": "holds",
+        "fails_by": None,
+        "silent": [],
         "setting": "partial",
         "identities": 50,
         "classes": 150,
@@ -189,13 +193,12 @@ def sample_metrics() -> dict[str, Any]:
         "checks": [
             {
                 "name": "clean arm learned", "ok": True, "detail": "accuracy without protection 91.4%, at least 50% wanted", "arm": None,
-                "blocks": True,
             },
             {
                 "name": "error-min: noise converged", "ok": True, "detail": "converged in 12 rounds, surrogate error 8.3%",
-                "arm": "error-min", "blocks": False,
+                "arm": "error-min",
             },
-            {"name": f"no duplicate of {NASTY}", "ok": True, "detail": f"0 photos <b>of</b> {NASTY}", "arm": None, "blocks": True},
+            {"name": f"no duplicate of {NASTY}", "ok": True, "detail": f"0 photos <b>of</b> {NASTY}", "arm": None},
         ],
     }  # fmt: skip
 

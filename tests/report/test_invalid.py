@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 from pipeline.config import EvaluateConfig
-from pipeline.evaluation.checks import CLEAN_LEARNED, arm_checks
+from pipeline.evaluation.checks import arm_checks
+from pipeline.evaluation.levels import CLAIM_ALONE, CLEAN_LEARNED, TRAINING_ALONE
 from pipeline.report.compare import build_comparison
 from pipeline.report.render import build_page, content_of
 from pipeline.report.table import metrics_frame
-from pipeline.report.validity import CLAIM_ALONE, TRAINING_ALONE, counts, explained, left_out, of_claim_alone, valid_arms, why_run
+from pipeline.report.validity import counts, explained, left_out, of_claim_alone, valid_arms, why_run
 from pipeline.report.words import number, percent, points
 from tests.report.sample import sample_metrics
 from tests.report.test_render import words_of
@@ -175,7 +176,7 @@ def test_an_invalid_headline_leaves_the_clean_arm_its_numbers() -> None:
 
 def test_too_few_people_leave_no_claim_but_the_numbers() -> None:
     metrics = sample_metrics()
-    few = {"name": "enough identities for intervals", "ok": False, "detail": "3 protected, 20 are needed", "arm": None, "blocks": True}
+    few = {"name": "enough identities for intervals", "ok": False, "detail": "3 protected, 20 are needed", "arm": None}
     metrics["checks"].append(few)
     metrics |= {"verdict_state": "invalid", "verdict": "No claim: too few people.", "lost_to": [], "held_against": []}
     assert explained(metrics) == [] and left_out(metrics, EVERY) == "" and list(valid_arms(metrics)) == EVERY

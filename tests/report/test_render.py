@@ -17,8 +17,10 @@ import pytest
 from pipeline.noise.arms import ARMS
 from pipeline.noise.transforms import QUALITY, describe_transforms
 from pipeline.report.figures import accuracy_per_identity, roc_curves, say_spread
+from pipeline.report.limits import KNOWN
 from pipeline.report.render import Panel, amplified_change, build_page, content_of, render_report
 from pipeline.report.words import duration, interval, level, number, percent
+from pipeline.training.trials import SETS
 from tests.report.sample import NASTY, sample_metrics, sample_panels
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
@@ -317,6 +319,15 @@ def test_limits_follow_what_was_measured(page: str, tmp_path: Path):
     assert "Measured in this run: jpeg-75" in words and "12.3%" in words
     said_nothing = metrics | {"silent": [{"trial": "jpeg-75", "title": "JPEG, quality 75", "clean": 0.01}]}
     assert "Measured in this run: jpeg-75" not in words_of(page_of(said_nothing, [], tmp_path))
+
+
+def test_every_trial_counts_for_one_limit():
+    none_of_them = {"scratch"}  # where a study fine-tunes, its own network without weights
+    words = {word for _, words, _ in KNOWN for word in words}
+    for trial in set(SETS["full"]) - none_of_them:
+        titles = [title for title, words, _ in KNOWN if any(word in trial for word in words)]
+        assert len(titles) == 1 or trial.startswith("recropped"), (trial, titles)
+    assert all(any(word in trial for trial in SETS["full"]) for word in words - {"open-set"})
 
 
 def test_what_the_search_knew_is_said_where_it_knew_anything(page: str, tmp_path: Path):
