@@ -101,6 +101,7 @@ PUBLISHED := $(firstword $(filter error-min error-min-robust error-min-bound err
 $(if $(filter protect,$(MAKECMDGOALS)),$(if $(PUBLISHED),,$(error ARMS=$(ARMS): nothing to protect with; allowed is an arm with noise, such as error-min)))
 
 # Each stage's own code: an edit to training makes no noise anew.
+# An arm of the study is trained without any countermeasure, so their code is none of its own (trials: `training/keys.py`).
 # Files alone: a folder is newer as soon as Python caches something in it.
 py = $(sort $(foreach d,$(1),$(wildcard pipeline/$(if $(filter %.py,$(d)),$(d),$(d)/*.py))))
 CODE_data := $(filter-out pipeline/photos/posted.py,$(call py,photos photos/synthetic))
@@ -108,7 +109,7 @@ CODE_align := $(call py,faces photos/decode.py shards.py onnx_session.py)
 CODE_split := pipeline/split.py pipeline/shards.py
 CODE_noise := $(filter-out pipeline/noise/protect.py pipeline/noise/describe.py,$(call py,noise models distributed.py shared_memory.py shards.py training/faces.py training/optimiser.py training/shared.py training/compiled.py countermeasures/processing.py))
 CODE_protect := $(call py,shards.py noise/protect.py noise/table.py faces/restore.py faces/geometry.py evaluation/imperceptibility.py)
-CODE_train := $(call py,distributed.py shared_memory.py shards.py training/checkpoint.py training/compiled.py training/faces.py training/loop.py training/optimiser.py training/shared.py training/stage.py models countermeasures)
+CODE_train := $(call py,distributed.py shared_memory.py shards.py training/checkpoint.py training/compiled.py training/faces.py training/loop.py training/optimiser.py training/shared.py training/stage.py models)
 CODE_evaluate := $(call py,evaluation/stage.py evaluation/accuracy.py evaluation/verification.py evaluation/identification.py \
 	evaluation/lfw_protocol.py evaluation/separability.py evaluation/utility.py evaluation/lpips.py evaluation/tested.py models/arcface_onnx.py onnx_session.py)
 CODE_report := $(call py,report shards.py split.py noise/arms.py training/trials.py training/keys.py training/matrix.py evaluation/accuracy.py \

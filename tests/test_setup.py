@@ -116,9 +116,10 @@ def test_stages_depend_on_files_and_not_on_folders() -> None:
         shown = make(f"--eval=show: ; @echo $({name})", "show")
         code = shown.stdout.split()
         assert code and all((ROOT / path).is_file() for path in code), (name, code, shown.stderr)
-        folders = {"CODE_data": "photos/synthetic", "CODE_noise": "models", "CODE_train": "countermeasures", "CODE_align": "faces"}
+        folders = {"CODE_data": "photos/synthetic", "CODE_noise": "models", "CODE_train": "models", "CODE_align": "faces"}
         if name in folders:
             assert {str(path.relative_to(ROOT)) for path in (ROOT / "pipeline" / folders[name]).glob("*.py")} <= set(code)
+        assert name != "CODE_train" or not any("countermeasures" in path for path in code), "an arm is trained without any"
         assert name != "CODE_data" or "pipeline/photos/posted.py" not in code, "only trials call it"
 
 

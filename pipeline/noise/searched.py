@@ -141,7 +141,7 @@ def search(
 def code_of_search() -> list[Path]:
     """The source files by which a search goes: one that was killed goes on by the same only."""
     room, training = Path(__file__).parent, ("compiled.py", "faces.py", "optimiser.py", "shared.py")
-    own = [room / name for name in ("error_min.py", "transforms.py", "searched.py")]
+    own = [*(room / name for name in ("error_min.py", "transforms.py", "searched.py")), room.parent / "countermeasures" / "processing.py"]
     return [*own, *code_in("models"), *(room.parent / "training" / name for name in training)]
 
 

@@ -8,7 +8,7 @@ from pipeline.artifacts import sha256_of, sha256_of_files
 from pipeline.config import TrainConfig, dump
 
 ROOM = Path(__file__).resolve().parents[1]
-CODE = ("training", "models", "countermeasures")
+CODE = ("training", "models")
 SURROGATE = "surrogate"  # the folder, beside the arms, of the clean network that adversarial noise is made against
 
 
@@ -25,14 +25,19 @@ def code_in(*folders: str) -> list[Path]:
     return sorted(path for folder in folders for path in (ROOM / folder).glob("*.py"))
 
 
+def code_that_trains(config: TrainConfig) -> list[Path]:
+    """The source files that decide what a training does; those of countermeasures where it has one."""
+    return code_in(*CODE, *(() if config.countermeasure == "none" else ("countermeasures",)))
+
+
 def training_key(config: TrainConfig, arm: str, run: Path, split: Path) -> str:
     """What a training that was killed goes on by: its config, the arm's inputs and the code that trains."""
-    return dump(config) + arm + sha256_of_files([*training_inputs(arm, run, split), *code_in(*CODE)])
+    return dump(config) + arm + sha256_of_files([*training_inputs(arm, run, split), *code_that_trains(config)])
 
 
 def trial_key(config: TrainConfig, arm: str, run: Path, split: Path) -> str:
     """What a trial's result belongs to: its config, the arm's inputs, and the code that trains and scores."""
-    code = code_in(*CODE, *(() if config.recropped is None else ("faces", "photos")))
+    code = code_that_trains(config) + ([] if config.recropped is None else code_in("faces", "photos"))
     inputs = training_inputs(arm, run, split)
     if config.trainer == "last-layer-refit":
         inputs.append(run / arm / "model" / "weights.safetensors")
