@@ -31,7 +31,7 @@ def denormals_stay() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def cpu() -> Runtime:
     """One CPU process, fp32."""
     return Runtime(device="cpu", workers=1, precision="fp32")

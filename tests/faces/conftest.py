@@ -6,27 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.runtime import Runtime
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-
-
-def shared(path: str) -> Path:
-    if not (SHARED / path).exists():
-        pytest.skip(f"{SHARED / path} is not there")
-    return SHARED / path
+def there(path: Path) -> Path:
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    return path
 
 
 @pytest.fixture(scope="session")
-def real_photos() -> Path:
-    return shared("data/celeba-wild")
+def real_photos(shared: Path) -> Path:
+    return there(shared / "data/celeba-wild")
 
 
 @pytest.fixture(scope="session")
-def pack() -> Path:
-    return shared("models/insightface")
-
-
-@pytest.fixture(scope="session")
-def runtime() -> Runtime:
-    return Runtime(device="cpu", workers=1, precision="fp32")
+def pack(shared: Path) -> Path:
+    return there(shared / "models/insightface")

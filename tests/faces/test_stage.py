@@ -74,7 +74,7 @@ def crop_of(data: Path, row: Any) -> np.ndarray:
     return np.asarray(open_shard(data / "aligned" / row["shard"])[row["row"]])
 
 
-def test_a_messy_folder(tmp_path: Path, runtime: Runtime, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_messy_folder(tmp_path: Path, cpu: Runtime, capsys: pytest.CaptureFixture[str]) -> None:
     files = faces(3, 5)
     mine, stranger = look(3, 1), look(7, 0)
     for shift in range(6):  # a burst of much the same photo
@@ -102,7 +102,7 @@ def test_a_messy_folder(tmp_path: Path, runtime: Runtime, capsys: pytest.Capture
         "<script>/theirs.jpg": files["id0002/0002.jpg"],
     }
     data = data_folder(tmp_path, files)
-    align_photos(CONFIG, data, runtime)
+    align_photos(CONFIG, data, cpu)
     rows, reasons = results(data)
     assert (
         reasons.items()
@@ -136,7 +136,7 @@ def jpeg(pixels: np.ndarray, **options: Any) -> bytes:
     return stream.getvalue()
 
 
-def test_a_large_photo_is_cut_as_if_it_were_decoded_whole(tmp_path: Path, runtime: Runtime) -> None:
+def test_a_large_photo_is_cut_as_if_it_were_decoded_whole(tmp_path: Path, cpu: Runtime) -> None:
     """A JPEG is decoded at reduced scale, a PNG of the same pixels is not."""
     close = np.asarray(Image.fromarray(look(4, 0)).resize((2301, 2301), Image.Resampling.BICUBIC))
     far = np.full((2200, 2300, 3), 90, np.uint8)  # the face is so small that its crop needs all pixels
@@ -153,7 +153,7 @@ def test_a_large_photo_is_cut_as_if_it_were_decoded_whole(tmp_path: Path, runtim
     whole = {name: decode_photo(content, max_side=8192) for name, content in jpegs.items()}
     files |= {f"{name}/png.png": png(pixels) for name, pixels in whole.items()}
     data = data_folder(tmp_path, files)
-    align_photos(AlignConfig(), data, runtime)
+    align_photos(AlignConfig(), data, cpu)
     rows, reasons = results(data)
     assert not reasons
     for name, pixels in whole.items():
@@ -170,10 +170,10 @@ def test_a_large_photo_is_cut_as_if_it_were_decoded_whole(tmp_path: Path, runtim
 
 
 @pytest.fixture
-def three_chunks(tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Path:
+def three_chunks(tmp_path: Path, cpu: Runtime, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(stage, "CHUNK_PHOTOS", 2)
     data = data_folder(tmp_path, faces(3, 2))
-    align_photos(CONFIG, data, runtime)
+    align_photos(CONFIG, data, cpu)
     return data
 
 
@@ -182,9 +182,7 @@ def contents(data: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "flipped", "table gone", "table cut", "left over"])
-def test_a_damaged_chunk_is_done_again_and_no_other(
-    three_chunks: Path, damage: str, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_chunk_is_done_again_and_no_other(three_chunks: Path, damage: str, cpu: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     before = contents(three_chunks)
     shard = sorted((three_chunks / "aligned").glob("crops-*.npy"))[1]
     table = shard.with_suffix(".parquet")
@@ -204,24 +202,24 @@ def test_a_damaged_chunk_is_done_again_and_no_other(
     done: list[str] = []
     original = stage.align_and_write
     monkeypatch.setattr(stage, "align_and_write", lambda job, **rest: (done.append(job[0]), original(job, **rest)))
-    align_photos(CONFIG, three_chunks, runtime)
+    align_photos(CONFIG, three_chunks, cpu)
     assert done == ([] if damage == "left over" else [shard.stem.removeprefix("crops-")])
     assert contents(three_chunks) == before
 
 
-def test_a_changed_photo_or_config_is_aligned_anew(three_chunks: Path, runtime: Runtime) -> None:
+def test_a_changed_photo_or_config_is_aligned_anew(three_chunks: Path, cpu: Runtime) -> None:
     before = contents(three_chunks)
     photo = three_chunks / "photos" / "id0001" / "0000.jpg"
     photo.write_bytes(encode_photo(seed=1, identity=1, photo=0))
-    align_photos(CONFIG, three_chunks, runtime)
+    align_photos(CONFIG, three_chunks, cpu)
     kept = {name for name, content in contents(three_chunks).items() if name.startswith("crops-") and before.get(name) == content}
     assert len(kept) == 4 and len(list((three_chunks / "aligned").glob("crops-*"))) == 6
-    align_photos(CONFIG.model_copy(update={"min_face": 61}), three_chunks, runtime)
+    align_photos(CONFIG.model_copy(update={"min_face": 61}), three_chunks, cpu)
     assert not kept & set(contents(three_chunks))
 
 
 def test_an_edit_to_what_cuts_faces_leaves_no_old_crop(
-    three_chunks: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    three_chunks: Path, cpu: Runtime, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     code = stage.code_of_crops()
     names = {path.name for path in code}
@@ -230,7 +228,7 @@ def test_an_edit_to_what_cuts_faces_leaves_no_old_crop(
     edited = tmp_path / "geometry.py"
     edited.write_text("# cut otherwise", encoding="utf-8")
     monkeypatch.setattr(stage, "code_of_crops", lambda: [edited if path.name == edited.name else path for path in code])
-    align_photos(CONFIG, three_chunks, runtime)
+    align_photos(CONFIG, three_chunks, cpu)
     assert not {name for name in before if name.startswith("crops-")} & set(contents(three_chunks))
 
 
@@ -257,45 +255,45 @@ def test_whole_identities_stay_together() -> None:
     assert [len(chunk) for chunk in large] == [500]
 
 
-def test_the_central_face_is_taken_where_that_is_the_rule(tmp_path: Path, runtime: Runtime) -> None:
+def test_the_central_face_is_taken_where_that_is_the_rule(tmp_path: Path, cpu: Runtime) -> None:
     """LFW's: the face nearest the centre, though others are larger and the identity has no other photo to compare with."""
     group = np.full((250, 750, 3), 90, np.uint8)
     group[:, :250], group[:, 500:] = look(1, 0), look(2, 0)
     group[25:225, 275:475] = np.asarray(Image.fromarray(look(3, 0)).resize((200, 200)))
     data = data_folder(tmp_path, {"id0003/group.png": png(group)})
-    align_photos(CONFIG.model_copy(update={"face": "centre"}), data, runtime)
+    align_photos(CONFIG.model_copy(update={"face": "centre"}), data, cpu)
     rows, reasons = results(data)
     assert not reasons
     left, _, right, _ = rows["id0003/group.png"]["box"]
     assert 275 < left < right < 475
 
 
-def test_crops_that_are_aligned_already(tmp_path: Path, runtime: Runtime) -> None:
+def test_crops_that_are_aligned_already(tmp_path: Path, cpu: Runtime) -> None:
     crop = np.random.default_rng(0).integers(0, 256, (112, 112, 3), np.uint8)
     data = data_folder(tmp_path, {"a/1.png": png(crop), "a/2.png": png(crop[:100])})
-    align_photos(AlignConfig(already_aligned=True), data, runtime)
+    align_photos(AlignConfig(already_aligned=True), data, cpu)
     rows, reasons = results(data)
     assert reasons == {"a/2.png": "not a 112×112 crop"}
     (row,) = rows.values()
     assert (crop_of(data, row) == crop).all() and list(row["matrix"]) == [1, 0, 0, 0, 1, 0]
 
 
-def test_no_face_anywhere_says_why(tmp_path: Path, runtime: Runtime) -> None:
+def test_no_face_anywhere_says_why(tmp_path: Path, cpu: Runtime) -> None:
     blank = {f"a/{value}.png": png(np.full((150, 150, 3), value, np.uint8)) for value in (10, 200)}
     data = data_folder(tmp_path, blank | {"b/1.png": b"", "b/2.png": b"x"})
     with pytest.raises(StageError, match="2 no face, 1 empty, 1 unreadable"):
-        align_photos(CONFIG, data, runtime)
+        align_photos(CONFIG, data, cpu)
     assert not (data / "aligned" / "manifest.parquet").exists()
 
 
-def test_a_photo_that_vanished_is_rejected(tmp_path: Path, runtime: Runtime) -> None:
+def test_a_photo_that_vanished_is_rejected(tmp_path: Path, cpu: Runtime) -> None:
     data = data_folder(tmp_path, faces(1, 2))
     (data / "photos" / "id0000" / "0001.jpg").unlink()
-    align_photos(CONFIG, data, runtime)
+    align_photos(CONFIG, data, cpu)
     assert results(data)[1] == {"id0000/0001.jpg": "missing"}
 
 
-def test_a_photo_that_may_not_be_read_is_not_called_missing(tmp_path: Path, runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_photo_that_may_not_be_read_is_not_called_missing(tmp_path: Path, cpu: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
     data = data_folder(tmp_path, faces(1, 2))
     read = Path.read_bytes
 
@@ -305,16 +303,16 @@ def test_a_photo_that_may_not_be_read_is_not_called_missing(tmp_path: Path, runt
         return read(path)
 
     monkeypatch.setattr(Path, "read_bytes", forbidden)
-    align_photos(CONFIG, data, runtime)
+    align_photos(CONFIG, data, cpu)
     assert results(data)[1] == {"id0000/0001.jpg": "may not be read"}
 
 
-def test_without_the_data_stage(tmp_path: Path, runtime: Runtime) -> None:
+def test_without_the_data_stage(tmp_path: Path, cpu: Runtime) -> None:
     with pytest.raises(StageError, match=r"photos\.parquet: missing"):
-        align_photos(CONFIG, tmp_path, runtime)
+        align_photos(CONFIG, tmp_path, cpu)
 
 
-def test_real_group_photos(tmp_path: Path, runtime: Runtime, real_photos: Path) -> None:
+def test_real_group_photos(tmp_path: Path, cpu: Runtime, real_photos: Path) -> None:
     """Where a stranger's larger face is put beside, the identity's is taken or none."""
     files: dict[str, bytes] = {}
     people = sorted(real_photos.iterdir())[:5]
@@ -330,7 +328,7 @@ def test_real_group_photos(tmp_path: Path, runtime: Runtime, real_photos: Path) 
         both[: 2 * len(stranger), mine.shape[1] :] = stranger.repeat(2, 0).repeat(2, 1)
         files[name] = png(both)
     data = data_folder(tmp_path, files)
-    align_photos(AlignConfig(), data, runtime)
+    align_photos(AlignConfig(), data, cpu)
     rows, reasons = results(data)
     groups = [name for name in files if name.startswith(own) and files[name].startswith(b"\x89PNG")]
     right = [name for name in groups if name in rows and rows[name]["box"][0] < rows[name]["width"] - 2 * stranger.shape[1]]
@@ -338,15 +336,15 @@ def test_real_group_photos(tmp_path: Path, runtime: Runtime, real_photos: Path) 
     assert right
 
 
-def test_scrfd(tmp_path: Path, runtime: Runtime, pack: Path) -> None:
+def test_scrfd(tmp_path: Path, cpu: Runtime, pack: Path) -> None:
     data = data_folder(tmp_path, faces(2, 2))
-    align_photos(AlignConfig(detector="scrfd", detector_pack=str(pack), min_face=60), data, runtime)
+    align_photos(AlignConfig(detector="scrfd", detector_pack=str(pack), min_face=60), data, cpu)
     rows, _ = results(data)
     assert len(rows) >= 3
 
 
 @pytest.mark.parametrize("given", [None, "/nowhere", ""])
-def test_scrfd_without_its_pack(tmp_path: Path, runtime: Runtime, given: str | None) -> None:
+def test_scrfd_without_its_pack(tmp_path: Path, cpu: Runtime, given: str | None) -> None:
     data = data_folder(tmp_path, faces(1, 2))
     with pytest.raises(RequestError, match="DETECTOR_PACK"):
-        align_photos(AlignConfig(detector="scrfd", detector_pack=given), data, runtime)
+        align_photos(AlignConfig(detector="scrfd", detector_pack=given), data, cpu)

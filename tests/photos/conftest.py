@@ -7,22 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.runtime import Runtime
-
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-
 
 @pytest.fixture(scope="session")
-def lfw() -> Path:
-    path = SHARED / "data/lfw-deepfunneled"
+def lfw(shared: Path) -> Path:
+    path = shared / "data/lfw-deepfunneled"
     if not path.is_dir():
         pytest.skip(f"{path} is not there")
     return path
-
-
-@pytest.fixture(scope="session")
-def runtime() -> Runtime:
-    return Runtime(device="cpu", workers=1, precision="fp32")
 
 
 def jpeg(seed: int = 0, size: tuple[int, int] = (24, 16)) -> bytes:
