@@ -59,6 +59,7 @@ from pipeline.training.optimiser import make_sgd, step
 from pipeline.training.shared import Spread, spread_over
 
 CHECKPOINT_SECONDS = 60  # at most this much of the search is lost by a kill
+BLUR_ROWS = 256  # blurred at a time: of a table of all of WebFace's photos the blur of the whole would take three more tables
 CUDA_PASS_BATCH = 256  # photos at a time in a noise pass on a GPU, where each one's gradient is its own whatever the batch
 
 
@@ -232,7 +233,8 @@ def update_noise(
     if sum_KCHW is not None:
         ranks.sum_(sum_KCHW)
         if config.smooth:
-            sum_KCHW = blurred(sum_KCHW, config.smooth)
+            for some in sum_KCHW.split(BLUR_ROWS):
+                some.copy_(blurred(some, config.smooth))
         delta_KCHW.sub_(sum_KCHW.sign_().mul_(config.step)).clamp_(-config.epsilon, config.epsilon)
     return float(ranks.sum_(wrong)) / len(order)
 

@@ -139,6 +139,15 @@ def test_order_of_photos_does_not_matter_to_identity_mean(cpu: Runtime) -> None:
     assert (tables[0] == tables[1]).float().mean() > 0.999
 
 
+def test_blurring_few_patterns_at_a_time_changes_nothing(cpu: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    faces = toy_faces(identities=4, photos=4)
+    found = []
+    for rows in (256, 1):
+        monkeypatch.setattr("pipeline.noise.error_min.BLUR_ROWS", rows)
+        found.append(search(config_of(rounds=1, stop_error=0.0, smooth=1.5), faces, cpu, protected=3).delta)
+    np.testing.assert_array_equal(*found)
+
+
 def test_smooth_noise_survives_a_resize(cpu: Runtime) -> None:
     faces = toy_faces(identities=3, photos=4)
     kept = []
