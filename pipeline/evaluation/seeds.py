@@ -94,7 +94,8 @@ def say(joined: dict[str, Any], runs: list[dict[str, Any]], seeds: list[int], st
         [joined["arms"][name][group] for name in (arm, "clean")] for group in ("protected", "others")
     )
     others = f" The others are named on {spread(theirs)} (without {spread(theirs_before)})." if theirs and theirs_before else ""
-    config = EvaluateConfig.model_validate(joined["provenance"]["config"].get("evaluate") or {})
+    stored = joined["provenance"]["config"].get("evaluate") or {}  # perhaps of an earlier version, whose other keys say nothing here
+    config = EvaluateConfig.model_validate({key: stored[key] for key in EvaluateConfig.model_fields if key in stored})
     kind = str(joined["arms"][arm]["training"]["kind"]).replace("fine-tuned", "fine-tuning")
     trainer = f"{'training ' if kind == 'from scratch' else ''}{kind} on unprocessed crops"
     held = states.count("holds")

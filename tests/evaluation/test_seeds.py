@@ -61,6 +61,13 @@ def test_a_measure_that_the_first_seed_lacks_is_that_of_the_others() -> None:
     assert mean_of([{"rank1": 0.5}, {"rank1": 0.6, "rank5": 0.9}, None]) == {"rank1": 0.55, "rank5": 0.9}
 
 
+def test_reports_of_an_earlier_version_are_joined() -> None:
+    runs = [seeded(0, 0.0), seeded(1, 0.03)]
+    for run in runs:
+        run["provenance"]["config"]["evaluate"] = {"protected_at_most": 0.16, "real_faces": False}
+    assert "over 2 seeds" in join_seeds(runs, name="two")["verdict"]
+
+
 def test_an_interval_that_is_not_joined_is_said_to_be_in_each_report() -> None:
     tables = build_page(content_of(join_seeds([seeded(0, 0.0), seeded(1, 0.03)], name="two")))
     for key in ("verification", "identification"):
