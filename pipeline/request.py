@@ -308,12 +308,11 @@ def identities_in(dataset: str, source: str, identities: int | tuple[str, ...], 
         RequestError: more than there are, a name that is no folder, or with SETTING=partial nobody left who is not protected.
     """
     from pipeline.photos.folder import identity_folders
-    from pipeline.photos.stage import identities_folder
+    from pipeline.photos.stage import by_folder
 
-    root = identities_folder(dataset, Path(source))
-    if root is None:
+    if not by_folder(dataset, Path(source)):
         return identities
-    folders = {path.name for path in identity_folders(root)}
+    folders = {path.name for path in identity_folders(Path(source))}
     most = len(folders) - (setting == "partial")
     if most < 1:
         raise RequestError(f"PHOTOS={source}: holds one folder; noise is searched against other people, so at least two are needed")

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.config import EvaluateConfig, SplitConfig
 from pipeline.evaluation.accuracy import FEWEST_IDENTITIES
-from pipeline.evaluation.levels import CLEAN_ARM, CLEAN_LEARNED, ENOUGH_IDENTITIES, SAME_RECIPE
+from pipeline.evaluation.check_names import CLEAN_ARM, CLEAN_LEARNED, ENOUGH_IDENTITIES, SAME_RECIPE
 from pipeline.evaluation.tested import digest_of_clean, digest_of_protected
 from pipeline.shards import crop_table
 from pipeline.split import hashes_of, near_duplicates

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.config import EvaluateConfig
 from pipeline.errors import StageError
 from pipeline.evaluation.accuracy import FEWEST_IDENTITIES, wide_enough
-from pipeline.evaluation.levels import CLEAN_LEARNED
+from pipeline.evaluation.check_names import CLEAN_LEARNED
 from pipeline.evaluation.orderings import orderings
 from pipeline.evaluation.paired import compare_arms
 from pipeline.evaluation.trials import SECTIONS

@@ -11,8 +11,8 @@ import yaml
 from pipeline.artifacts import read_json, read_table, sha256_of
 from pipeline.config import EvaluateConfig, NoiseConfig, ReportConfig, SplitConfig, load
 from pipeline.errors import StageError
+from pipeline.evaluation.check_names import CLEAN_LEARNED
 from pipeline.evaluation.checks import arm_checks, mark_invalid, split_checks, tested_checks
-from pipeline.evaluation.levels import CLEAN_LEARNED
 from pipeline.evaluation.orderings import orderings
 from pipeline.evaluation.paired import compare_arms
 from pipeline.evaluation.trials import collect_trials, early_stopping

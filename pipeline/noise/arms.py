@@ -10,21 +10,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Per = Literal["nobody", "identity", "photo"]
-
 
 @dataclass(frozen=True)
 class Arm:
     """One arm.
 
     Attributes:
-        method: how its noise is made; each has a module here, which `stage.py` calls (a drawn pattern) or `searched.py` (what needs torch).
+        method: how its noise is made, by a module here that `stage.py` calls (drawn) or `searched.py` (what needs torch); none: no noise.
         text: one sentence for reports.
         values: what sets the arm apart from others of its method, as values of its `NoiseConfig`, over the profile's.
     """
 
     method: Literal["none", "random", "error-min", "error-max", "tap", "fawkes", "lsp", "backdoor"]
-    per: Per
+    per: Literal["nobody", "identity", "photo"]
     text: str
     values: dict[str, Any] = field(default_factory=dict)
     surrogate: bool = False

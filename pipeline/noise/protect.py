@@ -19,7 +19,7 @@ from pipeline.artifacts import read_json, read_table, sha256_of, write_bytes, wr
 from pipeline.errors import StageError
 from pipeline.evaluation.imperceptibility import Measures, change_of, summarise
 from pipeline.faces.restore import protect_photo, recropped_noise
-from pipeline.noise.table import NoiseTable, add_noise, load_noise, load_rows, rows_named
+from pipeline.noise.table import NoiseTable, add_noise, load_noise, load_rows, row_names
 from pipeline.photos.decode import PhotoError, colour_profile, decode_photo
 from pipeline.photos.pool import spread
 from pipeline.runtime import Runtime, progress, say
@@ -57,7 +57,7 @@ def protect(split: Path, data: Path, noise: Path, output: Path, runtime: Runtime
     place = {name: code for code, name in enumerate(table.names)}
     if table.per == "photo":
         rows = rows[rows["part"] == "train"].reset_index(drop=True)
-    rows["noise"] = rows_named(rows, table.per)
+    rows["noise"] = row_names(rows, table.per)
     if set(place) != set(rows["noise"]):
         whose = "photos" if table.per == "photo" else "identities"
         raise StageError(f"{noise}: noise of other {whose} than the split protects; delete {noise} and run again")

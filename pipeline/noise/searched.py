@@ -21,7 +21,7 @@ from pipeline.noise.descent import descend
 from pipeline.noise.error_max import lower_certainty
 from pipeline.noise.error_min import SearchResult, search_noise
 from pipeline.noise.fawkes import distant_identity, feature_cloak, mean_embeddings
-from pipeline.noise.table import rows_named
+from pipeline.noise.table import row_names
 from pipeline.noise.tap import look_like, next_identity
 from pipeline.runtime import Runtime, free_memory, hash_seed, say
 from pipeline.training.faces import face_set
@@ -61,7 +61,7 @@ def against_surrogate(
         target = distant_identity(means, protected, candidates=FAWKES_CANDIDATES, seed=config.seed)
         objective = feature_cloak(model, torch.from_numpy(target).to(device))
     place = {name: code for code, name in enumerate(names)}
-    rows = rows_named(carrying, arm.per).map(place).to_numpy(np.int64)
+    rows = row_names(carrying, arm.per).map(place).to_numpy(np.int64)
     check_memory(len(names), arm, runtime)
     say(f"{config.arm}: {config.steps} steps against the clean surrogate on {len(carrying)} photos")
 
@@ -92,8 +92,8 @@ def search(
     identities = protected + sorted(set(table["identity"]) - set(protected))
     labels = table["identity"].map({name: code for code, name in enumerate(identities)})
     faces = face_set(table.assign(label=labels), aligned)
-    keys = rows_named(table, arm.per)
-    carries = keys.notna() if config.search == "all" else table["role"] == "protected"
+    keys = row_names(table, arm.per)
+    carries = (table["role"] == "protected") | (config.search == "all")
     carrying = [*names, *sorted(set(keys[carries]) - set(names))]
     check_memory(len(carrying), arm, runtime)
     place = {name: code for code, name in enumerate(carrying)}

@@ -15,7 +15,7 @@ from pipeline.noise.arms import arm_of
 from pipeline.noise.backdoor import trigger_patches
 from pipeline.noise.lsp import linearly_separable_patches
 from pipeline.noise.random import random_noise
-from pipeline.noise.table import NoiseTable, quantise, rows_named, save_noise
+from pipeline.noise.table import NoiseTable, quantise, row_names, save_noise
 from pipeline.runtime import Runtime, prepare_torch, say
 from pipeline.split import SPLIT_COLUMNS
 
@@ -34,7 +34,7 @@ def make_noise(
     arm = arm_of(config.arm)
     table = read_table(split, SPLIT_COLUMNS)
     carrying = table[(table["role"] == "protected") & (table["part"] == "train")]
-    names = tuple(sorted(rows_named(carrying, arm.per).unique()))
+    names = tuple(sorted(row_names(carrying, arm.per).unique()))
     if not names:
         raise StageError(f"{split}: has no protected identity; delete it and run again")
     started = time.perf_counter()

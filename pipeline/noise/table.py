@@ -40,9 +40,8 @@ class NoiseTable:
         assert largest <= self.epsilon, "noise exceeds epsilon"
 
 
-def rows_named(photos: Any, per: str) -> Any:
-    """The name of the row of a noise table that each photo of a table with the columns `photo` and `identity` carries: a series."""
-    assert per in ("identity", "photo"), per
+def row_names(photos: Any, per: str) -> Any:
+    """Each photo's row in a noise table, by name: of a table with the columns `photo` and `identity` the one that `per` says, a series."""
     return photos[per]
 
 

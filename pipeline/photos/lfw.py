@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.photos import folder
-from pipeline.photos.folder import photos_in
 from pipeline.photos.source import safe_name, wrong_layout
 
-__all__ = ["PAIRS_FILE", "Pair", "check", "files_in", "photos_in", "read_pairs"]
-
 PAIRS_FILE = "pairs.txt"
+photos_in = folder.photos_in
 
 
 @dataclass(frozen=True)

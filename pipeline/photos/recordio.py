@@ -7,6 +7,7 @@ A record is the magic number, a word of 3 bits continuation and 29 bits length, 
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,10 @@ def record_file(photos: Path) -> Path | None:
 
 
 def check(photos: Path, dataset: str) -> None:
-    """`RequestError` unless the first photo can be read."""
+    """`RequestError` unless the file may be read, and the first photo in it can be."""
+    rec = record_file(photos)
+    if rec is not None and not os.access(rec, os.R_OK):
+        raise wrong_layout(dataset, photos, "may not be read")
     if next(photos_in(photos), None) is None:
         raise wrong_layout(dataset, photos, "holds no photos")
 

@@ -36,11 +36,11 @@ class Source(Protocol):
     """How one layout is read: what a module such as `folder.py` has. `photos` is what the user gave as PHOTOS."""
 
     def check(self, photos: Path, dataset: str) -> None:
-        """`RequestError`, naming PHOTOS and the layout of `dataset`, unless `photos` is laid out so; no photo is read."""
+        """`RequestError`, naming PHOTOS and the layout of `dataset`, unless `photos` is laid out so; at most one photo is read."""
         ...
 
     def photos_in(self, photos: Path) -> Iterator[SourcePhoto]:
-        """All photos, sorted by identity and name. `RequestError` for what cannot be read or named."""
+        """All photos, always in the same order. `RequestError` for what cannot be read or named."""
         ...
 
     def files_in(self, photos: Path) -> Iterator[Path | os.DirEntry[str]]:

@@ -34,17 +34,18 @@ def import_photos(config: DataConfig, output: Path, runtime: Runtime) -> None:
     """
     check_source(config.dataset, config.photos)
     root = output / "photos"
-    if config.photos is not None:
-        source, here = Path(config.photos).resolve(), root.resolve()
-        if source == here or here in source.parents:
+    source = None if config.photos is None else Path(config.photos)
+    if source is not None:
+        place, here = source.resolve(), root.resolve()
+        if place == here or here in place.parents:
             raise RequestError(f"PHOTOS={config.photos}: lies inside {root}, which this stage fills anew; move the photos elsewhere")
     (output / "photos.parquet").unlink(missing_ok=True)
     claim(root, output / "photos.json", {"source": origin(config)})
     if config.dataset == "synthetic":
         rows = render(config, root, runtime)
     else:
-        assert config.photos is not None
-        rows = take(config.dataset, Path(config.photos), root)
+        assert source is not None
+        rows = take(config.dataset, source, root)
 
     import pandas as pd
 
@@ -53,8 +54,7 @@ def import_photos(config: DataConfig, output: Path, runtime: Runtime) -> None:
         raise wrong_layout(config.dataset, config.photos, "holds no photos")
     write_table(output / "photos.parquet", table)
     say(f"{len(table)} photos of {table['identity'].nunique()} identities in {root}")
-    by_folder = None if config.photos is None else identities_folder(config.dataset, Path(config.photos))
-    skipped = {} if by_folder is None else folder.left_over(by_folder)
+    skipped = folder.left_over(source) if source is not None and by_folder(config.dataset, source) else {}
     if skipped:
         kinds = ", ".join(f"{count} {kind}" for kind, count in skipped.items())
         allowed = " ".join(sorted(PHOTO_SUFFIXES))
@@ -128,7 +128,7 @@ def render_some(photos: list[tuple[int, int, Path]], *, seed: int, size: int) ->
 def take(dataset: str, photos: Path, root: Path) -> list[tuple[str, str, int]]:
     """Link or write the photos of a source. Returns (identity, photo path, bytes) of all."""
     rows = []
-    by_folder = identities_folder(dataset, photos)
+    whole_folders = by_folder(dataset, photos)
     for one in progress(source_of(dataset, photos).photos_in(photos), what=f"{dataset} photos", unit="photo"):
         target = root / one.identity / one.photo
         if one.content is not None:
@@ -137,8 +137,8 @@ def take(dataset: str, photos: Path, root: Path) -> list[tuple[str, str, int]]:
             size = len(one.content)
         else:
             assert one.path is not None
-            if by_folder is not None:
-                link(root / one.identity, by_folder / one.identity)
+            if whole_folders:
+                link(root / one.identity, photos / one.identity)
             else:
                 link(target, one.path)
             size = one.path.stat().st_size
@@ -160,13 +160,13 @@ def source_of(dataset: str, photos: Path) -> Source:
     return SOURCES[dataset]
 
 
-def identities_folder(dataset: str, photos: Path) -> Path | None:
-    """The folder that holds one folder an identity, where the source is laid out so."""
-    return photos if source_of(dataset, photos) in (folder, lfw) else None
+def by_folder(dataset: str, photos: Path) -> bool:
+    """Whether `photos` holds one folder an identity."""
+    return source_of(dataset, photos) in (folder, lfw)
 
 
 def check_source(dataset: str, photos: str | None) -> None:
-    """Check that the source is there and laid out as `dataset` is, without reading a photo.
+    """Check that the source is there and laid out as `dataset` is, reading one photo at most.
 
     Raises:
         RequestError: names PHOTOS, its value and the layout expected.
@@ -178,12 +178,12 @@ def check_source(dataset: str, photos: str | None) -> None:
     path = Path(photos)
     if not path.exists():
         raise wrong_layout(dataset, photos, "there is no such path")
-    rec = recordio.record_file(path) if dataset == "webface" else None
-    if rec is None and not path.is_dir():
+    source = source_of(dataset, path)
+    if source is not recordio and not path.is_dir():
         raise wrong_layout(dataset, photos, "is not a folder")
-    if not os.access(rec or path, os.R_OK):
+    if not os.access(path, os.R_OK):
         raise wrong_layout(dataset, photos, "may not be read")
-    source_of(dataset, path).check(path, dataset)
+    source.check(path, dataset)
 
 
 def fingerprint(dataset: str, photos: Path) -> str:

@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from pipeline.evaluation.levels import CLAIM_ALONE, TRAINING_ALONE
+from pipeline.evaluation.check_names import CLAIM_ALONE, TRAINING_ALONE
 from pipeline.noise.arms import headline_of
 from pipeline.report.words import at
 

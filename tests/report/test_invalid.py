@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from pipeline.config import EvaluateConfig
+from pipeline.evaluation.check_names import CLAIM_ALONE, CLEAN_LEARNED, TRAINING_ALONE
 from pipeline.evaluation.checks import arm_checks
-from pipeline.evaluation.levels import CLAIM_ALONE, CLEAN_LEARNED, TRAINING_ALONE
 from pipeline.report.compare import build_comparison
 from pipeline.report.render import build_page, content_of
 from pipeline.report.table import metrics_frame
