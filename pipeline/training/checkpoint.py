@@ -44,4 +44,5 @@ def load_checkpoint(path: Path, key: str, device: torch.device) -> dict[str, Any
     if found != key:
         say(f"{path}: belongs to another configuration or input; starting anew")
         return None
+    say(f"{path}: going on from there")
     return state

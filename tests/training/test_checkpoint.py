@@ -13,12 +13,13 @@ from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.stage import read_history
 
 
-def test_damage_anywhere_starts_anew(tmp_path: Path) -> None:
+def test_damage_anywhere_starts_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, device = tmp_path / "checkpoint.pt", torch.device("cpu")
     save_checkpoint(path, "k", {"weights": torch.arange(6), "names": ["a", "ü"], "epoch": 3})
     whole = path.read_bytes()
     state = load_checkpoint(path, "k", device)
     assert state is not None and state["epoch"] == 3
+    assert "checkpoint.pt: going on from there" in capsys.readouterr().err
     assert load_checkpoint(path, "other", device) is None
     random = np.random.default_rng(0)
     inside = whole.index(torch.arange(6).numpy().tobytes())  # torch itself would take another number there without a word
