@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from pipeline.artifacts import read_table, write_csv, write_json, write_table
+from pipeline.artifacts import read_table, sha256_of_files, write_csv, write_json, write_table
 from pipeline.config import SplitConfig
 from pipeline.errors import RequestError
 from pipeline.runtime import say
@@ -166,7 +166,10 @@ def choose_strangers(counts: Any, rest: list[str], protected: list[str], config:
 
 
 def split_photos(config: SplitConfig, aligned: Path, output: Path) -> None:
-    """Write `split.json` (counts), `left_out.csv` and, last, `split.parquet` at `output`: a row a photo, columns `SPLIT_COLUMNS`.
+    """Write `split.json`, `left_out.csv` and, last, `split.parquet` at `output`: a row a photo, columns `SPLIT_COLUMNS`.
+
+    `split.json` counts, and says by its hash which `manifest.parquet` was split: other photos under the same names, or other crops of the
+    same photos, are split alike.
 
     `label` numbers the identities that train the recogniser, 0-based in the order of their names. `left_out.csv` has a row for everybody
     else of whom there are photos, columns `LEFT_OUT_COLUMNS`; `photos` counts the aligned ones.
@@ -213,6 +216,7 @@ def split_photos(config: SplitConfig, aligned: Path, output: Path) -> None:
             "for_verification": len(strangers),
         },
         "duplicates_moved": moved,
+        "aligned_sha256": sha256_of_files([aligned / "manifest.parquet"]),
     }
     write_json(output.with_suffix(".json"), facts)
     write_csv(output.with_name("left_out.csv"), left_out)

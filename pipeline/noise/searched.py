@@ -133,7 +133,7 @@ def search(
         runtime=runtime,
         report=report,
         checkpoint=output / "checkpoint.pt",
-        key=dump(config) + sha256_of_files([split, *code_of_search()]),
+        key=dump(config) + sha256_of_files([split, split.with_suffix(".json"), *code_of_search()]),
     )
     return SearchResult(**{**vars(result), "delta": result.delta[: len(names)]})
 

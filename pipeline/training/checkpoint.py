@@ -28,8 +28,12 @@ def save_checkpoint(path: Path, key: str, state: dict[str, Any]) -> None:
             stream.write(digest.encode())
 
 
-def load_checkpoint(path: Path, key: str, device: torch.device) -> dict[str, Any] | None:
-    """The state saved under the same `key`; None where there is none, it is damaged, or it belongs to another config or input."""
+def load_checkpoint(path: Path, key: str, device: torch.device, *, found: str = "going on from there") -> dict[str, Any] | None:
+    """The state saved under the same `key`; None where there is none, it is damaged, or it belongs to another config or input.
+
+    Args:
+        found: what is said of the file where the state is taken.
+    """
     if not path.exists():
         return None
     try:
@@ -37,12 +41,12 @@ def load_checkpoint(path: Path, key: str, device: torch.device) -> dict[str, Any
         if sha256_of(content[:-DIGEST]).encode() != content[-DIGEST:]:
             raise ValueError("not what was written")
         saved = torch.load(io.BytesIO(content[:-DIGEST]), map_location=device, weights_only=True)
-        found, state = saved["key"], saved["state"]
+        belongs_to, state = saved["key"], saved["state"]
     except (OSError, ValueError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
         say(f"{path}: damaged ({error}); starting anew")
         return None
-    if found != key:
+    if belongs_to != key:
         say(f"{path}: belongs to another configuration or input; starting anew")
         return None
-    say(f"{path}: going on from there")
+    say(f"{path}: {found}")
     return state

@@ -14,10 +14,11 @@ SURROGATE = "surrogate"  # the folder, beside the arms, of the clean network tha
 
 def training_inputs(arm: str, run: Path, split: Path) -> list[Path]:
     """The files that decide what an arm's training sees."""
+    everyones = [split, split.with_suffix(".json")]  # the latter says what photos and crops the split is of
     if arm in ("clean", "removed", SURROGATE):
-        return [split]
+        return everyones
     protected = run / arm / "protected"
-    return [split, protected / "manifest.parquet", *sorted(protected.glob("crops-*.npy"))]
+    return [*everyones, protected / "manifest.parquet", *sorted(protected.glob("crops-*.npy"))]
 
 
 def code_in(*folders: str) -> list[Path]:
@@ -28,6 +29,11 @@ def code_in(*folders: str) -> list[Path]:
 def code_that_trains(config: TrainConfig) -> list[Path]:
     """The source files that decide what a training does; those of countermeasures where it has one."""
     return code_in(*CODE, *(() if config.countermeasure == "none" else ("countermeasures",)))
+
+
+def code_that_embeds() -> list[Path]:
+    """The source files that decide what a frozen network makes of a photo."""
+    return [*code_in(*CODE), ROOM / "onnx_session.py"]
 
 
 def training_key(config: TrainConfig, arm: str, run: Path, split: Path) -> str:
@@ -41,5 +47,5 @@ def trial_key(config: TrainConfig, arm: str, run: Path, split: Path) -> str:
     inputs = training_inputs(arm, run, split)
     if config.trainer == "last-layer-refit":
         inputs.append(run / arm / "model" / "weights.safetensors")
-    code += [ROOM / "evaluation" / "probes.py", ROOM / "evaluation" / "accuracy.py", ROOM / "onnx_session.py"]
+    code += [ROOM / "onnx_session.py", ROOM / "evaluation" / "probes.py", ROOM / "evaluation" / "accuracy.py"]
     return sha256_of((dump(config) + arm + sha256_of_files(inputs) + sha256_of_files(code)).encode())

@@ -21,6 +21,7 @@ from pipeline.models.arcface_onnx import ArcFaceOnnx
 from pipeline.models.recognisers import Recogniser, load_trained, make_recogniser
 from pipeline.runtime import Runtime, say
 from pipeline.split import SPLIT_COLUMNS
+from pipeline.training.embeddings import frozen_embeddings
 from pipeline.training.faces import FaceSet, embedded, face_set
 from pipeline.training.keys import trial_key
 from pipeline.training.loop import TestPhotos, accuracy_by_group, predict, train_recogniser
@@ -140,7 +141,9 @@ def fit_on_embeddings(
         )
         embed = embedded_by(pretrained, runtime)
     fit = {"linear-probe": linear_probe, "svm": linear_svm, "nearest-neighbour": nearest_neighbour}[config.trainer]
-    return fit(embed(train), train.label, embed(test.faces))
+    clean = training_set(table, "clean", aligned, run)
+    known, wanted = frozen_embeddings(embed, config, arm, run, run / "split.parquet", train=train, clean=clean, test=test.faces)
+    return fit(known, train.label, wanted)
 
 
 def embedded_by(model: Recogniser, runtime: Runtime) -> Callable[[FaceSet], np.ndarray]:

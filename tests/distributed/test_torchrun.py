@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.artifacts import write_array, write_table
+from pipeline.artifacts import write_array, write_json, write_table
 from pipeline.config import NoiseConfig, StageConfig, TrainConfig, dump
 from pipeline.noise.table import load_noise
 from tests.conftest import toy_faces
@@ -40,6 +40,7 @@ def run_folder(folder: Path) -> Path:
         {"photo": photo, "identity": identity, "label": faces.label, "role": role, "part": part, "shard": "crops-0.npy", "row": faces.row}
     )
     write_table(folder / "split.parquet", table)
+    write_json(folder / "split.json", {})
     snapshot(folder, "noise-error-min", NoiseConfig(arm="error-min", rounds=1, batches=2, batch=8, input_size=75, dropout=0.3, lr=1e-4))
     snapshot(folder, "train", TrainConfig(epochs=2, batch=8, lr=0.005, model="mobilefacenet", input_size=75))
     return folder
