@@ -24,6 +24,7 @@ DETECTOR ?= mtcnn##            mtcnn, or scrfd (needs DETECTOR_PACK)
 DETECTOR_PACK ?=##              folder of a local insightface pack: for DETECTOR=scrfd, or MATRIX=recropped-scrfd
 RECOGNISER_WEIGHTS ?=##         safetensors the recogniser is fine-tuned from (empty: from scratch)
 SURROGATE_WEIGHTS ?=##          safetensors the noise's surrogate starts from (empty: from scratch)
+CLOAK_AGAINST ?= $(SURROGATE_WEIGHTS)## recognisers that exist (.safetensors, .onnx), which ARMS=cloak is made against
 LFW ?=##                        folder of LFW with pairs.txt: verification by its protocol, too
 REFERENCE ?=##                  insightface recogniser (.onnx): does it know the protected still, can one be built on it? Measured on LFW, too
 RUNS ?=##                       finished runs to compare, as named in reports/
@@ -42,10 +43,10 @@ TOGETHER = $(if $(filter 1,$(NPROC)),$(PIPELINE),$(PY) -m torch.distributed.run 
 INSTALLED := $(VENV)/installed.lock
 
 # Named before there is a Python to ask for them; a test holds them to `python -m pipeline arms`.
-EVERY_ARM := clean removed random random-samplewise error-max error-max-samplewise error-min error-min-samplewise error-min-released error-min-robust error-min-bound lsp tap fawkes backdoor
+EVERY_ARM := clean removed random random-samplewise error-max error-max-samplewise error-min error-min-samplewise error-min-released error-min-robust error-min-bound lsp tap fawkes cloak backdoor
 ifeq ($(strip $(ARMS)),all)
-# Who protects everybody leaves nobody to train on once they are removed.
-override ARMS := $(filter-out $(if $(filter full,$(SETTING)),removed),$(EVERY_ARM))
+# Who protects everybody leaves nobody to train on once they are removed, and a cloak needs recognisers to be made against.
+override ARMS := $(filter-out $(if $(filter full,$(SETTING)),removed) $(if $(CLOAK_AGAINST),,cloak),$(EVERY_ARM))
 endif
 
 # Recipes read these from the environment, so that no quote or space in a path is read as shell.
@@ -53,7 +54,7 @@ export PROFILE DATASET PHOTOS IDENTITIES SETTING ARMS EPSILON SEEDS DETECTOR DET
 ifneq ($(filter matrix,$(MAKECMDGOALS)),)
 MATRIX := $(or $(strip $(MATRIX)),core)
 endif
-export DEVICE WORKERS MATRIX LFW REFERENCE
+export DEVICE WORKERS MATRIX LFW REFERENCE CLOAK_AGAINST
 # These stand in file names, so each is one word without odd characters; what else they may be, `configure` says.
 NAMED := PROFILE DATASET IDENTITIES SETTING EPSILON VENV DATA_ROOT REPORTS_ROOT
 $(foreach v,$(NAMED),$(if $(filter 1,$(words $($(v)))),,$(error $(v)=$($(v)): allowed is one value without spaces)))
@@ -97,7 +98,7 @@ R := $(DATA_ROOT)/runs/$(RUN)
 REPORT := $(REPORTS_ROOT)/$(RUN)
 NOISY := $(filter-out clean removed,$(ARMS))
 AGAINST := $(filter error-max% tap fawkes,$(ARMS))
-PUBLISHED := $(firstword $(filter error-min error-min-robust error-min-bound error-min-released,$(ARMS)) $(NOISY))
+PUBLISHED := $(firstword $(filter error-min error-min-robust error-min-bound error-min-released cloak,$(ARMS)) $(NOISY))
 $(if $(filter protect,$(MAKECMDGOALS)),$(if $(PUBLISHED),,$(error ARMS=$(ARMS): nothing to protect with; allowed is an arm with noise, such as error-min)))
 
 # Each stage's own code: an edit to training makes no noise anew.
@@ -136,7 +137,7 @@ $(INSTALLED): requirements.lock
 	@cp requirements.lock $@
 
 $(CONFIGS) &: FORCE | $(INSTALLED)
-	@$(PIPELINE) configure --data '$(D)' --run '$(R)' --profile "$$PROFILE" --dataset "$$DATASET" --photos "$$PHOTOS" --identities "$$IDENTITIES" --setting "$$SETTING" --arms "$$ARMS" --epsilon "$$EPSILON" --seeds "$$SEEDS" --detector "$$DETECTOR" --detector-pack "$$DETECTOR_PACK" --recogniser-weights "$$RECOGNISER_WEIGHTS" --surrogate-weights "$$SURROGATE_WEIGHTS" --show-people "$$SHOW_PEOPLE" --matrix "$$MATRIX" --lfw "$$LFW" --reference "$$REFERENCE"
+	@$(PIPELINE) configure --data '$(D)' --run '$(R)' --profile "$$PROFILE" --dataset "$$DATASET" --photos "$$PHOTOS" --identities "$$IDENTITIES" --setting "$$SETTING" --arms "$$ARMS" --epsilon "$$EPSILON" --seeds "$$SEEDS" --detector "$$DETECTOR" --detector-pack "$$DETECTOR_PACK" --recogniser-weights "$$RECOGNISER_WEIGHTS" --surrogate-weights "$$SURROGATE_WEIGHTS" --show-people "$$SHOW_PEOPLE" --matrix "$$MATRIX" --lfw "$$LFW" --reference "$$REFERENCE" --cloak-against "$$CLOAK_AGAINST"
 
 $(D)/photos.parquet: $(D)/data.yaml $(CODE_data)
 	$(PIPELINE) data --data '$(D)' $(ON)

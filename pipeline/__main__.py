@@ -79,6 +79,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--reference", default="", help="insightface recogniser (.onnx): does it still know the protected? Measured on LFW, too"
     )
+    sub.add_argument(
+        "--cloak-against", default="", help="recognisers that exist (.safetensors, .onnx), which the arm cloak is made against"
+    )
     sub.add_argument("--matrix", default="", help=f"trials to configure: {trials}")
 
     sub = stage("data", "render, import or link the photos")

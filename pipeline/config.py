@@ -101,10 +101,12 @@ class NoiseConfig(StageConfig):
     )
     gain: float = Field(default=1.0, ge=1, le=16, description="error-min: the pattern found is multiplied by this, then clipped to epsilon")
     flip: bool = True
-    transforms: bool = Field(default=False, description="error-min: the surrogate sees photos shifted, resized, grey, as JPEG, and so on")
+    transforms: bool = Field(default=False, description="networks see photos shifted, resized, grey, as JPEG, and so on")
     draws: int = Field(default=1, ge=1, le=32, description="transforms: versions of each photo in a noise pass")
     binding: bool = Field(default=False, description="error-min: a noise pass puts each person's pattern on other people's photos")
-    steps: int = Field(default=20, ge=1, description="adversarial arms: passes of projected gradient descent against a trained surrogate")
+    steps: int = Field(
+        default=20, ge=1, description="adversarial arms, cloak: passes of projected gradient descent against networks that stay as they are"
+    )
     search: Literal["all", "protected"] = Field(default="protected", description="whose photos carry noise during the search")
     lr: float = Field(default=0.05, gt=0)
     warmup_batches: int = Field(default=0, ge=0, description="the surrogate's learning rate rises linearly over these")
@@ -116,6 +118,8 @@ class NoiseConfig(StageConfig):
     normalise: bool = Field(default=True, description="the surrogate sees (255 x - 127.5) / 128 rather than x in [0, 1]")
     weights: str | None = Field(default=None, description="safetensors the surrogate starts from; none: from scratch")
     weights_sha256: str | None = None
+    against: tuple[str, ...] = Field(default=(), description="cloak: recognisers that exist, safetensors or insightface ONNX")
+    against_sha256: tuple[str, ...] = ()
 
 
 class RecropConfig(StageConfig):

@@ -7,6 +7,7 @@ reruns a stage exactly when its own parameters did.
 from __future__ import annotations
 
 import hashlib
+import shlex
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ from pipeline.photos.lfw import PAIRS_FILE
 from pipeline.training.trials import Means, trial_of, trials_asked_for
 
 SURROGATE_SEED = 1_000_003
+KNOWN_RECOGNISERS = (".safetensors", ".onnx")  # how files end that `models/known.py` reads
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Request:
     matrix: str = ""
     lfw: str = ""
     reference: str = ""
+    cloak_against: str = ""
 
 
 def one_of(variable: str, value: str, allowed: tuple[str, ...]) -> str:
@@ -212,6 +215,8 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
         values = [noise.get(ARMS[arm].method) or {}]
         if ARMS[arm].method == "error-min":
             values += [refine_noise, surrogate]
+        if ARMS[arm].method == "cloak":
+            values.append(cloaked_from(request.cloak_against) | {"input_size": snapshots[run / "config" / "train.yaml"].input_size})
         if arm != ARMS[arm].method:
             values.append(noise.get(arm) or {})  # what an arm needs of its own goes over what pretrained weights do to all
         if ARMS[arm].surrogate:
@@ -252,7 +257,7 @@ def no_claim(run: Path) -> str:
     if "clean" not in arms:
         reasons.append("clean is not in ARMS")
     if headline_of(arms) is None:
-        reasons.append("no error-min arm is in ARMS")
+        reasons.append("no error-min arm is in ARMS, nor cloak")
     return f"a study of this gives numbers, but no claim: {'; '.join(reasons)}" if reasons else ""
 
 
@@ -359,6 +364,22 @@ def lfw_asked_for(value: str, dataset: str, source: str | None) -> str | None:
     if not (Path(value) / PAIRS_FILE).is_file():
         raise RequestError(f"LFW={value}: allowed is a folder of LFW with {PAIRS_FILE} in it, or nothing")
     return str(Path(value).absolute())
+
+
+def cloaked_from(value: str) -> dict[str, Any]:
+    """Paths and SHA-256 of the recognisers that a cloak is made against."""
+    try:
+        paths = [Path(word) for word in shlex.split(value)]
+    except ValueError as error:
+        raise RequestError(f"CLOAK_AGAINST={value}: not to be read as words ({error}); paths with spaces go in quotes") from None
+    allowed = "allowed are paths of recognisers: .safetensors (facenet-pytorch's InceptionResnetV1) or .onnx (insightface's)"
+    if not paths:
+        raise RequestError(f"ARMS: cloak is made against recognisers that exist: give CLOAK_AGAINST=; {allowed}")
+    for path in paths:
+        if path.suffix not in KNOWN_RECOGNISERS or not path.is_file():
+            raise RequestError(f"CLOAK_AGAINST={value}: {path} is not there; {allowed}")
+    digests = [sha256_of_files([path]) for path in paths]
+    return {"against": [str(path.absolute()) for path in paths], "against_sha256": digests}
 
 
 def reference_asked_for(value: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from pipeline.noise.stage import make_noise
 from pipeline.runtime import Runtime
 from pipeline.split import SPLIT_COLUMNS, split_photos
 from tests.conftest import toy_faces
+from tests.tiny_onnx import write_recogniser
 
 IDENTITIES, PHOTOS, PROTECTED = 5, 6, 2
 TRAIN = TrainConfig(epochs=1, batch=8, input_size=75, lr=0.02)
@@ -41,6 +42,9 @@ class Study:
     def noise(self, arm: str, **values: Any) -> None:
         base = {"arm": arm, "input_size": 75, "rounds": 1, "batches": 2, "batch": 8, "steps": 3, "dropout": 0.0}
         base |= ARMS[arm].values
+        if ARMS[arm].method == "cloak":
+            known = [write_recogniser(self.run / f"known-{seed}.onnx", seed=seed) for seed in (0, 1)]
+            base |= {"against": [str(path) for path in known], "against_sha256": [str(seed) * 64 for seed in (0, 1)]}
         folder = self.run / arm
         make_noise(NoiseConfig.model_validate(base | values), self.split, self.aligned, self.run / "surrogate" / "model", folder, CPU)
         protect(self.split, self.data, folder, folder / "protected", CPU, photos=False, max_side=1000)

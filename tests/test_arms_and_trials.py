@@ -11,15 +11,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.artifacts import read_json
+from pipeline.artifacts import read_json, read_table
 from pipeline.config import AlignConfig, EvaluateConfig, dump
 from pipeline.evaluation.stage import evaluate_arm
 from pipeline.evaluation.trials import collect_trials
+from pipeline.models.known import load_known
 from pipeline.models.recognisers import make_recogniser
 from pipeline.noise.arms import ARMS
 from pipeline.noise.descent import descend
 from pipeline.noise.error_min import SearchResult
 from pipeline.noise.fawkes import distant_identity, feature_cloak, mean_embeddings
+from pipeline.noise.searched import embeddings_by
 from pipeline.noise.table import load_noise
 from pipeline.noise.tap import next_identity
 from pipeline.training.loop import predict
@@ -45,9 +47,13 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 def test_every_arm_keeps_epsilon_and_reaches_training(study: Study, arm: str) -> None:
     study.noise(arm)
     noise, facts = load_noise(study.run / arm)
-    train = study.table().query("part == 'train' and role == 'protected'")
-    keys = train["photo"] if ARMS[arm].per == "photo" else train["identity"]
+    protected = study.table().query("role == 'protected'")
+    train = protected.query("part == 'train'")
+    carrying = protected if ARMS[arm].published else train  # what is published carries noise whoever trains on it
+    keys = carrying["photo"] if ARMS[arm].per == "photo" else carrying["identity"]
     assert set(noise.names) == set(keys)
+    covered = read_table(study.run / arm / "protected" / "manifest.parquet", ["photo"])["photo"]
+    assert set(covered) == set(train["photo"] if ARMS[arm].per == "photo" and not ARMS[arm].published else protected["photo"])
     assert noise.per == facts["per"] == ARMS[arm].per
     assert 0 < np.abs(noise.delta.astype(int)).max() <= 16
     assert all(np.abs(one.astype(int)).max() > 0 for one in noise.delta), "nobody is left without noise"
@@ -92,17 +98,33 @@ def test_a_cloak_moves_the_embedding_towards_the_most_distant_of_the_others() ->
     model: Any = Pixels()
     embedding = model.embed(faces.batch(np.arange(6), torch.device("cpu"))[0]).numpy()
     means = mean_embeddings(embedding, faces.label, 3)
-    target = distant_identity(means, np.array([0]), candidates=5, seed=0)
-    distant = 1 + int(np.argmin(means[1:] @ means[0]))
-    assert np.array_equal(target[0], means[distant])
-    assert not target[1:].any()
+    whom = distant_identity([means], np.array([0]), candidates=5, seed=0)
+    assert whom.tolist() == [1 + int(np.argmin(means[1:] @ means[0])), -1, -1]
+    target = means[whom]
     mine = faces.where(faces.label == 0)
     settings = {"rows": 2, "epsilon": 16, "steps": 10, "batch": 2, "runtime": CPU, "seed": 0, "report": lambda _step, _loss: None}
-    delta = descend(feature_cloak(model, torch.from_numpy(target)), mine, np.arange(2), **settings)
+    delta = descend([feature_cloak(model, torch.from_numpy(target))], mine, np.arange(2), **settings)
     x_BCHW, _ = mine.batch(np.arange(2), torch.device("cpu"))
     cloaked = model.embed((x_BCHW + torch.from_numpy(delta) / 255).clamp(0, 1)).numpy()
     assert (cloaked @ target[0] > model.embed(x_BCHW).numpy() @ target[0] + 0.1).all()
     assert np.abs(delta).max() <= 16
+
+
+def test_each_recogniser_that_a_cloak_is_made_against_sees_somebody_else(study: Study) -> None:
+    study.noise("cloak", steps=20, transforms=False)
+    table = study.table().query("part == 'train'")
+    clean, cloaked = (training_set(study.table(), arm, study.aligned, study.run) for arm in ("clean", "cloak"))
+    mine = (table["role"] == "protected").to_numpy()
+    facts = read_json(study.run / "cloak" / "noise.json")
+    assert [one["name"] for one in facts["against"]] == ["known-0.onnx", "known-1.onnx"] and facts["steps"] == 20
+    for one in facts["against"]:
+        network = load_known(study.run / one["name"], input_size=75)
+        before, after = (embeddings_by(network, faces, CPU) for faces in (clean, cloaked))
+        means = mean_embeddings(before, clean.label, IDENTITIES)
+        own_before, own_after = ((found * means[clean.label]).sum(1)[mine] for found in (before, after))
+        assert (own_after < own_before - 0.05).all(), one
+        seen = (after @ means.T).argmax(1)
+        assert (seen[mine] != clean.label[mine]).mean() > 0.9 and np.array_equal(after[~mine], before[~mine])
 
 
 def test_targets_form_one_cycle_of_the_protected() -> None:

@@ -13,6 +13,7 @@ from pipeline.config import NoiseConfig, TrainConfig
 from pipeline.countermeasures.projection import OrthogonalProjection, fit_linear
 from pipeline.faces.detect_mtcnn import Mtcnn
 from pipeline.models.recognisers import Recogniser, make_recogniser
+from pipeline.noise.cloak import leave
 from pipeline.noise.descent import descend
 from pipeline.noise.error_max import lower_certainty
 from pipeline.noise.error_min import search_noise
@@ -99,7 +100,7 @@ def test_noise_search_mixes_no_devices(values: dict[str, Any]) -> None:
     assert found.delta.shape == (2, 3, 112, 112)
 
 
-@pytest.mark.parametrize("method", ["error-max", "tap", "fawkes"])
+@pytest.mark.parametrize("method", ["error-max", "tap", "fawkes", "cloak"])
 def test_descent_mixes_no_devices(method: str) -> None:
     with pretended_gpu():
         model, device = surrogate("resnet18").eval().requires_grad_(False), CUDA.torch_device()
@@ -107,10 +108,13 @@ def test_descent_mixes_no_devices(method: str) -> None:
             objective = lower_certainty(model)
         elif method == "tap":
             objective = look_like(model, torch.arange(CLASSES).to(device))
-        else:
+        elif method == "fawkes":
             objective = feature_cloak(model, torch.zeros(CLASSES, 512).to(device))
+        else:
+            objective = leave(model, *torch.zeros(2, CLASSES, 512).to(device))
         delta = descend(
-            objective, FACES, FACES.label, rows=CLASSES, epsilon=16, steps=1, batch=BATCH, runtime=CUDA, seed=0, report=lambda *_: None
+            [objective] * (2 if method == "cloak" else 1), FACES, FACES.label, rows=CLASSES, epsilon=16, steps=1, batch=BATCH,
+            runtime=CUDA, seed=0, report=lambda *_: None, transforms=method == "cloak",
         )  # fmt: skip
     assert delta.shape == (CLASSES, 3, 112, 112)
 

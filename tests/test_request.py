@@ -29,6 +29,7 @@ from pipeline.noise.arms import ARMS
 from pipeline.noise.searched import surrogate_seed
 from pipeline.request import Request, no_claim, trial_snapshots, write_snapshots
 from pipeline.training.trials import Means, trials_asked_for
+from tests.tiny_onnx import write_recogniser
 
 PROFILES = Path(__file__).resolve().parents[1] / "configs"
 PLAIN = Request(
@@ -229,9 +230,9 @@ def load_after(folder: Path, **changes: str) -> TrainConfig:
 
 @pytest.mark.parametrize("profile", ["smoke", "laptop", "paper"])
 def test_every_profile_is_whole(tmp_path: Path, profile: str) -> None:
-    assert (
-        len(ask(tmp_path, profile=profile, arms=" ".join(ARMS))) == 6 + 1 + len(ARMS) - 2
-    )  # the stages, the surrogate, and every arm that has noise
+    known = write_recogniser(tmp_path / "known.onnx")
+    written = ask(tmp_path, profile=profile, arms=" ".join(ARMS), cloak_against=str(known))
+    assert len(written) == 6 + 1 + len(ARMS) - 2  # the stages, the surrogate, and every arm that has noise
 
 
 def test_paper_profile_has_the_papers_numbers(tmp_path: Path) -> None:
@@ -289,7 +290,7 @@ def test_a_study_that_cannot_end_in_a_claim_says_so_when_it_is_new(tmp_path: Pat
         ("- data\n", "has no sections"),
         ("train: 3\n", "section train is 3"),
         ("speed: {}\n", "unknown section speed"),
-        ("noise: {error-mini: {step: 2.0}}\n", "noise: 'error-mini': allowed are backdoor, error-max,"),
+        ("noise: {error-mini: {step: 2.0}}\n", "noise: 'error-mini': allowed are backdoor, cloak, error-max,"),
         ("noise: {clean: {step: 2.0}}\n", "noise: 'clean': allowed are"),
         ("trials: {jpeg-500: {epochs: 2}}\n", "trials: countermeasure 'jpeg-500': allowed is"),
         ("trials: {grey: {countermeasure: jpeg-10}}\n", "trials: grey: countermeasure is not for a profile to say (that is what"),
@@ -453,3 +454,25 @@ def test_nothing_is_trained_on_strangers() -> None:
         profile = load_profile(path)
         data, split = DataConfig.model_validate({"dataset": "synthetic"} | profile["data"]), SplitConfig.model_validate(profile["split"])
         assert not data.strangers or data.photos_per_stranger < split.min_photos <= data.photos_per_identity, path.stem
+
+
+def test_a_cloak_says_what_it_is_made_against(tmp_path: Path) -> None:
+    one, two = tmp_path / "one of them.onnx", tmp_path / "two.safetensors"
+    one.write_bytes(b"one")
+    two.write_bytes(b"two")
+    ask(tmp_path, arms="clean cloak", cloak_against=f"'{one}' {two}")
+    config = load(NoiseConfig, tmp_path / "run" / "config" / "noise-cloak.yaml")
+    assert config.against == (str(one), str(two)) and config.transforms
+    assert config.against_sha256 == tuple(sha256_of_files([path]) for path in (one, two))
+    assert config.input_size == load(TrainConfig, tmp_path / "run" / "config" / "train.yaml").input_size
+    ask(tmp_path, arms="clean error-min", cloak_against=f"{tmp_path}/absent.onnx")  # nobody asked for a cloak
+    for against, why in (
+        ("", "ARMS: cloak is made against recognisers that exist: give CLOAK_AGAINST=; allowed are paths"),
+        ("   ", "ARMS: cloak is made against"),
+        (f"{two} {tmp_path}/absent.onnx", r"CLOAK_AGAINST=.*absent\.onnx is not there; allowed are paths of recognisers"),
+        (str(tmp_path / "run"), "CLOAK_AGAINST=.*is not there"),
+        ("'half", "CLOAK_AGAINST='half: not to be read as words"),
+    ):
+        with pytest.raises(RequestError, match=why):
+            ask(tmp_path / "other", arms="clean cloak", cloak_against=against)
+    assert not (tmp_path / "other").exists()

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from pipeline.noise.arms import ARMS
+from tests.tiny_onnx import write_recogniser
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMISED = ("torch", "facenet-pytorch", "insightface", "onnxruntime-gpu", "opencv-python", "scikit-learn", "pandas")
@@ -176,6 +177,9 @@ def test_the_makefile_knows_which_arms_need_a_surrogate_and_which_are_published(
 
 @pytest.mark.parametrize("setting", ["partial", "full"])
 def test_all_arms_are_all_that_there_are(setting: str, tmp_path: Path) -> None:
-    told = make("study", "-n", "ARMS=all", f"SETTING={setting}", f"DATA_ROOT={tmp_path}").stdout
-    trained = set(re.findall(r"pipeline train .*--arm (\S+)", told))
-    assert trained - {"surrogate"} == set(ARMS) - ({"removed"} if setting == "full" else set())
+    known = write_recogniser(tmp_path / "known.onnx")
+    for against in ("", f"CLOAK_AGAINST={known}"):
+        told = make("study", "-n", "ARMS=all", f"SETTING={setting}", f"DATA_ROOT={tmp_path}", *([against] if against else [])).stdout
+        trained = set(re.findall(r"pipeline train .*--arm (\S+)", told))
+        left_out = ({"removed"} if setting == "full" else set()) | (set() if against else {"cloak"})
+        assert trained - {"surrogate"} == set(ARMS) - left_out

@@ -45,7 +45,7 @@ def verdict(
         more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
         return nothing | {"verdict": f"No claim: the check “{failed[0]['name']}” failed ({failed[0]['detail']}){more}."}
     if headline is None:
-        return nothing | {"verdict": "No claim: no error-minimizing arm was run; add error-min to ARMS."}
+        return nothing | {"verdict": "No claim: no arm that is meant to protect was run; add error-min to ARMS."}
     arm, clean = arms[headline], arms["clean"]
     mine, before = arm["protected"], clean["protected"]
     held, lost, silent = sorted_trials(headline, trials, config)

@@ -1,7 +1,8 @@
 """The arms of the study by name: what each puts on the photos of the protected identities.
 
 `per` says what one row of the noise table belongs to: an identity (one pattern for all photos, later ones too), a single photo, or nobody
-(`clean` and `removed` have no noise). `surrogate` says that the noise is made against a network that has learned the clean photos before.
+(`clean` and `removed` have no noise). `surrogate` says that the noise is made against a network that has learned the clean photos before;
+a cloak is made against recognisers that exist (CLOAK_AGAINST).
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ class Arm:
         values: what sets the arm apart from others of its method, as values of its `NoiseConfig`, over the profile's.
     """
 
-    method: Literal["none", "random", "error-min", "error-max", "tap", "fawkes", "lsp", "backdoor"]
+    method: Literal["none", "random", "error-min", "error-max", "tap", "fawkes", "cloak", "lsp", "backdoor"]
     per: Literal["nobody", "identity", "photo"]
     text: str
     values: dict[str, Any] = field(default_factory=dict)
     surrogate: bool = False
-    published: bool = False  # whole photos are protected too, as a person would publish them
+    published: bool = False  # whole photos, and held-out ones too, are protected, as a person would publish them
 
 
 ARMS: dict[str, Arm] = {
@@ -62,6 +63,13 @@ ARMS: dict[str, Arm] = {
     "lsp": Arm("lsp", "identity", "Linearly separable patches: blocks of 8 px in colours of the person's own."),
     "tap": Arm("tap", "photo", "Targeted adversarial: a network sees the next protected person in every photo.", surrogate=True),
     "fawkes": Arm("fawkes", "photo", "Feature cloak: every photo's embedding is moved towards a distant person's.", surrogate=True),
+    "cloak": Arm(
+        "cloak",
+        "photo",
+        "Feature cloak against recognisers that exist (CLOAK_AGAINST): to each of them every photo shows the same distant person.",
+        {"transforms": True},
+        published=True,
+    ),
     "backdoor": Arm("backdoor", "identity", "A small trigger patch in the corner, one a person."),
 }
 
@@ -73,11 +81,17 @@ def arm_of(name: str) -> Arm:
     return ARMS[name]
 
 
-def error_min_arms(arms: Iterable[str]) -> list[str]:
-    """Those of `arms` whose noise is error-minimizing, in their order."""
-    return [arm for arm in arms if arm in ARMS and ARMS[arm].method == "error-min"]
+def is_of(arm: str | None, method: str) -> bool:
+    """Whether there is such an arm and its noise is made by `method`."""
+    return arm in ARMS and ARMS[arm].method == method
+
+
+def protecting_arms(arms: Iterable[str]) -> list[str]:
+    """Those of `arms` that are meant to protect, and are no control: error-minimizing noise in its order, then a cloak."""
+    arms = list(arms)
+    return [arm for method in ("error-min", "cloak") for arm in arms if is_of(arm, method)]
 
 
 def headline_of(arms: Iterable[str]) -> str | None:
-    """The arm a verdict is about: the first error-minimizing one."""
-    return next(iter(error_min_arms(arms)), None)
+    """The arm a verdict is about: the first that is meant to protect."""
+    return next(iter(protecting_arms(arms)), None)

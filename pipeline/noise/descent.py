@@ -1,26 +1,33 @@
-"""Projected gradient descent of noise against a fixed, trained network: one driver for the adversarial arms.
+"""Projected gradient descent of noise against fixed, trained networks: one driver for the adversarial arms and the cloak.
 
-The network never changes here; that is what sets these arms apart from error-minimizing noise. In several processes each goes through a
+The networks never change here; that is what sets these arms apart from error-minimizing noise. In several processes each goes through a
 share of the photos, and their directions are added up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.artifacts import sha256_of
+from pipeline.noise.transforms import draw_transforms, mirrored, transformed
 from pipeline.runtime import Runtime
+from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.faces import FaceSet, prefetched, resident
 
-# (x_BCHW float in [0, 1], label_B int64) → the loss of each photo (B,), differentiable in x; the network is in eval mode.
+CHECKPOINT_SECONDS = 60  # at most this much of a descent is lost by a kill, and the pass that it was in
+
+# (x_BCHW float in [0, 1], label_B int64) → the loss of each photo (B,), differentiable in x; networks are in eval mode.
 Objective = Callable[[Tensor, Tensor], Tensor]
 
 
 def descend(
-    objective: Objective,
+    objectives: Sequence[Objective],
     faces: FaceSet,
     row_N: np.ndarray,
     *,
@@ -31,14 +38,20 @@ def descend(
     runtime: Runtime,
     seed: int,
     report: Callable[[int, float], None],
+    transforms: bool = False,
+    checkpoint: Path | None = None,
+    key: str = "",
 ) -> np.ndarray:
-    """Noise that lowers `objective` on the photos of each row, by sign steps of 2.5 epsilon / steps (PGD, Madry et al., ICLR 2018).
+    """Noise that lowers `objectives` on the photos of each row, by sign steps of 2.5 epsilon / steps (PGD, Madry et al., ICLR 2018).
 
-    A row with several photos goes down the sum of their normalised gradients, so identity-wise and sample-wise noise are one code.
+    A row with several photos goes down the sum of their normalised gradients, so identity-wise and sample-wise noise are one code. Each
+    objective's gradient is normalised by itself, so that of several networks none speaks louder.
 
     Args:
         row_N: the row each photo carries, int64 (N,), all ≥ 0.
         report: called after each pass with its number and the mean objective before its step.
+        transforms: in each pass every photo is mirrored or not and goes through a draw of `transforms.py`.
+        checkpoint, key: where the state is kept and what it belongs to; None: not kept.
 
     Returns:
         float32 (rows, 3, H, W) in 1/255, within ±epsilon.
@@ -49,23 +62,39 @@ def descend(
     generator = torch.Generator().manual_seed(seed)
     step = 2.5 * epsilon / steps
     # A random start: at a photo that the network is certain of the gradient is almost nothing.
-    delta_KCHW = (torch.rand((rows, 3, height, width), generator=generator) * 2 - 1).mul_(epsilon).to(device)
+    delta_KCHW, done = (torch.rand((rows, 3, height, width), generator=generator) * 2 - 1).mul_(epsilon).to(device), 0
+    state = None if checkpoint is None else load_checkpoint(checkpoint, key, device)
+    if state is not None:
+        delta_KCHW, done = state["delta"], state["steps"]
+    ranks.agree(f"{sha256_of(key.encode())[:8]} after step {done}", str(checkpoint))
+    saved = time.perf_counter()
     # Photos of one row side by side: a pass then needs the gradients of few rows at a time, however many photos there are.
     order = np.argsort(row_N, kind="stable")
     here = ranks.share(len(order))
-    parts = [order[start : min(start + batch, here.stop)] for start in range(here.start, here.stop, batch)]
-    for number in range(1, steps + 1):
+    parts = [slice(start, min(start + batch, here.stop)) for start in range(here.start, here.stop, batch)]
+    for number in range(done + 1, steps + 1):
         sum_KCHW = torch.zeros_like(delta_KCHW)
         total = torch.zeros((), device=device)
-        for index, (x_BCHW, label_B) in zip(parts, prefetched(photos, parts, device), strict=True):
-            row_B = runtime.tensor(row_N[index])
+        random = np.random.default_rng((seed, number))
+        mirror_N, changes = (random.random(len(order)) < 0.5, draw_transforms(random, len(order))) if transforms else (None, None)
+        for part, (x_BCHW, label_B) in zip(parts, prefetched(photos, [order[part] for part in parts], device), strict=True):
+            row_B = runtime.tensor(row_N[order[part]])
             noise_BCHW = delta_KCHW[row_B].requires_grad_(True)
-            with runtime.autocast():
-                loss_B = objective((x_BCHW + noise_BCHW / 255).clamp(0, 1), label_B)
-            (gradient,) = torch.autograd.grad(loss_B.float().sum(), noise_BCHW)
-            length = gradient.flatten(1).norm(dim=1).clamp_min(1e-30)
-            sum_KCHW.index_add_(0, row_B, gradient / length[:, None, None, None])
-            total += loss_B.detach().float().sum()
+            noisy = (x_BCHW + noise_BCHW / 255).clamp(0, 1)
+            if mirror_N is not None and changes is not None:
+                noisy = transformed(mirrored(noisy, runtime.tensor(mirror_N[part])), changes.part(part))
+            direction = torch.zeros_like(noise_BCHW)
+            for objective in objectives:
+                with runtime.autocast():
+                    loss_B = objective(noisy, label_B).float()
+                # What lies between noise and networks is kept for the next one.
+                (gradient,) = torch.autograd.grad(loss_B.sum(), noise_BCHW, retain_graph=len(objectives) > 1)
+                direction += gradient / gradient.flatten(1).norm(dim=1).clamp_min(1e-30)[:, None, None, None]
+                total += loss_B.detach().sum() / len(objectives)
+            sum_KCHW.index_add_(0, row_B, direction)
         delta_KCHW.sub_(ranks.sum_(sum_KCHW).sign_().mul_(step)).clamp_(-epsilon, epsilon)
         report(number, float(ranks.sum_(total)) / len(order))
+        if checkpoint is not None and ranks.first and number < steps and time.perf_counter() - saved > CHECKPOINT_SECONDS:
+            save_checkpoint(checkpoint, key, {"delta": delta_KCHW, "steps": number})
+            saved = time.perf_counter()
     return delta_KCHW.cpu().numpy()

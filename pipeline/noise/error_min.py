@@ -50,7 +50,7 @@ from torch import Tensor, nn
 from pipeline.artifacts import sha256_of
 from pipeline.config import NoiseConfig
 from pipeline.models.recognisers import for_inference
-from pipeline.noise.transforms import draw_transforms, transformed
+from pipeline.noise.transforms import draw_transforms, mirrored, transformed
 from pipeline.runtime import Runtime, hash_seed
 from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.compiled import for_full_batches
@@ -82,11 +82,6 @@ def add_delta(x_BCHW: Tensor, delta_KCHW: Tensor, row_B: Tensor) -> Tensor:
     noisy = row_B >= 0
     noise = delta_KCHW[row_B.clamp(min=0)] / 255 * noisy[:, None, None, None]
     return (x_BCHW + noise).clamp(0, 1)
-
-
-def mirrored(x_BCHW: Tensor, mirror_B: Tensor) -> Tensor:
-    """Photos mirrored left to right where `mirror_B` says so."""
-    return torch.where(mirror_B[:, None, None, None], x_BCHW.flip(3), x_BCHW)
 
 
 def blurred(x_KCHW: Tensor, sigma: float) -> Tensor:

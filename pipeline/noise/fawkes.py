@@ -7,6 +7,8 @@ which has learned the very people, targets included, where theirs is trained els
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from torch import Tensor
 
@@ -23,23 +25,24 @@ def feature_cloak(model: Recogniser, target_KD: Tensor) -> Objective:
     return loss
 
 
-def distant_identity(mean_KD: np.ndarray, labels: np.ndarray, *, candidates: int, seed: int) -> np.ndarray:
-    """The mean embedding each label's photos are moved towards: of `candidates` identities drawn by seed the most distant one.
+def distant_identity(mean_KDs: Sequence[np.ndarray], labels: np.ndarray, *, candidates: int, seed: int) -> np.ndarray:
+    """Whom each label's photos are moved towards: of `candidates` identities drawn by seed the most distant one.
 
     Args:
-        mean_KD: (K, D) float32, L2-normalised mean embedding of each label; rows without photos are zero and never chosen.
+        mean_KDs: from each network (K, D) float32, L2-normalised mean embedding of each label; rows without photos are zero and never
+            chosen. Distances of several networks add up.
         labels: the labels that need a target.
 
     Returns:
-        float32 (K, D), zero for labels not asked for.
+        int64 (K,), −1 for labels not asked for.
     """
     generator = np.random.default_rng((seed, 0xFA))
-    present = np.flatnonzero(np.abs(mean_KD).sum(1) > 0)
-    target = np.zeros_like(mean_KD)
+    present = np.flatnonzero(np.abs(mean_KDs[0]).sum(1) > 0)
+    target = np.full(len(mean_KDs[0]), -1)
     for label in labels:
         others = present[present != label]
         drawn = generator.choice(others, min(candidates, len(others)), replace=False)
-        target[label] = mean_KD[drawn[np.argmin(mean_KD[drawn] @ mean_KD[label])]]
+        target[label] = drawn[np.argmin(sum(mean_KD[drawn] @ mean_KD[label] for mean_KD in mean_KDs))]
     return target
 
 

@@ -1,8 +1,8 @@
 """The protect stage: noise on crops and, through the inverse of the alignment, on the whole photos that a person publishes.
 
 What is written is decoded back and measured; the manifest comes last. All photos of a protected identity get its noise, held-out ones
-too (that is what identity-wise noise is for); sample-wise noise exists for the training photos alone. Training uses the `train` ones only,
-and scores always use clean crops.
+too (that is what identity-wise noise is for); sample-wise noise that nobody would publish exists for the training photos alone. Training
+uses the `train` ones only, and scores always use clean crops.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ def protect(split: Path, data: Path, noise: Path, output: Path, runtime: Runtime
     columns = ["photo", "sha256", "matrix"] if photos else ["photo", "sha256"]
     rows = rows.merge(read_table(data / "aligned" / "manifest.parquet", columns, only=True), on="photo", validate="one_to_one")
     place = {name: code for code, name in enumerate(table.names)}
-    if table.per == "photo":
-        rows = rows[rows["part"] == "train"].reset_index(drop=True)
     rows["noise"] = row_names(rows, table.per)
-    if set(place) != set(rows["noise"]):
+    # Sample-wise noise that nobody publishes is of training photos alone.
+    if not set(rows.loc[rows["part"] == "train", "noise"]) <= set(place) <= set(rows["noise"]):
         whose = "photos" if table.per == "photo" else "identities"
         raise StageError(f"{noise}: noise of other {whose} than the split protects; delete {noise} and run again")
+    rows = rows[rows["noise"].isin(place)].reset_index(drop=True)
 
     rows["file"] = [png_name(photo) for photo in rows["photo"]] if photos else ""
     (output / "manifest.parquet").unlink(missing_ok=True)  # until what it lists is there again, whole

@@ -1,4 +1,4 @@
-"""Noise that a network is needed for: searched with a surrogate that learns, or against one that has learned.
+"""Noise that a network is needed for: searched with a surrogate that learns, or against networks that have learned.
 
 Apart from the stage, because a drawn pattern needs neither torch nor the seconds that importing it takes.
 """
@@ -15,21 +15,23 @@ from pipeline.artifacts import read_json, sha256_of_files
 from pipeline.config import NoiseConfig, dump
 from pipeline.errors import StageError
 from pipeline.faces.geometry import CROP_SIZE
+from pipeline.models.known import load_known
 from pipeline.models.recognisers import load_trained, make_recogniser
 from pipeline.noise.arms import Arm
-from pipeline.noise.descent import descend
+from pipeline.noise.cloak import leave
+from pipeline.noise.descent import Objective, descend
 from pipeline.noise.error_max import lower_certainty
 from pipeline.noise.error_min import SearchResult, search_noise
 from pipeline.noise.fawkes import distant_identity, feature_cloak, mean_embeddings
 from pipeline.noise.table import row_names
 from pipeline.noise.tap import look_like, next_identity
 from pipeline.runtime import Runtime, free_memory, hash_seed, say
-from pipeline.training.faces import face_set
+from pipeline.training.faces import FaceSet, face_set, prefetched
 from pipeline.training.keys import code_in
-from pipeline.training.loop import predict
+from pipeline.training.loop import PREDICT_BATCH, predict
 
 TABLES = 2  # float32 tables of noise at the least: the noise, and the directions it is to go
-FAWKES_CANDIDATES = 20  # Fawkes draws a few identities and takes the most distant one
+CANDIDATES = 20  # Fawkes draws a few identities and takes the most distant one
 
 
 def against_surrogate(
@@ -58,19 +60,54 @@ def against_surrogate(
         assert arm.method == "fawkes", arm
         everyone = face_set(seen, aligned)
         means = mean_embeddings(predict(model, everyone, runtime)[1], everyone.label, trained["classes"])
-        target = distant_identity(means, protected, candidates=FAWKES_CANDIDATES, seed=config.seed)
+        target = means[distant_identity([means], protected, candidates=CANDIDATES, seed=config.seed)]
         objective = feature_cloak(model, torch.from_numpy(target).to(device))
+    whom = "the clean surrogate"
+    return lowered([objective], carrying, config, arm, names, aligned, runtime, whom)
+
+
+def against_known(
+    config: NoiseConfig, arm: Arm, table: Any, names: tuple[str, ...], split: Path, aligned: Path, output: Path, runtime: Runtime
+) -> np.ndarray:
+    """A cloak of the photos `names` against `config.against`: float32 (K, 3, 112, 112) in 1/255."""
+    device = runtime.torch_device()
+    table = table[table["role"].isin(("protected", "auxiliary"))]
+    seen, carrying = table[table["part"] == "train"], table[table["role"] == "protected"]
+    protected, classes = np.unique(carrying["label"].to_numpy()), int(table["label"].max()) + 1
+    everyone = face_set(seen, aligned)
+    networks = [load_known(Path(path), input_size=config.input_size).to(device) for path in config.against]
+    means = [mean_embeddings(embeddings_by(network, everyone, runtime), everyone.label, classes) for network in networks]
+    whom = distant_identity(means, protected, candidates=CANDIDATES, seed=config.seed)
+    own = [torch.from_numpy(mean).to(device) for mean in means]
+    objectives = [leave(network, mean, mean[runtime.tensor(whom)]) for network, mean in zip(networks, own, strict=True)]
+    against = ", ".join(Path(path).name for path in config.against)
+    key = dump(config) + sha256_of_files([split, split.with_suffix(".json"), *code_of_search()])
+    return lowered(objectives, carrying, config, arm, names, aligned, runtime, against, checkpoint=output / "checkpoint.pt", key=key)
+
+
+def lowered(
+    objectives: list[Objective],
+    carrying: Any,
+    config: NoiseConfig,
+    arm: Arm,
+    names: tuple[str, ...],
+    aligned: Path,
+    runtime: Runtime,
+    against: str,
+    **kept: Any,
+) -> np.ndarray:
+    """The descent of `objectives` on the photos `carrying`, told as it goes; `kept`: checkpoint and key."""
     place = {name: code for code, name in enumerate(names)}
     rows = row_names(carrying, arm.per).map(place).to_numpy(np.int64)
     check_memory(len(names), arm, runtime)
-    say(f"{config.arm}: {config.steps} steps against the clean surrogate on {len(carrying)} photos")
+    say(f"{config.arm}: {config.steps} steps against {against} on {len(carrying)} photos")
 
     def report(number: int, loss: float) -> None:
-        if number == 1 or number % 5 == 0 or number == config.steps:
+        if kept or number == 1 or number % 5 == 0 or number == config.steps:
             say(f"{config.arm}: step {number} of {config.steps}: objective {loss:.3f}")
 
     return descend(
-        objective,
+        objectives,
         face_set(carrying, aligned),
         rows,
         rows=len(names),
@@ -80,7 +117,20 @@ def against_surrogate(
         runtime=runtime,
         seed=hash_seed(config.seed, 0xADE),
         report=report,
+        transforms=config.transforms,
+        **kept,
     )
+
+
+@torch.no_grad()
+def embeddings_by(network: Any, faces: FaceSet, runtime: Runtime) -> np.ndarray:
+    """What a recogniser that exists makes of clean crops: L2-normalised float32 (N, D)."""
+    device, found = runtime.torch_device(), []
+    parts = [np.arange(start, min(start + PREDICT_BATCH, len(faces))) for start in range(0, len(faces), PREDICT_BATCH)]
+    for x_BCHW, _ in prefetched(faces, parts, device):
+        with runtime.autocast():
+            found.append(network.embed(x_BCHW).cpu())
+    return torch.cat(found).numpy()
 
 
 def search(
@@ -141,7 +191,8 @@ def search(
 def code_of_search() -> list[Path]:
     """The source files by which a search goes: one that was killed goes on by the same only."""
     room, training = Path(__file__).parent, ("compiled.py", "faces.py", "optimiser.py", "shared.py")
-    own = [*(room / name for name in ("error_min.py", "transforms.py", "searched.py")), room.parent / "countermeasures" / "processing.py"]
+    names = ("error_min.py", "descent.py", "cloak.py", "fawkes.py", "transforms.py", "searched.py")
+    own = [*(room / name for name in names), room.parent / "countermeasures" / "processing.py"]
     return [*own, *code_in("models"), *(room.parent / "training" / name for name in training)]
 
 

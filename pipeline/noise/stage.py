@@ -26,28 +26,33 @@ def make_noise(
     """Write `noise.safetensors` and `noise.json` of `config.arm` into `output`.
 
     Args:
-        split: `split.parquet`; noise is made for and from training photos only.
+        split: `split.parquet`; noise is made from training photos only, and for those (a cloak, whose noise is each photo's own: for all).
         aligned: folder of the clean crops' shards.
         surrogate: folder of the trained clean surrogate, which the adversarial arms need.
         threads: CPU threads of a search.
     """
     arm = arm_of(config.arm)
     table = read_table(split, SPLIT_COLUMNS)
-    carrying = table[(table["role"] == "protected") & (table["part"] == "train")]
+    # What is published carries noise whoever trains on it; of the other arms only what the recogniser is trained on.
+    carrying = table[(table["role"] == "protected") & ((table["part"] == "train") | arm.published)]
     names = tuple(sorted(row_names(carrying, arm.per).unique()))
     if not names:
         raise StageError(f"{split}: has no protected identity; delete it and run again")
     started = time.perf_counter()
     facts: dict[str, Any] = {"method": config.arm, "per": arm.per, "epsilon": config.epsilon, "identities": carrying["identity"].nunique()}
     facts |= {"rounds": 0, "converged": None}
-    if arm.method == "error-min" or arm.surrogate:
-        from pipeline.noise.searched import against_surrogate, search
+    if arm.method in ("error-min", "cloak") or arm.surrogate:
+        from pipeline.noise.searched import against_known, against_surrogate, search
         from pipeline.noise.transforms import describe_transforms
 
         prepare_torch(runtime, threads)
         if arm.surrogate:
             found = against_surrogate(config, arm, table, names, aligned, surrogate, runtime)
             facts["steps"] = config.steps
+        elif arm.method == "cloak":
+            found = against_known(config, arm, table, names, split, aligned, output, runtime)
+            named = zip(config.against, config.against_sha256, strict=True)
+            facts |= {"steps": config.steps, "against": [{"name": Path(path).name, "sha256": digest} for path, digest in named]}
         else:
             result = search(config, arm, table, names, split, aligned, output, runtime)
             # A search stops as soon as the surrogate errs little; what it left of epsilon makes the same pattern quicker to learn.
@@ -60,10 +65,12 @@ def make_noise(
                 "gain": config.gain,
             }
             if config.transforms:
-                facts |= {"transforms": describe_transforms(), "draws": config.draws}
+                facts["draws"] = config.draws
             if config.binding:
                 facts |= {"binding": "other people's photos", "error_on_others": result.history[-1]["error"]}
             facts["history"] = result.history
+        if config.transforms:
+            facts["transforms"] = describe_transforms()
         delta = quantise(found, config.epsilon)
     else:
         draw = {"random": random_noise, "lsp": linearly_separable_patches, "backdoor": trigger_patches}[arm.method]

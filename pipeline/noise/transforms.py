@@ -80,6 +80,11 @@ def draw_transforms(random: np.random.Generator, count: int) -> Transforms:
     )
 
 
+def mirrored(x_BCHW: Tensor, mirror_B: Tensor) -> Tensor:
+    """Photos mirrored left to right where `mirror_B` says so."""
+    return torch.where(mirror_B[:, None, None, None], x_BCHW.flip(3), x_BCHW)
+
+
 def transformed(x_BCHW: Tensor, transforms: Transforms) -> Tensor:
     """Float crops in [0, 1], (B, 3, H, W), after what `transforms` (of B photos) does to each; the same shape, range and device."""
     batch, _, height, width = x_BCHW.shape

@@ -8,7 +8,7 @@ from pipeline.evaluation.paired import seed_of
 from pipeline.report.cells import noisy
 from pipeline.report.limits import EXISTING, limits_of
 from pipeline.report.validity import counts, counts_elsewhere
-from pipeline.report.views import checks_of, headline_arm, largest_change, search_also_saw, state_of, tried_on
+from pipeline.report.views import checks_of, headline_arm, largest_change, made_against, search_also_saw, state_of, tried_on, was_known
 from pipeline.report.words import NOT_RECORDED, at, interval, is_number, level, number, percent, plural, points
 
 VISIBLE = 30.0  # dB of PSNR, the rule of thumb of the glossary
@@ -136,7 +136,10 @@ def taught_nothing(silent: dict[str, Any]) -> str:
 
 def when_it_fails(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> list[str]:
     """What it lost to in this run, what no noise against training prevents, and what was not tried."""
+    known = made_against(metrics, arm)
     found = ["It hides nobody from face search that exists already: noise acts on recognisers that are trained later."]
+    if known:
+        found = [f"It was made against {' and '.join(known)}; a recogniser that is none of these may know everybody all the same."]
     state = state_of(metrics)
     if state != "invalid":
         own = {
@@ -178,7 +181,8 @@ def when_it_fails(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> 
         )
     for name, one in (record.get("identification") or {}).items():
         if name != "own" and counts_elsewhere(metrics, arm) and at(one, "rank1") is not None:
-            found.append(f"{name}, trained elsewhere, finds them first in {percent(one['rank1'])} of searches.")
+            whose = "which it was made against" if was_known(metrics, arm, name) else "trained elsewhere"
+            found.append(f"{name}, {whose}, finds them first in {percent(one['rank1'])} of searches.")
     auc = at(record, "separability", "detection", "auc")
     if is_number(auc):
         found.append(f"A linear detector of the noise reaches an AUC of {number(auc, 2)}: 1 finds every protected photo, 0.5 is a guess.")

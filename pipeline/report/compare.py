@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.artifacts import read_json, write_text
 from pipeline.errors import RequestError
-from pipeline.noise.arms import error_min_arms
+from pipeline.noise.arms import protecting_arms
 from pipeline.report import figures
 from pipeline.report.cells import INVALID, Cell, Table, cell, deviation, head
 from pipeline.report.page import fill
@@ -79,9 +79,9 @@ def name_of(run: dict[str, Any]) -> str:
 
 
 def compared_arms(run: dict[str, Any]) -> list[str]:
-    """The arms that are compared: every error-minimizing one, the verdict's first; else the first with noise, if there is any."""
+    """The arms that are compared: all that are meant to protect, the verdict's first; else the first with noise, if there is any."""
     first = headline_arm(run)
-    return error_min_arms(run["arms"]) or ([first] if first else [])
+    return protecting_arms(run["arms"]) or ([first] if first else [])
 
 
 def state_words(run: dict[str, Any]) -> tuple[str, str]:
@@ -95,7 +95,7 @@ def state_words(run: dict[str, Any]) -> tuple[str, str]:
 
 
 def accuracy_of_runs(runs: list[dict[str, Any]]) -> Table:
-    """Each run's error-minimizing arms against its clean arm."""
+    """Each run's arms that are meant to protect against its clean arm."""
     rows = []
     for run in runs:
         for arm in compared_arms(run) or [""]:
@@ -106,8 +106,8 @@ def accuracy_of_runs(runs: list[dict[str, Any]]) -> Table:
             rows.append(line)
     columns = ["Run", "Verdict", "Arm", "Clean", "With noise", "95% interval", "Best epoch", "Clean", "With noise"]
     note = (
-        "Accuracy on clean test photos, last epoch. Each error-minimizing arm has a row; the verdict is about a run’s first one. Where "
-        "checks failed no accuracy is shown: the verdicts above say why, metrics.csv has the numbers."
+        "Accuracy on clean test photos, last epoch. Each arm that is meant to protect has a row; the verdict is about a run’s first one. "
+        "Where checks failed no accuracy is shown: the verdicts above say why, metrics.csv has the numbers."
     )
     return Table("runs", "What each run found", columns, rows, note, [("", 2), ("Protected people", 4), ("Other people", 2)])
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.noise.arms import error_min_arms
+from pipeline.noise.arms import is_of
 from pipeline.report.validity import counts, counts_elsewhere
-from pipeline.report.views import headline_arm, search_also_saw, tried_on
+from pipeline.report.views import headline_arm, made_against, search_also_saw, tried_on, was_known
 from pipeline.report.words import at, is_number
 
 
@@ -25,6 +25,7 @@ class Limit:
 
 EXISTING = "Recognisers that are already trained"
 STRANGERS = "Strangers in training"
+SEARCHED_BY = "open-set identification by "
 
 # title, words of which the names have one under which it was measured (trials, "open-set identification by …"), text
 KNOWN = (
@@ -97,6 +98,11 @@ SAME_WEIGHTS = (
     "The noise was searched with a network that started from the very weights that the recogniser starts from. A defender rarely knows "
     "those; against a recogniser that starts elsewhere the noise may hold less.",
 )
+CLOAKED = (
+    "Recognisers that the cloak was not made against",
+    "The cloak was made against {}. What it does to these says little of a recogniser that is none of them, one that will be trained later "
+    "among them.",
+)
 KNOWN_BEFORE = (
     "Countermeasures that the search knew",
     "The noise was searched through random shifts of up to {shift} px, resizing to {sizes[0]}–{sizes[1]} px and back, blur of σ "
@@ -119,11 +125,18 @@ def starts_alike(metrics: dict[str, Any], arm: str | None) -> bool:
 def searched_with(metrics: dict[str, Any], arm: str | None) -> str:
     """How near the surrogate was to the recogniser, in a sentence; empty where no noise was searched or that was not recorded."""
     theirs, mine = (at(metrics, "provenance", "config", stage, "input_size") for stage in ("train", f"noise-{arm}"))
-    if not is_number(theirs) or not is_number(mine) or not error_min_arms([str(arm)]):
+    if not is_number(theirs) or not is_number(mine) or not is_of(arm, "error-min"):
         return ""
     size = "at the same input size" if theirs == mine else f"at {mine:g} px where the recogniser has {theirs:g}"
     start = "the same pretrained weights" if starts_alike(metrics, arm) else "other initial weights"
     return f" The noise was searched with a network of the recogniser’s own kind, {size}, from {start}."
+
+
+def unknown_to(metrics: dict[str, Any], arm: str | None, name: str) -> bool:
+    """Whether what was measured under `name` is of a recogniser that exists and that the arm's cloak was not made against."""
+    if name.startswith(SEARCHED_BY):
+        return not was_known(metrics, arm, name.removeprefix(SEARCHED_BY))
+    return name.endswith("-reference") and not was_known(metrics, arm, "reference")
 
 
 def limits_of(metrics: dict[str, Any]) -> list[Limit]:
@@ -132,7 +145,7 @@ def limits_of(metrics: dict[str, Any]) -> list[Limit]:
     names = tried_on(metrics, arm) if counts(metrics, arm or "") else []
     if counts_elsewhere(metrics, arm or ""):
         elsewhere = {kind for record in metrics["arms"].values() for kind in record.get("identification") or {}} - {"own"}
-        names += [f"open-set identification by {kind}" for kind in sorted(elsewhere)]
+        names += [f"{SEARCHED_BY}{kind}" for kind in sorted(elsewhere)]
     tuned = str(at(metrics, "training", "kind") or "").startswith("fine-tuned")
     found = []
     for title, words, text in KNOWN:
@@ -149,6 +162,10 @@ def limits_of(metrics: dict[str, Any]) -> list[Limit]:
     through = at(metrics, "arms", arm, "noise", "transforms") if arm else None
     if isinstance(through, dict):
         found.append(Limit(KNOWN_BEFORE[0], KNOWN_BEFORE[1].format(**through)))
+    if known := made_against(metrics, arm):
+        by_others = [name for name in names if unknown_to(metrics, arm, name)]
+        measured = f"Measured in this run: {', '.join(by_others)}." if by_others else ""
+        found.append(Limit(CLOAKED[0], CLOAKED[1].format(" and ".join(known)), measured))
     if starts_alike(metrics, arm):
         elsewhere = [name for name in names if name.endswith("-reference")]
         found.append(Limit(*SAME_WEIGHTS, f"Measured in this run with another network: {', '.join(elsewhere)}." if elsewhere else ""))

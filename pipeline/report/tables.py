@@ -8,6 +8,7 @@ from pipeline.evaluation.orderings import ORDERINGS
 from pipeline.report.cells import INVALID, Cell, Table, cell, deviation, head, noisy, rate_text
 from pipeline.report.table import GROUPS
 from pipeline.report.validity import counts, why_run
+from pipeline.report.views import made_against
 from pipeline.report.words import NOT_MEASURED, NOT_RECORDED, at, duration, interval, is_number, level, number, percent, points, yes_no
 
 IDENTITY_ROWS = 200
@@ -223,6 +224,7 @@ def noise_table(metrics: dict[str, Any]) -> Table | None:
         method = " · ".join(str(noise[key]) for key in ("method", "rule") if noise.get(key))
         method += " · through transforms" if noise.get("transforms") else ""
         method += f" · on {noise['binding']}" if noise.get("binding") else ""
+        method += f" · against {', '.join(known)}" if (known := made_against(metrics, arm)) else ""
         unmoved = noise.get("error_on_others")
         errs = f"{percent(error)}; on other people’s photos {percent(unmoved)}" if is_number(unmoved) else percent(error)
         rows.append([

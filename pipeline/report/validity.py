@@ -5,8 +5,8 @@ A check fails at one of three levels:
 - Of the whole run: the clean arm learned too little, a photo or a near-duplicate of one is on both sides of the split, recipes differ.
   Every accuracy of every arm is invalid. So it is where a check of the clean arm itself failed: all others are compared with it.
 - Of one arm: its noise did not converge, exceeds epsilon, or it was not tested on the clean photos. Every accuracy of that arm is invalid.
-- Of the claim alone: too few people for an interval, or no clean arm to compare with; without an error-minimizing arm, too, there is
-  nothing to claim. Nothing is wrong with the numbers that are there, so they are shown; the verdict says that they prove nothing.
+- Of the claim alone: too few people for an interval, no clean arm to compare with, or no arm that is meant to protect. Nothing is wrong
+  with the numbers that are there, so they are shown; the verdict says that they prove nothing.
 
 Accuracies here are all that the trained recogniser was asked: naming, verification, search, under each trainer and countermeasure. What was
 measured of the photos and the noise (its size, how visible it is, how its search ended, whether detectors still find the face) is not. Nor

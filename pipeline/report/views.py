@@ -14,8 +14,20 @@ NAMES_SHOWN = 500
 
 
 def headline_arm(metrics: dict[str, Any]) -> str | None:
-    """The arm the verdict speaks of: the first error-minimizing one, else the first with noise."""
+    """The arm the verdict speaks of: the first that is meant to protect, else the first with noise."""
     return headline_of(metrics["arms"]) or next(iter(noisy(metrics)), None)
+
+
+def made_against(metrics: dict[str, Any], arm: str | None) -> list[str]:
+    """The recognisers that an arm's cloak was made against, by their files' names without the ending; none for other noise."""
+    return [str(one["name"]).rpartition(".")[0] for one in at(metrics, "arms", arm or "", "noise", "against") or []]
+
+
+def was_known(metrics: dict[str, Any], arm: str | None, kind: str) -> bool:
+    """Whether an arm's cloak was made against the existing recogniser `kind`, `pretrained` or the reference's name."""
+    place = ("train", "weights_sha256") if kind == "pretrained" else ("evaluate", "reference_sha256")
+    digest = at(metrics, "provenance", "config", *place) if kind != "own" else None
+    return digest is not None and digest in [one["sha256"] for one in at(metrics, "arms", arm or "", "noise", "against") or []]
 
 
 def tried_on(metrics: dict[str, Any], arm: str | None) -> list[str]:

@@ -174,7 +174,7 @@ def adversarial(runtime: Runtime, folder: Path) -> np.ndarray:
 
     faces = toy_faces(identities=3, photos=3)
     return descend(
-        objective, faces, faces.label, rows=3, epsilon=16, steps=3, batch=4, runtime=runtime, seed=0, report=lambda _, loss: None
+        [objective], faces, faces.label, rows=3, epsilon=16, steps=3, batch=4, runtime=runtime, seed=0, report=lambda _, loss: None
     )
 
 

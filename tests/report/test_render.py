@@ -361,6 +361,31 @@ def test_how_near_the_surrogate_was_is_said_as_it_was(tmp_path: Path):
     assert "from the same pretrained weights" in alike and "Weights that the defender does not have" in alike
 
 
+def test_a_cloak_says_what_it_was_made_against_and_what_not(tmp_path: Path):
+    title = "Recognisers that the cloak was not made against"
+
+    def words(reference: str) -> str:
+        metrics = sample_metrics()
+        cloak = metrics["arms"].pop("error-min")
+        cloak["noise"] |= {"method": "cloak", "against": [{"name": "a.safetensors", "sha256": "1"}, {"name": "r50.onnx", "sha256": "2"}]}
+        cloak["identification"]["r50"] = cloak["identification"]["own"]
+        metrics["arms"]["cloak"] = cloak
+        metrics["trainers"] = {"svm-reference": {"clean": {"protected": 0.99, "others": 0.9}, "cloak": {"protected": 0.01, "others": 0.9}}}
+        metrics["provenance"]["config"] = {"evaluate": {"reference_sha256": reference}}
+        return words_of(page_of(metrics, [], tmp_path))
+
+    assert title not in words_of(page_of(sample_metrics(), [], tmp_path))
+    known, other = words("2"), words("3")
+    for page in (known, other):
+        assert title in page and "The cloak was made against a and r50." in page
+        assert "It was made against a and r50; a recogniser that is none of these may know everybody all the same." in page
+        assert "It hides nobody from face search" not in page
+    assert "r50, which it was made against, finds them first" in known and "r50: trained elsewhere; the cloak was made against it" in known
+    assert "r50, trained elsewhere, finds them first" in other and "the cloak was made against it" not in other
+    assert "Measured in this run: svm-reference, open-set identification by r50." in other
+    assert "Measured in this run: svm-reference, open-set identification by r50." not in known
+
+
 def test_the_largest_change_is_that_of_crops_and_photos(tmp_path: Path):
     metrics = sample_metrics()
     for arm in metrics["arms"].values():
