@@ -331,3 +331,24 @@ def test_frozen_embeddings_are_the_references_where_one_is_named(study: Study, m
     assert np.array_equal(wanted, Reference(Path(), device="")(test.faces.crops(np.arange(len(test.faces)))))
     result = read_json(study.run / "random" / "trials" / "svm-reference" / "result.json")
     assert (result["kind"], result["title"]) == ("trainer", "Reference’s embeddings, linear SVM")
+
+
+def test_embeddings_may_be_of_processed_photos(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody's: a scraper compresses what he has, the photos without noise too, and what he is asked about later."""
+    study.noise("random")
+    asked: list[np.ndarray] = []
+
+    def embed(_model: Any, faces: Any, _runtime: Any) -> tuple[None, np.ndarray]:
+        asked.append(faces.crops(np.arange(len(faces))))
+        return None, np.zeros((len(faces), 512), np.float32)
+
+    weights = study.run / "any.safetensors"
+    save_file(make_recogniser(classes=2, input_size=75, dropout=0.0, normalise=True, seed=1).tensors(), weights)
+    monkeypatch.setattr("pipeline.training.trial.predict", embed)
+    config = TRAIN.model_copy(update={"trainer": "nearest-neighbour", "weights": str(weights), "countermeasure": "grey"})
+    run_trial(config, SCORING, AlignConfig(), "nearest-neighbour-after-grey", "random", study.run, study.data, CPU)
+    table = study.table()
+    mine = (table["role"] == "protected") & (table["part"] == "train")
+    assert [len(one) for one in asked] == [(table["part"] == "train").sum(), mine.sum(), (table["part"] == "test").sum()]
+    assert all((crops == crops[..., :1]).all() for crops in asked)
+    assert read_json(study.run / "random" / "trials" / "nearest-neighbour-after-grey" / "result.json")["kind"] == "trainer"

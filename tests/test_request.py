@@ -28,7 +28,7 @@ from pipeline.errors import RequestError
 from pipeline.noise.arms import ARMS
 from pipeline.noise.searched import surrogate_seed
 from pipeline.request import Request, no_claim, trial_snapshots, write_snapshots
-from pipeline.training.trials import Means, trials_asked_for
+from pipeline.training.trials import SETS, Means, trial_of, trials_asked_for
 from tests.tiny_onnx import write_recogniser
 
 PROFILES = Path(__file__).resolve().parents[1] / "configs"
@@ -384,6 +384,32 @@ def test_a_set_leaves_out_what_the_run_cannot_do_or_does_anyway(tmp_path: Path) 
     reference.write_bytes(b"two")
     elsewhere = {"linear-probe-reference", "svm-reference", "nearest-neighbour-reference"}
     assert names(reference=str(reference)) == {"resnet18", "mobilefacenet", "arcface"} | elsewhere
+
+
+def test_embeddings_of_processed_photos_are_asked_for_by_name(tmp_path: Path) -> None:
+    weights, reference = tmp_path / "weights.safetensors", tmp_path / "reference.onnx"
+    weights.write_bytes(b"one")
+    reference.write_bytes(b"two")
+    given = {"profile": "laptop", "recogniser_weights": str(weights)}
+    ask(tmp_path, matrix="svm-after-jpeg-50", **given)
+    config = load(TrainConfig, tmp_path / "run" / "config" / "trials" / "svm-after-jpeg-50.yaml")
+    assert (config.trainer, config.countermeasure, config.weights) == ("svm", "jpeg-50", str(weights))
+    assert trial_of("svm-after-jpeg-50").title == "Frozen pretrained embeddings, linear SVM, after JPEG, quality 50"
+
+    def names(folder: Path, **more: str) -> set[str]:
+        return {path.stem for path in ask(folder, matrix="embeddings", **given, **more) if path.parent.name == "trials"}
+
+    both = names(tmp_path / "both", reference=str(reference))
+    assert both == set(SETS["embeddings"]) and names(tmp_path / "own") == {name for name in both if "reference" not in name}
+    for matrix, why in (
+        ("svm-reference-after-grey", "uses the embeddings of a recogniser that was trained elsewhere: give REFERENCE="),
+        ("resnet18-after-grey", "'resnet18-after-grey': allowed are linear-probe, .*, then -after-, then grey, jpeg"),
+        ("svm-after-mixup", "'svm-after-mixup': allowed are"),
+        ("svm-after-jpeg-075", "allowed is jpeg-Q"),
+        ("svm-after-", "countermeasure '': allowed are"),
+    ):
+        with pytest.raises(RequestError, match=f"MATRIX: .*{why}"):
+            ask(tmp_path / "other", matrix=matrix, **given)
 
 
 def test_a_reference_is_taken_whatever_the_run_starts_from(tmp_path: Path) -> None:

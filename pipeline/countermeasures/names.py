@@ -30,6 +30,9 @@ NUMBERED: dict[str, tuple[str, type[int] | type[float], float, float, str]] = {
 }
 """Kinds whose name ends in a number: its letter, type, smallest and largest value, and the title."""
 
+PROCESSING = ("grey", "jpeg", "blur", "resize", "bits")
+"""Kinds that are done to photos before anything is trained, or asked, and need nothing but the photo."""
+
 CORE: tuple[str, ...] = ("grey", "jpeg-75", "jpeg-50", "jpeg-25", "blur-1.0", "orthogonal-projection", "mixup")
 """What every report should try: cheap, and between them they undo most published noise."""
 

@@ -136,7 +136,7 @@ def unknown_to(metrics: dict[str, Any], arm: str | None, name: str) -> bool:
     """Whether what was measured under `name` is of a recogniser that exists and that the arm's cloak was not made against."""
     if name.startswith(SEARCHED_BY):
         return not was_known(metrics, arm, name.removeprefix(SEARCHED_BY))
-    return name.endswith("-reference") and not was_known(metrics, arm, "reference")
+    return "-reference" in name and not was_known(metrics, arm, "reference")
 
 
 def limits_of(metrics: dict[str, Any]) -> list[Limit]:
@@ -167,7 +167,7 @@ def limits_of(metrics: dict[str, Any]) -> list[Limit]:
         measured = f"Measured in this run: {', '.join(by_others)}." if by_others else ""
         found.append(Limit(CLOAKED[0], CLOAKED[1].format(" and ".join(known)), measured))
     if starts_alike(metrics, arm):
-        elsewhere = [name for name in names if name.endswith("-reference")]
+        elsewhere = [name for name in names if "-reference" in name]
         found.append(Limit(*SAME_WEIGHTS, f"Measured in this run with another network: {', '.join(elsewhere)}." if elsewhere else ""))
     if str(at(metrics, "provenance", "dataset", "name") or "").startswith("synthetic"):
         found.append(Limit(*RENDERED))

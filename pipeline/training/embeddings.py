@@ -33,17 +33,17 @@ def frozen_embeddings(
     """Embeddings of the training and of the test photos, each float32 (N, D): what `embed` gives, kept in `<run>/<arm>/embeddings`.
 
     Args:
-        embed: the network that `config` names. train: the arm's training photos; clean: the same without noise, in the same order.
-        test: clean photos, the same for every arm.
+        embed: the network that `config` names. train: the arm's training photos, after the config's countermeasure; clean: the same without
+            noise, in the same order. test: clean photos after that countermeasure, the same for every arm.
     """
     assert len(train) == len(clean), "an arm's training photos are the clean ones, some of them with noise"
     file = (config.reference, config.reference_sha256) if config.reference is not None else (config.weights, config.weights_sha256)
-    network = " ".join(map(str, (*file, config.input_size, config.normalise)))
+    network = " ".join(map(str, (*file, config.input_size, config.normalise, config.countermeasure)))
 
     def kept(whose: str, what: str, faces: FaceSet) -> np.ndarray:
         path = run / whose / "embeddings" / f"{what}-{sha256_of(network.encode())[:8]}.pt"
         chosen = sha256_of(faces.shard.tobytes() + faces.row.tobytes())
-        key = network + chosen + sha256_of_files([*training_inputs(whose, run, split), *code_that_embeds()])
+        key = network + chosen + sha256_of_files([*training_inputs(whose, run, split), *code_that_embeds(config)])
         state = load_checkpoint(path, key, torch.device("cpu"), found="embeddings that are known already")
         if state is None:
             state = {"embedding": torch.from_numpy(embed(faces))}

@@ -31,9 +31,9 @@ def code_that_trains(config: TrainConfig) -> list[Path]:
     return code_in(*CODE, *(() if config.countermeasure == "none" else ("countermeasures",)))
 
 
-def code_that_embeds() -> list[Path]:
+def code_that_embeds(config: TrainConfig) -> list[Path]:
     """The source files that decide what a frozen network makes of a photo."""
-    return [*code_in(*CODE), ROOM / "onnx_session.py"]
+    return [*code_that_trains(config), ROOM / "onnx_session.py"]
 
 
 def training_key(config: TrainConfig, arm: str, run: Path, split: Path) -> str:
@@ -43,9 +43,9 @@ def training_key(config: TrainConfig, arm: str, run: Path, split: Path) -> str:
 
 def trial_key(config: TrainConfig, arm: str, run: Path, split: Path) -> str:
     """What a trial's result belongs to: its config, the arm's inputs, and the code that trains and scores."""
-    code = code_that_trains(config) + ([] if config.recropped is None else code_in("faces", "photos"))
+    code = code_that_embeds(config) + ([] if config.recropped is None else code_in("faces", "photos"))
     inputs = training_inputs(arm, run, split)
     if config.trainer == "last-layer-refit":
         inputs.append(run / arm / "model" / "weights.safetensors")
-    code += [ROOM / "onnx_session.py", ROOM / "evaluation" / "probes.py", ROOM / "evaluation" / "accuracy.py"]
+    code += [ROOM / "evaluation" / "probes.py", ROOM / "evaluation" / "accuracy.py"]
     return sha256_of((dump(config) + arm + sha256_of_files(inputs) + sha256_of_files(code)).encode())

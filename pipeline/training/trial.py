@@ -15,6 +15,7 @@ import torch
 
 from pipeline.artifacts import read_json, read_table, write_json, write_text
 from pipeline.config import AlignConfig, EvaluateConfig, TrainConfig
+from pipeline.countermeasures.catalogue import countermeasure_of
 from pipeline.evaluation.accuracy import group_accuracy
 from pipeline.evaluation.probes import last_layer_refit, linear_probe, linear_svm, nearest_neighbour
 from pipeline.models.arcface_onnx import ArcFaceOnnx
@@ -98,8 +99,6 @@ def run_trial(
 
 def test_faces(config: TrainConfig, test: TestPhotos, classes: int) -> FaceSet:
     """The clean test photos as this trainer's own preprocessing leaves them."""
-    from pipeline.countermeasures.catalogue import countermeasure_of
-
     return test.faces.processed(countermeasure_of(config.countermeasure, classes=classes).process)
 
 
@@ -141,9 +140,12 @@ def fit_on_embeddings(
         )
         embed = embedded_by(pretrained, runtime)
     fit = {"linear-probe": linear_probe, "svm": linear_svm, "nearest-neighbour": nearest_neighbour}[config.trainer]
-    clean = training_set(table, "clean", aligned, run)
-    known, wanted = frozen_embeddings(embed, config, arm, run, run / "split.parquet", train=train, clean=clean, test=test.faces)
-    return fit(known, train.label, wanted)
+    process = countermeasure_of(config.countermeasure, classes=classes).process
+    clean = training_set(table, "clean", aligned, run).processed(process)
+    wanted = test_faces(config, test, classes)
+    split = run / "split.parquet"
+    known, asked = frozen_embeddings(embed, config, arm, run, split, train=train.processed(process), clean=clean, test=wanted)
+    return fit(known, train.label, asked)
 
 
 def embedded_by(model: Recogniser, runtime: Runtime) -> Callable[[FaceSet], np.ndarray]:

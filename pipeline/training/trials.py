@@ -5,12 +5,12 @@ A trial is the run's own training recipe with a few values changed, so it differ
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.countermeasures.names import CORE as CORE_COUNTERMEASURES
 from pipeline.countermeasures.names import FULL as FULL_COUNTERMEASURES
-from pipeline.countermeasures.names import check_name, parse_name, title_of
+from pipeline.countermeasures.names import PROCESSING, check_name, parse_name, title_of
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ TRAINERS: dict[str, Trial] = {
     "nearest-neighbour-reference": Trial(
         "trainer", "Reference’s embeddings, nearest photo", {"trainer": "nearest-neighbour"}, reference=True),
 }  # fmt: skip
+FROZEN = tuple(name for name, trial in TRAINERS.items() if "trainer" in trial.values)  # who takes embeddings and trains no network
+AFTER = "-after-"
 RECROPPED = Trial("countermeasure", "faces found and cropped anew in the protected photos", {"recropped": {}}, photos=True, noise_only=True)
 DETECTORS = {"mtcnn": "MTCNN", "scrfd": "SCRFD"}
 RECROPPINGS = ("recropped", "recropped-jpeg-Q", *(f"recropped-{detector}" for detector in DETECTORS))
@@ -51,13 +53,18 @@ SETS: dict[str, tuple[str, ...]] = {
     "trainers": tuple(TRAINERS),
     "shares": ("share-20", "share-40", "share-60", "share-80"),
 }
+# Who takes embeddings of a network that exists, of the photos as they are and as a scraper may leave them: what a cloak is to stand.
+BEFORE_EMBEDDING = ("grey", "jpeg-75", "jpeg-50", "blur-1.0", "resize-56")
+SETS["embeddings"] = (*FROZEN, *(f"{name}{AFTER}{how}" for name in ("svm", "svm-reference") for how in BEFORE_EMBEDDING))
 SETS["full"] = (*SETS["countermeasures"], *SETS["trainers"], *SETS["shares"])
 
 
 def trial_of(name: str) -> Trial:
-    """The trial called `name`: a trainer, a countermeasure, or `share-N`; `ValueError` says what is allowed."""
+    """The trial called `name`: a trainer, a countermeasure, one after the other, or `share-N`; `ValueError` says what is allowed."""
     if name in TRAINERS:
         return TRAINERS[name]
+    if AFTER in name:
+        return processed_trial(name)
     if name == "last-layer-refit":
         return REFIT
     if name == "recropped" or name.startswith("recropped-"):
@@ -71,10 +78,22 @@ def trial_of(name: str) -> Trial:
         check_name(name)
     except ValueError as error:
         raise ValueError(
-            f"{error}; or a trainer: {', '.join(TRAINERS)}; or {', '.join(RECROPPINGS)}, last-layer-refit, share-N; "
+            f"{error}; or a trainer: {', '.join(TRAINERS)}; or, as in svm{AFTER}jpeg-75, a trainer on processed photos; "
+            f"or {', '.join(RECROPPINGS)}, last-layer-refit, share-N; "
             f"or a set: {', '.join(SETS)}"
         ) from None
     return Trial("countermeasure", title_of(name), {"countermeasure": name})
+
+
+def processed_trial(name: str) -> Trial:
+    """`svm-after-jpeg-75` and the like: embeddings of everybody's photos, test photos too, after a countermeasure that changes photos."""
+    trainer, _, how = name.partition(AFTER)
+    kind = parse_name(how)[0] if trainer in FROZEN else ""
+    if kind not in PROCESSING:
+        allowed = f"{', '.join(FROZEN)}, then {AFTER}, then {', '.join(PROCESSING)} with its number"
+        raise ValueError(f"{name!r}: allowed are {allowed}")
+    asked = TRAINERS[trainer]
+    return replace(asked, title=f"{asked.title}, after {title_of(how)}", values=asked.values | {"countermeasure": how})
 
 
 def recropped_trial(name: str) -> Trial:
