@@ -17,14 +17,14 @@ PHOTOS ?=##                     path of the photos (synthetic needs none)
 IDENTITIES ?= 50##              how many to protect, drawn by seed, 20 or more for a claim; or a file with one name a line
 SETTING ?= partial##           partial, or full: everyone is protected, whatever number IDENTITIES is
 ARMS ?= clean error-min random## arms of the study, or all; `python -m pipeline arms` lists them
-MATRIX ?=##                     trials of `make matrix`: core, countermeasures, trainers, shares, full, or names (empty: core)
+MATRIX ?=##                     trials of `make matrix`: core, countermeasures, trainers, shares, full, embeddings, or names (empty: core)
 EPSILON ?= 16##                 largest change of a pixel, of 255
 SEEDS ?= 0##                   seed of everything drawn; several, as in "0 1 2", for study and matrix
 DETECTOR ?= mtcnn##            mtcnn, or scrfd (needs DETECTOR_PACK)
 DETECTOR_PACK ?=##              folder of a local insightface pack: for DETECTOR=scrfd, or MATRIX=recropped-scrfd
 RECOGNISER_WEIGHTS ?=##         safetensors the recogniser is fine-tuned from (empty: from scratch)
 SURROGATE_WEIGHTS ?=##          safetensors the noise's surrogate starts from (empty: from scratch)
-CLOAK_AGAINST ?= $(SURROGATE_WEIGHTS)## recognisers that exist (.safetensors, .onnx), which ARMS=cloak is made against
+CLOAK_AGAINST ?=##              recognisers that exist (.safetensors, .onnx; several in words), which ARMS=cloak is made against
 LFW ?=##                        folder of LFW with pairs.txt: verification by its protocol, too
 REFERENCE ?=##                  insightface recogniser (.onnx): does it know the protected still, can one be built on it? Measured on LFW, too
 RUNS ?=##                       finished runs to compare, as named in reports/
@@ -98,7 +98,7 @@ R := $(DATA_ROOT)/runs/$(RUN)
 REPORT := $(REPORTS_ROOT)/$(RUN)
 NOISY := $(filter-out clean removed,$(ARMS))
 AGAINST := $(filter error-max% tap fawkes,$(ARMS))
-PUBLISHED := $(firstword $(filter error-min error-min-robust error-min-bound error-min-released cloak,$(ARMS)) $(NOISY))
+PUBLISHED := $(firstword $(filter error-min error-min-robust error-min-bound error-min-released,$(ARMS)) $(filter cloak,$(ARMS)) $(NOISY))
 $(if $(filter protect,$(MAKECMDGOALS)),$(if $(PUBLISHED),,$(error ARMS=$(ARMS): nothing to protect with; allowed is an arm with noise, such as error-min)))
 
 # Each stage's own code: an edit to training makes no noise anew.

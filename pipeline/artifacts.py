@@ -54,18 +54,21 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def at_work(path: Path) -> Iterator[None]:
+def at_work(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold the lock file `path` meanwhile; it goes with its process, however that ends.
 
+    Args:
+        wait: for another process that holds it, until it has ended.
+
     Raises:
-        StageError: another process holds it, such as one that outlived the `make` which started it.
+        StageError: another process holds it, such as one that outlived the `make` which started it, and nobody waits.
     """
     import fcntl
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+", encoding="ascii") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             lock.seek(0)
             holder = lock.read().strip() or "another one"
@@ -196,6 +199,12 @@ def write_array(path: Path, array: np.ndarray) -> None:
 def sha256_of(content: bytes) -> str:
     """Hex SHA-256 of `content`."""
     return hashlib.sha256(content).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hex SHA-256 of a file's content, whatever it is called."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sha256_of_files(paths: list[Path]) -> str:

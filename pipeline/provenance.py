@@ -11,7 +11,8 @@ from typing import Any
 from pipeline.runtime import Runtime, cores
 
 PACKAGES = (
-    "torch", "torchvision", "facenet-pytorch", "insightface", "onnxruntime-gpu", "opencv-python", "scikit-learn", "pandas", "numpy",
+    "torch", "torchvision", "facenet-pytorch", "insightface", "onnxruntime-gpu", "onnx2torch", "opencv-python", "scikit-learn", "pandas",
+    "numpy",
 )  # fmt: skip
 
 

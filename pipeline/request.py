@@ -6,7 +6,6 @@ reruns a stage exactly when its own parameters did.
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import unicodedata
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.artifacts import sha256_of_files, write_if_changed
+from pipeline.artifacts import sha256_of_file, sha256_of_files, write_if_changed
 from pipeline.config import (
     DATASETS,
     AlignConfig,
@@ -37,7 +36,7 @@ from pipeline.photos.lfw import PAIRS_FILE
 from pipeline.training.trials import Means, trial_of, trials_asked_for
 
 SURROGATE_SEED = 1_000_003
-KNOWN_RECOGNISERS = (".safetensors", ".onnx")  # how files end that `models/known.py` reads
+KNOWN_RECOGNISERS = (".safetensors", ".onnx")  # how files end that `noise/known.py` reads
 
 
 @dataclass(frozen=True)
@@ -110,9 +109,7 @@ def weights_asked_for(variable: str, value: str) -> dict[str, str]:
     path = Path(value)
     if path.suffix != ".safetensors" or not path.is_file():
         raise RequestError(f"{variable}={value}: not there; allowed is the path of a .safetensors file, or nothing (from scratch)")
-    with open(path, "rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"weights": str(path.resolve()), "weights_sha256": digest}
+    return {"weights": str(path.resolve()), "weights_sha256": sha256_of_file(path)}
 
 
 def build(kind: type[Config], section: str, *values: dict[str, Any]) -> Config:
@@ -216,7 +213,9 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
         if ARMS[arm].method == "error-min":
             values += [refine_noise, surrogate]
         if ARMS[arm].method == "cloak":
-            values.append(cloaked_from(request.cloak_against) | {"input_size": snapshots[run / "config" / "train.yaml"].input_size})
+            # At the size at which the profile builds on pretrained weights, whatever this run's own recogniser starts from.
+            tuned = build(TrainConfig, "train", sections["train"], profile.get("train_from_weights") or {})
+            values.append(cloaked_from(request.cloak_against) | {"input_size": tuned.input_size})
         if arm != ARMS[arm].method:
             values.append(noise.get(arm) or {})  # what an arm needs of its own goes over what pretrained weights do to all
         if ARMS[arm].surrogate:
@@ -376,9 +375,14 @@ def cloaked_from(value: str) -> dict[str, Any]:
     if not paths:
         raise RequestError(f"ARMS: cloak is made against recognisers that exist: give CLOAK_AGAINST=; {allowed}")
     for path in paths:
-        if path.suffix not in KNOWN_RECOGNISERS or not path.is_file():
+        if path.suffix not in KNOWN_RECOGNISERS:
+            raise RequestError(f"CLOAK_AGAINST={value}: {path} is no such file; {allowed}")
+        if not path.is_file():
             raise RequestError(f"CLOAK_AGAINST={value}: {path} is not there; {allowed}")
-    digests = [sha256_of_files([path]) for path in paths]
+    digests = [sha256_of_file(path) for path in paths]
+    twice = [str(path) for path, digest in zip(paths, digests, strict=True) if digests.count(digest) > 1]
+    if twice:
+        raise RequestError(f"CLOAK_AGAINST={value}: {' and '.join(twice)} are one recogniser; each counts once")
     return {"against": [str(path.absolute()) for path in paths], "against_sha256": digests}
 
 
@@ -388,7 +392,7 @@ def reference_asked_for(value: str) -> dict[str, str]:
         return {}
     if not value.endswith(".onnx") or not Path(value).is_file():
         raise RequestError(f"REFERENCE={value}: not there; allowed is the path of an insightface recogniser (.onnx), or nothing")
-    return {"reference": str(Path(value).absolute()), "reference_sha256": sha256_of_files([Path(value)])}
+    return {"reference": str(Path(value).absolute()), "reference_sha256": sha256_of_file(Path(value))}
 
 
 def detector_pack(request: Request, wanted_by: str) -> dict[str, str]:

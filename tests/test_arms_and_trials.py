@@ -15,12 +15,12 @@ from pipeline.artifacts import read_json, read_table
 from pipeline.config import AlignConfig, EvaluateConfig, dump
 from pipeline.evaluation.stage import evaluate_arm
 from pipeline.evaluation.trials import collect_trials
-from pipeline.models.known import load_known
 from pipeline.models.recognisers import make_recogniser
 from pipeline.noise.arms import ARMS
 from pipeline.noise.descent import descend
 from pipeline.noise.error_min import SearchResult
 from pipeline.noise.fawkes import distant_identity, feature_cloak, mean_embeddings
+from pipeline.noise.known import load_known
 from pipeline.noise.searched import embeddings_by
 from pipeline.noise.table import load_noise
 from pipeline.noise.tap import next_identity

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from pipeline.__main__ import main
-from pipeline.artifacts import sha256_of_files, write_bytes
+from pipeline.artifacts import sha256_of_file, sha256_of_files, write_bytes
 from pipeline.config import (
     AlignConfig,
     DataConfig,
@@ -421,7 +421,7 @@ def test_a_reference_is_taken_whatever_the_run_starts_from(tmp_path: Path) -> No
     own, elsewhere = (load(TrainConfig, trials / f"{name}.yaml") for name in ("svm", "svm-reference"))
     assert (own.weights, own.reference) == (str(weights), None)
     assert (elsewhere.trainer, elsewhere.weights, elsewhere.weights_sha256) == ("svm", None, None)
-    assert elsewhere.reference == str(reference) and elsewhere.reference_sha256 == sha256_of_files([reference])
+    assert elsewhere.reference == str(reference) and elsewhere.reference_sha256 == sha256_of_file(reference)
     ask(tmp_path, profile="laptop", recogniser_weights=str(weights))
     assert {path.stem for path in trials.iterdir()} == {"svm"}, "without REFERENCE there is no such trial"
 
@@ -489,14 +489,15 @@ def test_a_cloak_says_what_it_is_made_against(tmp_path: Path) -> None:
     ask(tmp_path, arms="clean cloak", cloak_against=f"'{one}' {two}")
     config = load(NoiseConfig, tmp_path / "run" / "config" / "noise-cloak.yaml")
     assert config.against == (str(one), str(two)) and config.transforms
-    assert config.against_sha256 == tuple(sha256_of_files([path]) for path in (one, two))
+    assert config.against_sha256 == tuple(sha256_of_file(path) for path in (one, two))
     assert config.input_size == load(TrainConfig, tmp_path / "run" / "config" / "train.yaml").input_size
     ask(tmp_path, arms="clean error-min", cloak_against=f"{tmp_path}/absent.onnx")  # nobody asked for a cloak
     for against, why in (
         ("", "ARMS: cloak is made against recognisers that exist: give CLOAK_AGAINST=; allowed are paths"),
         ("   ", "ARMS: cloak is made against"),
         (f"{two} {tmp_path}/absent.onnx", r"CLOAK_AGAINST=.*absent\.onnx is not there; allowed are paths of recognisers"),
-        (str(tmp_path / "run"), "CLOAK_AGAINST=.*is not there"),
+        (str(tmp_path / "run"), "CLOAK_AGAINST=.*run is no such file; allowed are paths of recognisers: .safetensors"),
+        (f"{two} {two}", "CLOAK_AGAINST=.* are one recogniser; each counts once"),
         ("'half", "CLOAK_AGAINST='half: not to be read as words"),
     ):
         with pytest.raises(RequestError, match=why):

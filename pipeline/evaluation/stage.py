@@ -128,7 +128,7 @@ def what_a_linear_model_sees(table: Any, arm: str, aligned: Path, run: Path, see
 
 
 def existing_recognisers(config: EvaluateConfig, train_config: TrainConfig, runtime: Runtime) -> dict[str, Embed]:
-    """The recognisers at hand that were trained elsewhere, which no noise can reach: the weights that training started from, REFERENCE."""
+    """The recognisers at hand that were trained elsewhere, which noise against training cannot reach: what it started from, REFERENCE."""
     found: dict[str, Embed] = {}
     if train_config.weights is not None:
         pretrained = make_recogniser(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pipeline.config import EvaluateConfig
@@ -78,7 +79,8 @@ def verdict(
         facts += f"; comparing {whom}, it reaches an AUC of {auc:.3f} ({auc_before:.3f} without)"
     tried = {row["trial"] for row in held + lost} - {"early-stopping"}
     alone = "" if tried else " No other trainer or countermeasure was tried."
-    sentences = f"{opening}{beyond(held, lost)}. {facts}.{searching(arm, clean, config.protected_at_most)}{detection(arm)}{alone}"
+    sentences = f"{opening}{beyond(held, lost)}. {facts}.{searching(arm, clean, config.protected_at_most)}{made_for(arm)}"
+    sentences += f"{detection(arm)}{alone}"
     return {
         "verdict": sentences,
         "verdict_state": "holds" if fails_by is None else "fails",
@@ -172,6 +174,14 @@ def searching(arm: dict[str, Any], clean: dict[str, Any], at_most: float) -> str
     if mine is None or before is None or mine <= at_most:
         return ""
     return f" Made to search a gallery instead of naming, the recogniser finds them first in {mine:.1%} of searches ({before:.1%} without)."
+
+
+def made_for(arm: dict[str, Any]) -> str:
+    """Which recognisers a cloak was made against; empty for other noise."""
+    known = [Path(one["name"]).stem for one in (arm.get("noise") or {}).get("against") or []]
+    if not known:
+        return ""
+    return f" The cloak was made against {' and '.join(known)}: what it does to these says little of another recogniser."
 
 
 def detection(arm: dict[str, Any]) -> str:

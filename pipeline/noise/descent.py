@@ -88,9 +88,10 @@ def descend(
                 with runtime.autocast():
                     loss_B = objective(noisy, label_B).float()
                 # What lies between noise and networks is kept for the next one.
-                (gradient,) = torch.autograd.grad(loss_B.sum(), noise_BCHW, retain_graph=len(objectives) > 1)
+                (gradient,) = torch.autograd.grad(loss_B.sum(), noise_BCHW, retain_graph=objective is not objectives[-1])
                 direction += gradient / gradient.flatten(1).norm(dim=1).clamp_min(1e-30)[:, None, None, None]
                 total += loss_B.detach().sum() / len(objectives)
+                del loss_B  # and with it what the network kept
             sum_KCHW.index_add_(0, row_B, direction)
         delta_KCHW.sub_(ranks.sum_(sum_KCHW).sign_().mul_(step)).clamp_(-epsilon, epsilon)
         report(number, float(ranks.sum_(total)) / len(order))

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from pipeline.errors import StageError
 from pipeline.models.recognisers import Recogniser
 from pipeline.noise.descent import Objective
 
@@ -35,12 +36,17 @@ def distant_identity(mean_KDs: Sequence[np.ndarray], labels: np.ndarray, *, cand
 
     Returns:
         int64 (K,), −1 for labels not asked for.
+
+    Raises:
+        StageError: there is nobody else.
     """
     generator = np.random.default_rng((seed, 0xFA))
     present = np.flatnonzero(np.abs(mean_KDs[0]).sum(1) > 0)
     target = np.full(len(mean_KDs[0]), -1)
     for label in labels:
         others = present[present != label]
+        if len(others) == 0:
+            raise StageError("a cloak shows somebody else, and there is nobody else: protect more people, or give the split auxiliary ones")
         drawn = generator.choice(others, min(candidates, len(others)), replace=False)
         target[label] = drawn[np.argmin(sum(mean_KD[drawn] @ mean_KD[label] for mean_KD in mean_KDs))]
     return target

@@ -15,7 +15,6 @@ from pipeline.artifacts import read_json, sha256_of_files
 from pipeline.config import NoiseConfig, dump
 from pipeline.errors import StageError
 from pipeline.faces.geometry import CROP_SIZE
-from pipeline.models.known import load_known
 from pipeline.models.recognisers import load_trained, make_recogniser
 from pipeline.noise.arms import Arm
 from pipeline.noise.cloak import leave
@@ -23,12 +22,13 @@ from pipeline.noise.descent import Objective, descend
 from pipeline.noise.error_max import lower_certainty
 from pipeline.noise.error_min import SearchResult, search_noise
 from pipeline.noise.fawkes import distant_identity, feature_cloak, mean_embeddings
+from pipeline.noise.known import load_known
 from pipeline.noise.table import row_names
 from pipeline.noise.tap import look_like, next_identity
 from pipeline.runtime import Runtime, free_memory, hash_seed, say
 from pipeline.training.faces import FaceSet, face_set, prefetched
 from pipeline.training.keys import code_in
-from pipeline.training.loop import PREDICT_BATCH, predict
+from pipeline.training.loop import CUDA_PREDICT_BATCH, PREDICT_BATCH, predict
 
 TABLES = 2  # float32 tables of noise at the least: the noise, and the directions it is to go
 CANDIDATES = 20  # Fawkes draws a few identities and takes the most distant one
@@ -38,6 +38,7 @@ def against_surrogate(
     config: NoiseConfig, arm: Arm, table: Any, names: tuple[str, ...], aligned: Path, surrogate: Path, runtime: Runtime
 ) -> np.ndarray:
     """Noise of an adversarial arm against the trained clean surrogate: float32 (K, 3, 112, 112) in 1/255."""
+    check_memory(len(names), arm, runtime)
     device = runtime.torch_device()
     if not (surrogate / "train.json").exists():
         raise StageError(f"{surrogate}: has no trained network, against which {config.arm} noise is made: train the arm `surrogate` first")
@@ -70,6 +71,7 @@ def against_known(
     config: NoiseConfig, arm: Arm, table: Any, names: tuple[str, ...], split: Path, aligned: Path, output: Path, runtime: Runtime
 ) -> np.ndarray:
     """A cloak of the photos `names` against `config.against`: float32 (K, 3, 112, 112) in 1/255."""
+    check_memory(len(names), arm, runtime)
     device = runtime.torch_device()
     table = table[table["role"].isin(("protected", "auxiliary"))]
     seen, carrying = table[table["part"] == "train"], table[table["role"] == "protected"]
@@ -81,7 +83,7 @@ def against_known(
     own = [torch.from_numpy(mean).to(device) for mean in means]
     objectives = [leave(network, mean, mean[runtime.tensor(whom)]) for network, mean in zip(networks, own, strict=True)]
     against = ", ".join(Path(path).name for path in config.against)
-    key = dump(config) + sha256_of_files([split, split.with_suffix(".json"), *code_of_search()])
+    key = dump(config) + sha256_of_files([split, split.with_suffix(".json"), *code_of_search(arm.method)])
     return lowered(objectives, carrying, config, arm, names, aligned, runtime, against, checkpoint=output / "checkpoint.pt", key=key)
 
 
@@ -99,7 +101,6 @@ def lowered(
     """The descent of `objectives` on the photos `carrying`, told as it goes; `kept`: checkpoint and key."""
     place = {name: code for code, name in enumerate(names)}
     rows = row_names(carrying, arm.per).map(place).to_numpy(np.int64)
-    check_memory(len(names), arm, runtime)
     say(f"{config.arm}: {config.steps} steps against {against} on {len(carrying)} photos")
 
     def report(number: int, loss: float) -> None:
@@ -124,13 +125,15 @@ def lowered(
 
 @torch.no_grad()
 def embeddings_by(network: Any, faces: FaceSet, runtime: Runtime) -> np.ndarray:
-    """What a recogniser that exists makes of clean crops: L2-normalised float32 (N, D)."""
-    device, found = runtime.torch_device(), []
-    parts = [np.arange(start, min(start + PREDICT_BATCH, len(faces))) for start in range(0, len(faces), PREDICT_BATCH)]
-    for x_BCHW, _ in prefetched(faces, parts, device):
+    """What a recogniser that exists makes of clean crops: L2-normalised float32 (N, D); each rank asks about a share, all get the whole."""
+    device, ranks = runtime.torch_device(), runtime.ranks
+    here, batch = ranks.share(len(faces)), CUDA_PREDICT_BATCH if device.type == "cuda" else PREDICT_BATCH
+    parts = [np.arange(start, min(start + batch, here.stop)) for start in range(here.start, here.stop, batch)]
+    found = []
+    for x_BCHW, _ in prefetched(faces, parts or [np.arange(1)], device):  # a rank without a share still says how wide embeddings are
         with runtime.autocast():
-            found.append(network.embed(x_BCHW).cpu())
-    return torch.cat(found).numpy()
+            found.append(network.embed(x_BCHW))
+    return ranks.rows(torch.cat(found)[: here.stop - here.start], len(faces)).cpu().numpy()
 
 
 def search(
@@ -183,16 +186,16 @@ def search(
         runtime=runtime,
         report=report,
         checkpoint=output / "checkpoint.pt",
-        key=dump(config) + sha256_of_files([split, split.with_suffix(".json"), *code_of_search()]),
+        key=dump(config) + sha256_of_files([split, split.with_suffix(".json"), *code_of_search(arm.method)]),
     )
     return SearchResult(**{**vars(result), "delta": result.delta[: len(names)]})
 
 
-def code_of_search() -> list[Path]:
-    """The source files by which a search goes: one that was killed goes on by the same only."""
+def code_of_search(method: str) -> list[Path]:
+    """The source files by which noise of `method` is searched: a search that was killed goes on by the same only."""
     room, training = Path(__file__).parent, ("compiled.py", "faces.py", "optimiser.py", "shared.py")
-    names = ("error_min.py", "descent.py", "cloak.py", "fawkes.py", "transforms.py", "searched.py")
-    own = [*(room / name for name in names), room.parent / "countermeasures" / "processing.py"]
+    names = {"error-min": ("error_min.py",), "cloak": ("descent.py", "cloak.py", "fawkes.py", "known.py")}[method]
+    own = [*(room / name for name in (*names, "transforms.py", "searched.py")), room.parent / "countermeasures" / "processing.py"]
     return [*own, *code_in("models"), *(room.parent / "training" / name for name in training)]
 
 

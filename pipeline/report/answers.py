@@ -50,6 +50,8 @@ def against(metrics: dict[str, Any], arm: str) -> list[str]:
     how = kind if kind.startswith("fine") else f"trained {kind}"
     epochs = plural(training.get("epochs"), "epoch", "epochs")
     found = [f"{training.get('model') or 'A network'}, {how} on this run’s own face crops with the noise on them, {epochs}."]
+    if known := made_against(metrics, arm):
+        found.append(f"And whoever takes the embeddings of {' or '.join(known)}, against which the cloak was made.")
     seen = search_also_saw(metrics)
     everyone: Any = metrics.get("classes")
     mine: Any = metrics.get("identities")

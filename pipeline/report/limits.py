@@ -12,6 +12,7 @@ from pipeline.noise.arms import is_of
 from pipeline.report.validity import counts, counts_elsewhere
 from pipeline.report.views import headline_arm, made_against, search_also_saw, tried_on, was_known
 from pipeline.report.words import at, is_number
+from pipeline.training.trials import TRAINERS, without_processing
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ KNOWN = (
         EXISTING,
         ("open-set",),
         "Noise against training does not hide a face from a recogniser that exists already and only compares photos, which is how faces "
-        "are searched for in practice.",
+        "are searched for in practice. A cloak is made against such recognisers, one by one.",
     ),
     (
         "Other architectures",
@@ -135,8 +136,11 @@ def searched_with(metrics: dict[str, Any], arm: str | None) -> str:
 def unknown_to(metrics: dict[str, Any], arm: str | None, name: str) -> bool:
     """Whether what was measured under `name` is of a recogniser that exists and that the arm's cloak was not made against."""
     if name.startswith(SEARCHED_BY):
-        return not was_known(metrics, arm, name.removeprefix(SEARCHED_BY))
-    return "-reference" in name and not was_known(metrics, arm, "reference")
+        kind = name.removeprefix(SEARCHED_BY)
+    else:
+        trial = TRAINERS.get(without_processing(name))
+        kind = "" if trial is None else "reference" if trial.reference else "pretrained" if trial.weights else ""
+    return bool(kind) and not was_known(metrics, arm, kind)
 
 
 def limits_of(metrics: dict[str, Any]) -> list[Limit]:
@@ -151,7 +155,8 @@ def limits_of(metrics: dict[str, Any]) -> list[Limit]:
     for title, words, text in KNOWN:
         if title == STRANGERS and not search_also_saw(metrics):
             continue
-        done = [name for name in names if any(word in name.lower() for word in words)]
+        # Whoever embeds processed photos trains nothing on them.
+        done = [name for name in names if any(word in without_processing(name).lower() for word in words)]
         measured = f"Measured in this run: {', '.join(done)}." if done else ""
         if title.startswith("Fine-tuning") and tuned:
             frozen = [name for name in done if name != "fine-tune"]
@@ -167,7 +172,7 @@ def limits_of(metrics: dict[str, Any]) -> list[Limit]:
         measured = f"Measured in this run: {', '.join(by_others)}." if by_others else ""
         found.append(Limit(CLOAKED[0], CLOAKED[1].format(" and ".join(known)), measured))
     if starts_alike(metrics, arm):
-        elsewhere = [name for name in names if "-reference" in name]
+        elsewhere = [name for name in names if without_processing(name).endswith("-reference")]
         found.append(Limit(*SAME_WEIGHTS, f"Measured in this run with another network: {', '.join(elsewhere)}." if elsewhere else ""))
     if str(at(metrics, "provenance", "dataset", "name") or "").startswith("synthetic"):
         found.append(Limit(*RENDERED))

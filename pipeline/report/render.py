@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.artifacts import write_text
-from pipeline.noise.arms import ARMS
+from pipeline.noise.arms import ARMS, is_of
 from pipeline.report import figures, tables, tables_beyond, views
 from pipeline.report.answers import answers_of
 from pipeline.report.limits import limits_of
@@ -99,7 +99,7 @@ def content_of(metrics: dict[str, Any]) -> dict[str, Any]:
         "heading": views.heading_of(metrics),
         "headline": views.headline_arm(metrics),
         "seeds": at(metrics, "provenance", "seeds") or [],
-        "per_photo": [arm for arm in arms if arm in ARMS and ARMS[arm].per == "photo"],
+        "per_photo": [arm for arm in arms if is_of(arm, "error-min") and ARMS[arm].per == "photo"],
         "answers": answers_of(metrics),
         "key_numbers": views.key_numbers(metrics),
         "facts": views.facts_of(metrics),

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.artifacts import sha256_of, sha256_of_files
+from pipeline.artifacts import at_work, sha256_of, sha256_of_files
 from pipeline.config import TrainConfig
 from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.faces import FaceSet
@@ -44,10 +44,11 @@ def frozen_embeddings(
         path = run / whose / "embeddings" / f"{what}-{sha256_of(network.encode())[:8]}.pt"
         chosen = sha256_of(faces.shard.tobytes() + faces.row.tobytes())
         key = network + chosen + sha256_of_files([*training_inputs(whose, run, split), *code_that_embeds(config)])
-        state = load_checkpoint(path, key, torch.device("cpu"), found="embeddings that are known already")
-        if state is None:
-            state = {"embedding": torch.from_numpy(embed(faces))}
-            save_checkpoint(path, key, state)
+        with at_work(path.with_suffix(".lock"), wait=True):  # trials run side by side, and the first that asks asks for all
+            state = load_checkpoint(path, key, torch.device("cpu"), found="embeddings that are known already")
+            if state is None:
+                state = {"embedding": torch.from_numpy(embed(faces))}
+                save_checkpoint(path, key, state)
         return state["embedding"].numpy()
 
     embedding, noisy = kept("clean", "train", clean), (train.shard != clean.shard) | (train.row != clean.row)

@@ -85,6 +85,11 @@ def trial_of(name: str) -> Trial:
     return Trial("countermeasure", title_of(name), {"countermeasure": name})
 
 
+def without_processing(name: str) -> str:
+    """The trial on photos as they are of one on processed photos; of another its own name."""
+    return name.partition(AFTER)[0]
+
+
 def processed_trial(name: str) -> Trial:
     """`svm-after-jpeg-75` and the like: embeddings of everybody's photos, test photos too, after a countermeasure that changes photos."""
     trainer, _, how = name.partition(AFTER)

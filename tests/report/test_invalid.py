@@ -200,7 +200,7 @@ def test_the_checks_that_are_told_apart_by_name_are_the_projects_own() -> None:
 def test_without_an_arm_to_claim_anything_of_numbers_stand() -> None:
     metrics: dict[str, Any] = sample_metrics() | {
         "verdict_state": "invalid",
-        "verdict": "No claim: no error-minimizing arm was run.",
+        "verdict": "No claim: no arm that is meant to protect was run.",
         "lost_to": [],
     }
     assert not counts(metrics, "clean"), "a verdict that says invalid and names nothing is believed"

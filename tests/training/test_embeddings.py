@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -80,3 +82,16 @@ def test_it_is_asked_anew_where_something_changed(study: Study) -> None:
     split_photos(SplitConfig(identities=PROTECTED, auxiliary=3, duplicate_bits=0), study.aligned, study.split)
     assert study.split.read_bytes() == before, "another photo under the same name is split alike"
     assert network.of(study, "random") == first
+
+
+def test_trials_side_by_side_ask_once(study: Study) -> None:
+    class Slow(Network):
+        def __call__(self, faces: FaceSet) -> np.ndarray:
+            time.sleep(0.2)
+            return super().__call__(faces)
+
+    network = Slow()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: network.of(study, "random"), range(4)))
+    table = study.table()
+    assert network.asked == len(table) + int(((table["role"] == "protected") & (table["part"] == "train")).sum())

@@ -55,14 +55,14 @@ def load_onnx(path: Path) -> KnownOnnx:
     import onnx
     from onnx2torch import convert
 
+    crops = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), np.uint8)
     try:
         network = convert(onnx.load(str(path)))
+        made = KnownOnnx(network, float(reader.network.input_mean), float(reader.network.input_std)).eval().requires_grad_(False)
+        with torch.no_grad():
+            found = made.embed(torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255).numpy()
     except (NotImplementedError, ValueError, RuntimeError) as error:
         raise StageError(f"{path}: torch cannot compute it ({str(error).splitlines()[0][:160]})") from None
-    made = KnownOnnx(network, float(reader.network.input_mean), float(reader.network.input_std)).eval().requires_grad_(False)
-    crops = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), np.uint8)
-    with torch.no_grad():
-        found = made.embed(torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255).numpy()
-    if (found * reader(crops)).sum(1).min() < ALIKE:
+    if not (found * reader(crops)).sum(1).min() >= ALIKE:  # nor where a number is none
         raise StageError(f"{path}: torch computes other embeddings from it than onnxruntime does")
     return made

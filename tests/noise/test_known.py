@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 from pipeline.errors import StageError
 from pipeline.models.arcface_onnx import ArcFaceOnnx
-from pipeline.models.known import load_known
 from pipeline.models.recognisers import make_recogniser
+from pipeline.noise.known import load_known
 from tests.conftest import toy_faces
 from tests.tiny_onnx import write_recogniser
 
