@@ -20,7 +20,7 @@ from pipeline.noise.arms import Arm
 from pipeline.noise.cloak import leave
 from pipeline.noise.descent import Objective, descend
 from pipeline.noise.error_max import lower_certainty
-from pipeline.noise.error_min import SearchResult, search_noise
+from pipeline.noise.error_min import SearchResult, pass_batch, search_noise
 from pipeline.noise.fawkes import distant_identity, feature_cloak, mean_embeddings
 from pipeline.noise.known import load_known
 from pipeline.noise.table import row_names
@@ -114,7 +114,7 @@ def lowered(
         rows=len(names),
         epsilon=config.epsilon,
         steps=config.steps,
-        batch=config.batch,
+        batch=pass_batch(config, runtime.torch_device()),
         runtime=runtime,
         seed=hash_seed(config.seed, 0xADE),
         report=report,

@@ -15,8 +15,9 @@ from pipeline.config import TrainConfig
 from pipeline.distributed import Ranks, launched
 from pipeline.errors import RequestError, StageError
 from pipeline.models.backbones import WIDTH
-from pipeline.noise.descent import descend
+from pipeline.noise.descent import Objective, descend
 from pipeline.noise.error_min import search_noise
+from pipeline.noise.searched import embeddings_by
 from pipeline.runtime import Runtime
 from pipeline.training import loop
 from pipeline.training.loop import predict
@@ -167,21 +168,42 @@ def test_noise_is_that_of_one_process(search: Any, cpu: Runtime, tmp_path: Path,
 
 
 def adversarial(runtime: Runtime, folder: Path) -> np.ndarray:
-    model = TinyNet(3).eval()
+    """Against two networks, through transforms."""
 
-    def objective(x_BCHW: Tensor, label_B: Tensor) -> Tensor:
-        return -nn.functional.cross_entropy(model(x_BCHW), label_B, reduction="none")
+    def against(model: nn.Module) -> Objective:
+        return lambda x_BCHW, label_B: -nn.functional.cross_entropy(model(x_BCHW), label_B, reduction="none")
 
     faces = toy_faces(identities=3, photos=3)
+    objectives = [against(TinyNet(classes).eval()) for classes in (3, 4)]
     return descend(
-        [objective], faces, faces.label, rows=3, epsilon=16, steps=3, batch=4, runtime=runtime, seed=0, report=lambda _, loss: None
-    )
+        objectives, faces, faces.label, rows=3, epsilon=16, steps=3, batch=4, runtime=runtime, seed=0, transforms=True,
+        report=lambda _, loss: None,
+    )  # fmt: skip
 
 
 def test_adversarial_noise_is_that_of_one_process(cpu: Runtime, tmp_path: Path, pair: Pair) -> None:
     wanted = adversarial(cpu, tmp_path)
     for found in pair["adversarial"]:
         assert np.isclose(found, wanted, atol=1e-3).mean() >= 0.99
+
+
+class Thumbnail:
+    """A recogniser that exists: the embedding of a face is its thumbnail."""
+
+    def embed(self, x_BCHW: Tensor) -> Tensor:
+        return nn.functional.normalize(nn.functional.avg_pool2d(x_BCHW, 28).flatten(1), dim=1)
+
+
+def known(runtime: Runtime, folder: Path) -> list[np.ndarray]:
+    """Its embeddings of one photo, of which the second rank has no share, and of five."""
+    return [embeddings_by(Thumbnail(), toy_faces(identities=1, photos=photos), runtime) for photos in (1, 5)]
+
+
+def test_embeddings_are_shared_and_whole_everywhere(cpu: Runtime, tmp_path: Path, pair: Pair) -> None:
+    wanted = known(cpu, tmp_path)
+    assert [one.shape for one in wanted] == [(1, 48), (5, 48)]
+    for found in pair["known"]:
+        assert all(np.array_equal(one, other) for one, other in zip(found, wanted, strict=True))
 
 
 def training(runtime: Runtime, folder: Path, *, stop: int | None = None, countermeasure: str = "none") -> tuple[Any, ...]:
@@ -302,8 +324,8 @@ def test_ranks_that_resume_from_different_states_say_so(pair: Pair) -> None:
 
 
 JOBS = (
-    step_of_each_size, noise_search, released_search, robust_search, bound_search, deep_search, adversarial, training, mixed_training,
-    resumed_training, disagree, sums, left_alone,
+    step_of_each_size, noise_search, released_search, robust_search, bound_search, deep_search, adversarial, known, training,
+    mixed_training, resumed_training, disagree, sums, left_alone,
 )  # fmt: skip
 
 
