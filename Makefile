@@ -24,7 +24,7 @@ DETECTOR ?= mtcnn##            mtcnn, or scrfd (needs DETECTOR_PACK)
 DETECTOR_PACK ?=##              folder of a local insightface pack: for DETECTOR=scrfd, or MATRIX=recropped-scrfd
 RECOGNISER_WEIGHTS ?=##         safetensors the recogniser is fine-tuned from (empty: from scratch)
 SURROGATE_WEIGHTS ?=##          safetensors the noise's surrogate starts from (empty: from scratch)
-CLOAK_AGAINST ?=##              recognisers that exist (.safetensors, .onnx; several in words), which ARMS=cloak is made against
+CLOAK_AGAINST ?=##              recognisers that exist which ARMS=cloak is made against: one or more paths of .safetensors, .onnx
 LFW ?=##                        folder of LFW with pairs.txt: verification by its protocol, too
 REFERENCE ?=##                  insightface recogniser (.onnx): does it know the protected still, can one be built on it? Measured on LFW, too
 RUNS ?=##                       finished runs to compare, as named in reports/

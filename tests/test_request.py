@@ -394,7 +394,7 @@ def test_embeddings_of_processed_photos_are_asked_for_by_name(tmp_path: Path) ->
     ask(tmp_path, matrix="svm-after-jpeg-50", **given)
     config = load(TrainConfig, tmp_path / "run" / "config" / "trials" / "svm-after-jpeg-50.yaml")
     assert (config.trainer, config.countermeasure, config.weights) == ("svm", "jpeg-50", str(weights))
-    assert trial_of("svm-after-jpeg-50").title == "Frozen pretrained embeddings, linear SVM, after JPEG, quality 50"
+    assert trial_of("svm-after-jpeg-50").title == "Frozen pretrained embeddings, linear SVM (JPEG, quality 50)"
 
     def names(folder: Path, **more: str) -> set[str]:
         return {path.stem for path in ask(folder, matrix="embeddings", **given, **more) if path.parent.name == "trials"}

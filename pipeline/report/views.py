@@ -140,6 +140,8 @@ def heading_of(metrics: dict[str, Any]) -> str:
         return "Invalid: no claim"
     if state == "holds" and metrics.get("lost_to"):
         return "Protected, but not against every trainer"
+    if state == "holds" and made_against(metrics, headline_arm(metrics)):
+        return "Protected from the recognisers it was made against"
     if state != "fails":
         return HEADINGS[state]
     seeds = metrics.get("by_seed") or []

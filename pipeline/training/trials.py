@@ -98,7 +98,7 @@ def processed_trial(name: str) -> Trial:
         allowed = f"{', '.join(FROZEN)}, then {AFTER}, then {', '.join(PROCESSING)} with its number"
         raise ValueError(f"{name!r}: allowed are {allowed}")
     asked = TRAINERS[trainer]
-    return replace(asked, title=f"{asked.title}, after {title_of(how)}", values=asked.values | {"countermeasure": how})
+    return replace(asked, title=f"{asked.title} ({title_of(how)})", values=asked.values | {"countermeasure": how})
 
 
 def recropped_trial(name: str) -> Trial:

@@ -362,14 +362,14 @@ def test_how_near_the_surrogate_was_is_said_as_it_was(tmp_path: Path):
 
 
 def test_a_cloak_says_what_it_was_made_against_and_what_not(tmp_path: Path):
-    title = "Recognisers that the cloak was not made against"
+    title, heading = "Recognisers that the cloak was not made against", "Protected from the recognisers it was made against"
 
     def words(reference: str) -> str:
         metrics = sample_metrics()
         cloak = metrics["arms"].pop("error-min")
         cloak["noise"] |= {"method": "cloak", "against": [{"name": "a.safetensors", "sha256": "1"}, {"name": "r50.onnx", "sha256": "2"}]}
         cloak["identification"]["r50"] = cloak["identification"]["own"]
-        metrics["arms"]["cloak"] = cloak
+        metrics["arms"]["cloak"], metrics["lost_to"] = cloak, []
         metrics["trainers"] = {"svm-reference": {"clean": {"protected": 0.99, "others": 0.9}, "cloak": {"protected": 0.01, "others": 0.9}}}
         metrics["provenance"]["config"] = {"evaluate": {"reference_sha256": reference}}
         return words_of(page_of(metrics, [], tmp_path))
@@ -377,6 +377,7 @@ def test_a_cloak_says_what_it_was_made_against_and_what_not(tmp_path: Path):
     assert title not in words_of(page_of(sample_metrics(), [], tmp_path))
     known, other = words("2"), words("3")
     for page in (known, other):
+        assert heading in page
         assert title in page and "The cloak was made against a and r50." in page
         assert "It was made against a and r50; a recogniser that is none of these may know everybody all the same." in page
         assert "It hides nobody from face search" not in page
