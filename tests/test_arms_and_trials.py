@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from pipeline.artifacts import read_json, read_table
 from pipeline.config import AlignConfig, EvaluateConfig, dump
+from pipeline.errors import StageError
 from pipeline.evaluation.stage import evaluate_arm
 from pipeline.evaluation.trials import collect_trials
 from pipeline.models.recognisers import make_recogniser
@@ -125,6 +126,11 @@ def test_each_recogniser_that_a_cloak_is_made_against_sees_somebody_else(study: 
         assert (own_after < own_before - 0.05).all(), one
         seen = (after @ means.T).argmax(1)
         assert (seen[mine] != clean.label[mine]).mean() > 0.9 and np.array_equal(after[~mine], before[~mine])
+
+
+def test_nobody_can_be_shown_where_there_is_nobody_else() -> None:
+    with pytest.raises(StageError, match="there is nobody else"):
+        distant_identity([np.array([[1.0, 0.0], [0.0, 0.0]])], np.array([0]), candidates=5, seed=0)
 
 
 def test_targets_form_one_cycle_of_the_protected() -> None:

@@ -176,9 +176,14 @@ def searching(arm: dict[str, Any], clean: dict[str, Any], at_most: float) -> str
     return f" Made to search a gallery instead of naming, the recogniser finds them first in {mine:.1%} of searches ({before:.1%} without)."
 
 
+def made_against(arm: dict[str, Any]) -> list[str]:
+    """The recognisers that an arm's cloak was made against, by their files' names without the ending; none for other noise."""
+    return [Path(one["name"]).stem for one in (arm.get("noise") or {}).get("against") or []]
+
+
 def made_for(arm: dict[str, Any]) -> str:
-    """Which recognisers a cloak was made against; empty for other noise."""
-    known = [Path(one["name"]).stem for one in (arm.get("noise") or {}).get("against") or []]
+    """Which recognisers a cloak was made against, in a sentence; empty for other noise."""
+    known = made_against(arm)
     if not known:
         return ""
     return f" The cloak was made against {' and '.join(known)}: what it does to these says little of another recogniser."

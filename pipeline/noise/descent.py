@@ -84,11 +84,11 @@ def descend(
             if mirror_N is not None and changes is not None:
                 noisy = transformed(mirrored(noisy, runtime.tensor(mirror_N[part])), changes.part(part))
             direction = torch.zeros_like(noise_BCHW)
-            for objective in objectives:
+            for place, objective in enumerate(objectives, 1):
                 with runtime.autocast():
                     loss_B = objective(noisy, label_B).float()
                 # What lies between noise and networks is kept for the next one.
-                (gradient,) = torch.autograd.grad(loss_B.sum(), noise_BCHW, retain_graph=objective is not objectives[-1])
+                (gradient,) = torch.autograd.grad(loss_B.sum(), noise_BCHW, retain_graph=place < len(objectives))
                 direction += gradient / gradient.flatten(1).norm(dim=1).clamp_min(1e-30)[:, None, None, None]
                 total += loss_B.detach().sum() / len(objectives)
                 del loss_B  # and with it what the network kept

@@ -28,7 +28,7 @@ from pipeline.noise.tap import look_like, next_identity
 from pipeline.runtime import Runtime, free_memory, hash_seed, say
 from pipeline.training.faces import FaceSet, face_set, prefetched
 from pipeline.training.keys import code_in
-from pipeline.training.loop import CUDA_PREDICT_BATCH, PREDICT_BATCH, predict
+from pipeline.training.loop import predict, share_in_batches
 
 TABLES = 2  # float32 tables of noise at the least: the noise, and the directions it is to go
 CANDIDATES = 20  # Fawkes draws a few identities and takes the most distant one
@@ -63,8 +63,7 @@ def against_surrogate(
         means = mean_embeddings(predict(model, everyone, runtime)[1], everyone.label, trained["classes"])
         target = means[distant_identity([means], protected, candidates=CANDIDATES, seed=config.seed)]
         objective = feature_cloak(model, torch.from_numpy(target).to(device))
-    whom = "the clean surrogate"
-    return lowered([objective], carrying, config, arm, names, aligned, runtime, whom)
+    return lowered([objective], carrying, config, arm, names, aligned, runtime, "the clean surrogate")
 
 
 def against_known(
@@ -104,8 +103,7 @@ def lowered(
     say(f"{config.arm}: {config.steps} steps against {against} on {len(carrying)} photos")
 
     def report(number: int, loss: float) -> None:
-        if kept or number == 1 or number % 5 == 0 or number == config.steps:
-            say(f"{config.arm}: step {number} of {config.steps}: objective {loss:.3f}")
+        say(f"{config.arm}: step {number} of {config.steps}: objective {loss:.3f}")
 
     return descend(
         objectives,
@@ -126,14 +124,12 @@ def lowered(
 @torch.no_grad()
 def embeddings_by(network: Any, faces: FaceSet, runtime: Runtime) -> np.ndarray:
     """What a recogniser that exists makes of clean crops: L2-normalised float32 (N, D); each rank asks about a share, all get the whole."""
-    device, ranks = runtime.torch_device(), runtime.ranks
-    here, batch = ranks.share(len(faces)), CUDA_PREDICT_BATCH if device.type == "cuda" else PREDICT_BATCH
-    parts = [np.arange(start, min(start + batch, here.stop)) for start in range(here.start, here.stop, batch)]
-    found = []
-    for x_BCHW, _ in prefetched(faces, parts or [np.arange(1)], device):  # a rank without a share still says how wide embeddings are
+    parts, found = share_in_batches(len(faces), runtime), []
+    # A rank without a share asks about one photo, too, to know how wide embeddings are.
+    for x_BCHW, _ in prefetched(faces, parts or [np.arange(1)], runtime.torch_device()):
         with runtime.autocast():
             found.append(network.embed(x_BCHW))
-    return ranks.rows(torch.cat(found)[: here.stop - here.start], len(faces)).cpu().numpy()
+    return runtime.ranks.rows(torch.cat(found)[: sum(map(len, parts))], len(faces)).cpu().numpy()
 
 
 def search(

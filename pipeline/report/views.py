@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.evaluation import verdict
 from pipeline.noise.arms import headline_of
 from pipeline.report.cells import noisy
 from pipeline.report.table import accuracy_of
@@ -19,8 +20,8 @@ def headline_arm(metrics: dict[str, Any]) -> str | None:
 
 
 def made_against(metrics: dict[str, Any], arm: str | None) -> list[str]:
-    """The recognisers that an arm's cloak was made against, by their files' names without the ending; none for other noise."""
-    return [str(one["name"]).rpartition(".")[0] for one in at(metrics, "arms", arm or "", "noise", "against") or []]
+    """The recognisers that the arm's cloak was made against, by name; none where it has other noise or is not there."""
+    return verdict.made_against(metrics["arms"].get(arm) or {})
 
 
 def was_known(metrics: dict[str, Any], arm: str | None, kind: str) -> bool:

@@ -44,7 +44,9 @@ def frozen_embeddings(
         path = run / whose / "embeddings" / f"{what}-{sha256_of(network.encode())[:8]}.pt"
         chosen = sha256_of(faces.shard.tobytes() + faces.row.tobytes())
         key = network + chosen + sha256_of_files([*training_inputs(whose, run, split), *code_that_embeds(config)])
-        with at_work(path.with_suffix(".lock"), wait=True):  # trials run side by side, and the first that asks asks for all
+        with at_work(
+            run / "locks" / f"embeddings-{whose}-{path.stem}.lock", wait=True
+        ):  # trials run side by side, and the first that asks asks for all
             state = load_checkpoint(path, key, torch.device("cpu"), found="embeddings that are known already")
             if state is None:
                 state = {"embedding": torch.from_numpy(embed(faces))}

@@ -67,6 +67,13 @@ def batches_of_epoch(count: int, batch: int, *, seed: int, epoch: int) -> list[n
     return [part for part in parts if len(part) > 1]
 
 
+def share_in_batches(count: int, runtime: Runtime, batch: int | None = None) -> list[np.ndarray]:
+    """Indices of this rank's share of `count` photos to ask a network about, `batch` at a time; None: what suits the device."""
+    size = batch or (CUDA_PREDICT_BATCH if runtime.torch_device().type == "cuda" else PREDICT_BATCH)
+    here = runtime.ranks.share(count)
+    return [np.arange(start, min(start + size, here.stop)) for start in range(here.start, here.stop, size)]
+
+
 @torch.no_grad()
 def predict(model: Recogniser, faces: Faces, runtime: Runtime, *, batch: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Predicted labels (N,) int64 and L2-normalised embeddings (N, 512) float32 of clean crops, in eval mode.
@@ -77,13 +84,10 @@ def predict(model: Recogniser, faces: Faces, runtime: Runtime, *, batch: int | N
         batch: photos at a time; None: what suits the device.
     """
     device, ranks = runtime.torch_device(), runtime.ranks
-    batch = batch or (CUDA_PREDICT_BATCH if device.type == "cuda" else PREDICT_BATCH)
     model.eval()
-    here = ranks.share(len(faces))
-    parts = [np.arange(start, min(start + batch, here.stop)) for start in range(here.start, here.stop, batch)]
     labels = [torch.empty(0, dtype=torch.int64, device=device)]
     embeddings = [torch.empty((0, WIDTH), device=device)]
-    for x_BCHW, _ in prefetched(faces, parts, device):
+    for x_BCHW, _ in prefetched(faces, share_in_batches(len(faces), runtime, batch), device):
         with runtime.autocast():
             embedding, logits = model.embed_and_classify(x_BCHW)
         labels.append(logits.argmax(1))

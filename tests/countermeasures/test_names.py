@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from pipeline.countermeasures.catalogue import countermeasure_of
-from pipeline.countermeasures.names import CORE, FULL, check_name, parse_name, title_of
+from pipeline.countermeasures.names import CORE, FULL, NUMBERED, PLAIN, PROCESSING, check_name, parse_name, title_of
 
 BAD = [
     "jpeg-0",
@@ -76,3 +76,9 @@ def test_every_listed_name_is_built_with_one_way() -> None:
 def test_names_need_neither_torch_nor_numpy() -> None:
     code = "import sys, pipeline.countermeasures.names; sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'cv2')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_processing_is_what_needs_nothing_but_the_photo() -> None:
+    numbers = {"jpeg": "75", "blur": "1.0", "resize": "56", "bits": "4", "shift": "6", "adversarial": "4"}
+    names = [*PLAIN, *(f"{kind}-{numbers[kind]}" for kind in NUMBERED)]
+    assert {parse_name(name)[0] for name in names if countermeasure_of(name, classes=2).process is not None} == set(PROCESSING)
