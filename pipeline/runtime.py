@@ -47,6 +47,11 @@ class Runtime:
 
         return torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.precision == "bf16")
 
+    @property
+    def replays(self) -> bool:
+        """Whether a training step is recorded and replayed: on one GPU. What ranks say to each other is not recorded."""
+        return self.device.startswith("cuda") and self.ranks.size == 1
+
     def compile_mode(self, steps: int) -> str | None:
         """The mode of torch.compile for a network that will take `steps` steps; None: it runs as it is.
 

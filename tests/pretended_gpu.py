@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from pipeline.noise.transforms import there_and_back
+from pipeline.training import learner
 
 aten = torch.ops.aten
 PIPELINE = Path(__file__).resolve().parents[1] / "pipeline"
@@ -68,7 +69,7 @@ class PretendedGpu(FakeTensorMode):
         if func is aten.nonzero.default:
             self.note("nonzero")
             return args[0].new_empty((3, args[0].ndim), dtype=torch.int64)
-        if func is aten._fused_sgd_.default:  # knows its shapes on real devices only
+        if func in (aten._fused_sgd_.default, aten._fused_sgd_.tensor_lr):  # knows its shapes on real devices only
             assert len({one.device for one in tensors}) == 1, {one.device for one in tensors}
             return None
         if func is aten.index.Tensor and any(isinstance(one, Tensor) and one.device.type == "cpu" for one in args[1]):
@@ -142,6 +143,16 @@ def pinned(self: Tensor) -> Tensor:
     return self
 
 
+class Unrecorded:
+    """Stands for `CudaRecorder`: the steps before one is recorded."""
+
+    def __init__(self, device: torch.device) -> None:
+        assert device.type == "cuda", device
+
+    def ahead(self, call: Callable[[], Any]) -> Any:
+        return call()
+
+
 @contextmanager
 def pretended_gpu() -> Iterator[PretendedGpu]:
     """`cuda:0` is there for as long as the context lasts."""
@@ -152,6 +163,7 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
         (torch.autograd, "grad", grad),
         (Tensor, "pin_memory", pinned),
         (torch, "empty", lambda *args, pin_memory=False, **kwargs: empty(*args, **kwargs)),
+        (learner, "CudaRecorder", Unrecorded),
         (torch, "inference_mode", lambda *args: inference_mode(*args) if args else torch.no_grad()),  # else operations arrive uncut
         (torch.cuda, "is_available", lambda: True),
         (torch.cuda, "is_bf16_supported", lambda *_, **__: True),

@@ -55,8 +55,7 @@ from pipeline.runtime import Runtime, hash_seed
 from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.compiled import for_full_batches
 from pipeline.training.faces import Faces, FaceSet, prefetched, resident
-from pipeline.training.optimiser import make_sgd, step
-from pipeline.training.shared import Spread, spread_over
+from pipeline.training.learner import Learner
 
 CHECKPOINT_SECONDS = 60  # at most this much of the search is lost by a kill
 BLUR_ROWS = 256  # blurred at a time: of a table of all of WebFace's photos the blur of the whole would take three more tables
@@ -109,19 +108,9 @@ def frozen(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-@dataclass(frozen=True)
-class Surrogate:
-    """A surrogate while it learns: `forward` is the model's own or a compiled one; `spread` says how a batch lies over the ranks."""
-
-    model: nn.Module
-    forward: Callable[..., Tensor]
-    optimiser: torch.optim.SGD
-    spread: Spread
-
-
 def train_surrogate(
     config: NoiseConfig,
-    surrogate: Surrogate,
+    surrogate: Learner,
     faces: Faces,
     delta_KCHW: Tensor,
     row_N: np.ndarray,
@@ -141,7 +130,7 @@ def train_surrogate(
         batches.append(random.choice(len(faces), size=part.count, replace=False)[part.here])
         mirrors.append((random.random(part.count) < 0.5)[part.here] if config.flip else None)
         changes.append(draw_transforms(random, part.count).part(part.here) if config.transforms else None)
-    total, buffer = torch.zeros((), device=device), None
+    total = torch.zeros((), device=device)
     for number, (x_BCHW, label_B) in enumerate(prefetched(faces, batches, device)):
         done = (within - 1) * config.batches + number + 1
         rate = config.lr * min(1.0, done / max(1, config.warmup_batches))
@@ -151,14 +140,7 @@ def train_surrogate(
                 x_BCHW = mirrored(x_BCHW, runtime.tensor(mirrors[number]))
             if (change := changes[number]) is not None:
                 x_BCHW = transformed(x_BCHW, change)
-        with runtime.autocast():
-            logits = surrogate.forward(x_BCHW)
-        loss = F.cross_entropy(logits, label_B) * part.weight  # all ranks' add up to the mean over the global batch
-        surrogate.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        buffer = ranks.sum_gradients(surrogate.model.parameters(), buffer)
-        step(surrogate.optimiser, lr=rate, clip=config.clip)
-        total += loss.detach()
+        total += surrogate.step(x_BCHW, label_B, rate=rate)[0]
     return float(ranks.sum_(total)) / config.batches
 
 
@@ -289,17 +271,24 @@ def search_noise(
         if history and history[-1]["surrogate"] > number:
             continue
         model = make_surrogate(number)
-        optimiser = make_sgd(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
         steps = config.rounds * config.batches
-        learn = for_full_batches(model, runtime, batch=runtime.ranks.part(config.batch).photos, steps=steps)
+        surrogate = Learner(
+            model,
+            runtime,
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            clip=config.clip,
+            batch=min(config.batch, len(faces)),
+            steps=steps,
+        )
         compiled = None
         if runtime.compile_mode(steps) is not None:
             compiled = for_full_batches(model, runtime, batch=pass_batch(config, device), steps=steps)
-        surrogate = Surrogate(model, learn, optimiser, spread_over(model, runtime.ranks))
         done = sum(record["surrogate"] == number for record in history)
         if state is not None and done:
             model.load_state_dict(state["surrogate"])
-            optimiser.load_state_dict(state["optimiser"])
+            surrogate.optimiser.load_state_dict(state["optimiser"])
             if ended(config, history[-1], done):
                 continue
         for within in range(done + 1, config.rounds + 1):
@@ -327,7 +316,7 @@ def search_noise(
             if checkpoint is not None and runtime.ranks.first and time.perf_counter() - saved > CHECKPOINT_SECONDS:
                 content: dict[str, Any] = {
                     "surrogate": model.state_dict(),
-                    "optimiser": optimiser.state_dict(),
+                    "optimiser": surrogate.optimiser.state_dict(),
                     "delta": delta_KCHW,
                     "history": history,
                     "seconds": seconds_before + time.perf_counter() - started,

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from pipeline.artifacts import sha256_of
 from pipeline.config import TrainConfig
@@ -24,10 +23,8 @@ from pipeline.models.backbones import WIDTH
 from pipeline.models.recognisers import Recogniser, make_recogniser
 from pipeline.runtime import Runtime, hash_seed
 from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
-from pipeline.training.compiled import for_full_batches
 from pipeline.training.faces import Faces, FaceSet, prefetched, resident
-from pipeline.training.optimiser import make_sgd, step
-from pipeline.training.shared import spread_over
+from pipeline.training.learner import Learner
 
 PREDICT_BATCH = 64  # photos asked about at a time
 CUDA_PREDICT_BATCH = 512  # on a GPU, which 64 photos leave half idle
@@ -145,16 +142,24 @@ def train_recogniser(
         transform = measure.fit(train.crops, len(train), train.label, classes, config.seed, device=device)
     photos, scored = resident(train, device), resident(test.faces, device)
     steps = config.epochs * math.ceil(len(train) / config.batch)
-    spread, network = spread_over(model, ranks), for_full_batches(model, runtime, batch=ranks.part(config.batch).photos, steps=steps)
-    optimiser = make_sgd(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    learner = Learner(
+        model,
+        runtime,
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        clip=config.clip,
+        batch=min(config.batch, len(train)),
+        steps=steps,
+        labels=True,
+    )
     # What a countermeasure draws for a batch, or mixes in it, concerns all its photos: each rank then takes its part only afterwards.
     whole = measure.augment is not None or measure.harden is not None
-    buffer: torch.Tensor | None = None
     history: list[dict[str, Any]] = []
     state = load_checkpoint(checkpoint, key, device)
     if state is not None:
         model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
+        learner.optimiser.load_state_dict(state["optimiser"])
         history = state["history"]
     ranks.agree(f"{sha256_of(key.encode())[:8]} after epoch {len(history)}", str(checkpoint))
 
@@ -171,7 +176,7 @@ def train_recogniser(
         loss_sum, wrong, seen, rate = torch.zeros((), device=device), torch.zeros((), device=device), 0, 0.0
         for number, (x_BCHW, label_B) in enumerate(prefetched(photos, mine, device)):
             rate = learning_rate(config, step=epoch * len(batches) + number, steps_per_epoch=len(batches))
-            part = spread.over(len(batches[number]))
+            part = learner.spread.over(len(batches[number]))
             if transform is not None:
                 x_BCHW = transform(x_BCHW)  # fitted on photos as they are, so before any is mirrored
             if mirrors is not None:
@@ -180,19 +185,14 @@ def train_recogniser(
             target_B = label_B
             if measure.augment is not None:
                 x_BCHW, target_B = measure.augment(x_BCHW, label_B, draws)
-            with runtime.autocast():
-                if measure.harden is not None:
+            if measure.harden is not None:
+                with runtime.autocast():
                     x_BCHW = measure.harden(model, x_BCHW, label_B, draws)
-                if whole:
-                    x_BCHW, label_B, target_B = x_BCHW[part.here], label_B[part.here], target_B[part.here]
-                logits = network(x_BCHW, label_B if target_B.ndim == 1 else None)  # no margin for a mixed photo
-            loss = F.cross_entropy(logits, target_B) * part.weight  # all ranks' add up to the mean over the global batch
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            buffer = ranks.sum_gradients(model.parameters(), buffer)
-            step(optimiser, lr=rate, clip=config.clip)
-            loss_sum += loss.detach() * part.count
-            wrong += (logits.detach().argmax(1) != label_B).sum() / part.copies
+            if whole:
+                x_BCHW, label_B, target_B = x_BCHW[part.here], label_B[part.here], target_B[part.here]
+            loss, missed = learner.step(x_BCHW, label_B, target_B, rate=rate)
+            loss_sum += loss * part.count
+            wrong += missed / part.copies
             seen += part.count
         loss_sum, wrong = ranks.sum_(torch.stack((loss_sum, wrong))).tolist()
         last = epoch + 1 == config.epochs
@@ -210,5 +210,5 @@ def train_recogniser(
         history.append(record)
         report(record)
         if not last and ranks.first:
-            save_checkpoint(checkpoint, key, {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "history": history})
+            save_checkpoint(checkpoint, key, {"model": model.state_dict(), "optimiser": learner.optimiser.state_dict(), "history": history})
     return model, history

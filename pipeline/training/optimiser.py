@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def make_sgd(parameters: Iterable[nn.Parameter], *, lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
@@ -15,7 +15,7 @@ def make_sgd(parameters: Iterable[nn.Parameter], *, lr: float, momentum: float, 
     return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
 
 
-def step(optimiser: torch.optim.SGD, *, lr: float, clip: float) -> None:
+def step(optimiser: torch.optim.SGD, *, lr: float | Tensor, clip: float) -> None:
     """One step at rate `lr` on the gradients there are, scaled down so that their joint L2 norm is at most `clip`.
 
     The same as `clip_grad_norm_` and `step()`, but the gradients are scaled while the step reads them: the fused step takes a number to

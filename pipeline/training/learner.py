@@ -1,0 +1,99 @@
+"""A network and its optimiser while it learns: one SGD step on a batch, the same for recognisers and for the noise's surrogates."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.runtime import Runtime
+from pipeline.training.compiled import for_full_batches
+from pipeline.training.optimiser import make_sgd, step
+from pipeline.training.replayed import CudaRecorder, Recorder, Replayed
+from pipeline.training.shared import spread_over
+
+
+class Learner:
+    """Steps of cross-entropy and SGD with momentum and clipped gradients on `model`, whose weights change in place.
+
+    On one GPU a step on a full batch is recorded and replayed; a batch of another size (the last of an epoch) goes as it is.
+
+    Args:
+        model: logits of float crops in [0, 1], NCHW; on the runtime's device.
+        lr: the rate until a step is given one.
+        batch: photos in a global batch. steps: how many steps are ahead, by which the runtime decides what pays.
+        labels: the model takes them, too, where photos have one each: for an ArcFace head's margin.
+        recorder: what records steps; None: CUDA graphs on one GPU, nothing elsewhere.
+
+    Attributes:
+        spread: how a batch lies over the ranks; to be told before each step.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        runtime: Runtime,
+        *,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        clip: float,
+        batch: int,
+        steps: int,
+        labels: bool = False,
+        recorder: Recorder | None = None,
+    ) -> None:
+        self.model, self.runtime, self.clip, self.labels = model, runtime, clip, labels
+        self.batch = runtime.ranks.part(batch).photos
+        self.spread = spread_over(model, runtime.ranks)
+        self.forward = for_full_batches(model, runtime, batch=self.batch, steps=steps)
+        self.optimiser = make_sgd(model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)
+        self.recorder = recorder
+        if recorder is None and runtime.replays:
+            self.recorder = CudaRecorder(runtime.torch_device())
+        self.replayed: dict[bool, Replayed] = {}  # of batches whose photos have a label each, and of mixed ones
+        self.rate = torch.zeros((), device=runtime.torch_device())
+        self.buffer: Tensor | None = None
+
+    def step(self, x_BCHW: Tensor, label_B: Tensor, target_B: Tensor | None = None, *, rate: float) -> tuple[Tensor, Tensor]:
+        """One step on this rank's part of a batch, of which `spread` has been told.
+
+        Args:
+            x_BCHW: float crops in [0, 1]. label_B: int64 (B,).
+            target_B: what the loss is against where that is not the label: float (B, classes), of mixed photos; they get no margin.
+            rate: learning rate.
+
+        Returns:
+            The part's share of the loss over the global batch, and how many of its photos were named wrongly: both 0-dimensional, on the
+            device, and good until the next step.
+        """
+        part = self.spread.part
+        assert part is not None, "say how the batch is spread before the step"
+        target_B = label_B if target_B is None else target_B
+        if self.recorder is None or len(x_BCHW) != self.batch:
+            return self.take(x_BCHW, label_B, target_B, rate)
+        mixed = target_B.ndim > 1
+        if mixed not in self.replayed:
+            self.replayed[mixed] = Replayed(self.take_at_rate, self.recorder)
+        self.rate.fill_(rate)
+        loss, wrong = self.replayed[mixed](x_BCHW, label_B, *([target_B] if mixed else []))
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate  # a number again, as checkpoints hold it
+        return loss, wrong
+
+    def take_at_rate(self, x_BCHW: Tensor, label_B: Tensor, target_B: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`take` at the rate that stands on the device, which can change between replays."""
+        return self.take(x_BCHW, label_B, label_B if target_B is None else target_B, self.rate)
+
+    def take(self, x_BCHW: Tensor, label_B: Tensor, target_B: Tensor, rate: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Forward, backward, and the optimiser's step."""
+        part = self.spread.part
+        assert part is not None
+        with self.runtime.autocast():
+            logits = self.forward(x_BCHW, label_B) if self.labels and target_B.ndim == 1 else self.forward(x_BCHW)
+        loss = F.cross_entropy(logits, target_B) * part.weight  # all ranks' add up to the mean over the global batch
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.buffer = self.runtime.ranks.sum_gradients(self.model.parameters(), self.buffer)
+        step(self.optimiser, lr=rate, clip=self.clip)
+        return loss.detach(), (logits.detach().argmax(1) != label_B).sum()

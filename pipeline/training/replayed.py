@@ -1,0 +1,86 @@
+"""A step recorded once on a GPU and replayed: its hundreds of small kernels then cost the processor one call instead of one each.
+
+At batches of 32 photos it takes a processor several times longer to start the kernels of a step than a data-centre GPU to run them
+(`python -m benchmarks --gpu`: `train-gpu-small`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+WARM_UP = 3  # calls as they are before one is recorded: by then momentum is there, cuDNN has chosen, and what is compiled is compiled
+
+Outputs = tuple[Tensor, ...]
+
+
+class Recorder(Protocol):
+    """What records a call on a device."""
+
+    def ahead(self, call: Callable[[], Outputs]) -> Outputs:
+        """What `call` gives, run where it will be recorded."""
+        ...
+
+    def record(self, call: Callable[[], Outputs]) -> tuple[Outputs, Callable[[], None]]:
+        """The tensors that each replay writes, and what replays. `call` itself has not been carried out afterwards."""
+        ...
+
+
+class CudaRecorder:
+    """CUDA graphs on a stream of their own, as torch asks for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.stream = device, torch.cuda.Stream(device)
+
+    def ahead(self, call: Callable[[], Outputs]) -> Outputs:
+        here = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(here)
+        with torch.cuda.stream(self.stream):
+            found = call()
+        here.wait_stream(self.stream)
+        return found
+
+    def record(self, call: Callable[[], Outputs]) -> tuple[Outputs, Callable[[], None]]:
+        graph = torch.cuda.CUDAGraph()
+        # Threads that read ahead allocate page-locked memory meanwhile, which a global capture would take for a mistake.
+        with torch.cuda.device(self.device), torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+            found = call()
+        return found, graph.replay
+
+
+class Replayed:
+    """`function` of tensors, recorded after `WARM_UP` calls and replayed from then on.
+
+    All calls take tensors of the same shapes and dtypes. What a replay returns is overwritten by the next one. `function` may change
+    tensors in place that stay where they are (weights, momentum, running statistics), must not wait for the device, and what it does
+    besides to Python's own state is done for the first calls only.
+    """
+
+    def __init__(self, function: Callable[..., Outputs], recorder: Recorder) -> None:
+        self.function, self.recorder = function, recorder
+        self.calls = 0
+        self.inputs: list[Tensor] = []
+        self.outputs: Outputs = ()
+        self.replay: Callable[[], None] | None = None
+
+    def __call__(self, *tensors: Tensor) -> Outputs:
+        if self.replay is None:
+            self.calls += 1
+            if self.calls <= WARM_UP:
+                return self.recorder.ahead(lambda: self.function(*tensors))
+            self.inputs = [tensor.clone() for tensor in tensors]  # where each replay reads; layout is kept
+            self.outputs, self.replay = self.recorder.record(lambda: self.function(*self.inputs))
+        else:
+            put(self.inputs, tensors)
+        self.replay()
+        return self.outputs
+
+
+def put(places: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:
+    """Copy `tensors` to where they are read."""
+    for place, tensor in zip(places, tensors, strict=True):
+        assert place.shape == tensor.shape and place.dtype == tensor.dtype, (place.shape, tensor.shape)
+        place.copy_(tensor, non_blocking=True)

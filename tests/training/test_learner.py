@@ -1,0 +1,103 @@
+"""A step that is recorded and replayed is the step that is taken as it is: on a GPU, and on the CPU with a recorder that repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.distributed import Ranks
+from pipeline.models.recognisers import Recogniser, make_recogniser
+from pipeline.runtime import Runtime
+from pipeline.training.learner import Learner
+from pipeline.training.replayed import WARM_UP, CudaRecorder, Outputs, Recorder
+
+CLASSES, BATCH = 3, 4
+MIXED = "mixed"
+
+
+class Repeating:
+    """Carries a call out again where a GPU replays it: into the same outputs, from the same inputs."""
+
+    def __init__(self) -> None:
+        self.recorded = self.replayed = 0
+
+    def ahead(self, call: Callable[[], Outputs]) -> Outputs:
+        return call()
+
+    def record(self, call: Callable[[], Outputs]) -> tuple[Outputs, Callable[[], None]]:
+        self.recorded += 1
+        outputs = (torch.zeros(()), torch.zeros((), dtype=torch.int64))
+
+        def replay() -> None:
+            self.replayed += 1
+            for place, found in zip(outputs, call(), strict=True):
+                place.copy_(found)
+
+        return outputs, replay
+
+
+def batches(device: torch.device, *, mixed: bool) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+    """Two epochs of full batches with a smaller one at the end of each; every other batch mixed, if any is."""
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for number, count in enumerate(([BATCH] * 5 + [3]) * 2):
+        x_BCHW = torch.rand(count, 3, 112, 112, generator=generator).contiguous(memory_format=torch.channels_last)
+        label_B = torch.randint(CLASSES, (count,), generator=generator)
+        target = torch.softmax(torch.randn(count, CLASSES, generator=generator), 1) if mixed and number % 2 else None
+        found.append((x_BCHW.to(device), label_B.to(device), None if target is None else target.to(device)))
+    return found
+
+
+def trained(runtime: Runtime, recorder: Recorder | None, *, head: str, mixed: bool) -> tuple[list[tuple[float, int]], Recogniser, Learner]:
+    """What each step gives, at rates of a schedule, and the network after them."""
+    arcface = (8.0, 0.3) if head == "arcface" else None
+    model = make_recogniser(classes=CLASSES, input_size=75, dropout=0.4, normalise=True, seed=0, model="resnet18", arcface=arcface)
+    model = model.to(runtime.torch_device(), memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    values = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "clip": 5.0}
+    learner = Learner(model, runtime, **values, batch=BATCH, steps=12, labels=True, recorder=recorder)  # type: ignore[arg-type]
+    if recorder is None:
+        learner.recorder = None  # also where the runtime would have one
+    found = []
+    for number, (x_BCHW, label_B, target_B) in enumerate(batches(runtime.torch_device(), mixed=mixed)):
+        if number % 6 == 0:  # an epoch
+            torch.manual_seed(number)
+        learner.spread.over(len(x_BCHW))
+        loss, wrong = learner.step(x_BCHW, label_B, target_B, rate=0.01 / (number + 1))
+        found.append((float(loss), int(wrong)))
+    return found, model, learner
+
+
+@pytest.mark.parametrize(("head", "mixed"), [("softmax", False), ("arcface", True)])
+def test_repeated_steps_are_the_steps(head: str, mixed: bool, cpu: Runtime) -> None:
+    recorder = Repeating()
+    plain, model, _ = trained(cpu, None, head=head, mixed=mixed)
+    found, other, learner = trained(cpu, recorder, head=head, mixed=mixed)
+    assert found == plain
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name]), name
+    assert (recorder.recorded, recorder.replayed) == ((2, 10 - 2 * WARM_UP) if mixed else (1, 10 - WARM_UP))
+    assert all(isinstance(group["lr"], float) for group in learner.optimiser.param_groups), "checkpoints hold numbers"
+
+
+def test_a_gpu_alone_replays(cpu: Runtime) -> None:
+    assert not cpu.replays and replace(cpu, device="cuda").replays
+    assert not replace(cpu, device="cuda", ranks=Ranks(0, 2)).replays
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("head", "mixed"), [("softmax", False), ("arcface", True)])
+def test_replayed_steps_are_the_steps(head: str, mixed: bool, precision: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    runtime = Runtime(device="cuda", workers=1, precision=precision)
+    plain, model, _ = trained(runtime, None, head=head, mixed=mixed)
+    found, other, _ = trained(runtime, CudaRecorder(runtime.torch_device()), head=head, mixed=mixed)
+    near = 1e-3 if precision == "fp32" else 0.05
+    torch.testing.assert_close(torch.tensor([loss for loss, _ in found]), torch.tensor([loss for loss, _ in plain]), rtol=near, atol=near)
+    for name, tensor in model.state_dict().items():
+        assert torch.allclose(other.state_dict()[name].float(), tensor.float(), rtol=near, atol=near), name
