@@ -70,10 +70,10 @@ def gpu() -> Runtime:
 def train_rate(runtime: Runtime, *, classes: int, batch: int, steps: int, untimed: int, input_size: int = 112) -> float:
     """Images a second of the steps after the first `untimed`, by the project's training loop on `runtime`'s device."""
     from benchmarks.crops import block_crops
-    from benchmarks.training import clocked_steps, rate_of, train
+    from benchmarks.training import clocked_learner, rate_of, train
 
     faces = block_crops(identities=batch, photos=steps)
-    with clocked_steps(runtime.device, wait_at=(untimed, steps)) as times:
+    with clocked_learner(runtime.device, wait_at=(untimed, steps)) as times:
         train(faces, runtime, classes=classes, batch=batch, input_size=input_size, normalise=False)
     return rate_of(times, batch, untimed=untimed)
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from benchmarks.machine import one_thread
 from benchmarks.row import Row, paired
@@ -68,27 +69,41 @@ def rows() -> list[Row]:
 
 
 @contextmanager
-def clocked_steps(device: str = "cpu", *, wait_at: tuple[int, ...] = ()) -> Iterator[list[float]]:
-    """The time after each optimiser step taken meanwhile, by whichever loop: seconds of a monotonic clock.
+def clocked_steps() -> Iterator[list[float]]:
+    """The time after each optimiser step taken meanwhile, by whichever loop on the CPU: seconds of a monotonic clock."""
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    times: list[float] = []
+    handle = register_optimizer_step_post_hook(lambda *_: times.append(time.perf_counter()))
+    try:
+        yield times
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def clocked_learner(device: str = "cpu", *, wait_at: tuple[int, ...] = ()) -> Iterator[list[float]]:
+    """The time after each step that a `Learner` takes meanwhile, recorded and replayed ones too: seconds of a monotonic clock.
 
     Args:
         wait_at: a GPU is handed its steps ahead of time, so at these steps (1 is the first) the clock waits until it is done.
     """
     import torch
-    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    from pipeline.training.learner import Learner
 
     times: list[float] = []
+    take = Learner.step
 
-    def note(*_: Any) -> None:
+    def step(self: Learner, *batch: Any, **rate: Any) -> Any:
+        found = take(self, *batch, **rate)
         if device != "cpu" and len(times) + 1 in wait_at:
             torch.cuda.synchronize(device)
         times.append(time.perf_counter())
+        return found
 
-    handle = register_optimizer_step_post_hook(note)
-    try:
+    with mock.patch.object(Learner, "step", step):
         yield times
-    finally:
-        handle.remove()
 
 
 def rate_of(times: list[float], batch: int, *, untimed: int = 1) -> float:
@@ -125,7 +140,7 @@ def training_rate(input_size: int, *, classes: int = CLASSES, batch: int = BATCH
     from benchmarks.crops import block_crops
 
     runtime, faces = one_thread(), block_crops(identities=batch, photos=steps)
-    with clocked_steps() as times:
+    with clocked_learner() as times:
         train(faces, runtime, classes=classes, batch=batch, input_size=input_size)
     return rate_of(times, batch)
 

@@ -68,10 +68,10 @@ def rows() -> list[Row]:
 def train_rate(runtime: Runtime, *, batch: int = BATCH, input_size: int = 75, steps: int = 10) -> float:
     """Images a second of training steps after the first two; all ranks' together."""
     from benchmarks.crops import block_crops
-    from benchmarks.training import clocked_steps, rate_of, train
+    from benchmarks.training import clocked_learner, rate_of, train
 
     faces = block_crops(identities=batch, photos=steps)
-    with clocked_steps() as times:
+    with clocked_learner() as times:
         train(faces, runtime, classes=CLASSES, batch=batch, input_size=input_size)
     return rate_of(times, batch, untimed=2)
 
