@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from pipeline.noise import asked
 from pipeline.noise.transforms import there_and_back
 from pipeline.training import learner
+from pipeline.training.replayed import Outputs
 
 aten = torch.ops.aten
 PIPELINE = Path(__file__).resolve().parents[1] / "pipeline"
@@ -116,7 +118,7 @@ def backward(self: Tensor, *_: Any, **__: Any) -> None:
         leaf.grad = torch.empty_like(leaf)
 
 
-def grad(outputs: Tensor, inputs: Tensor, **_: Any) -> tuple[Tensor, ...]:
+def grad(outputs: Tensor, inputs: Tensor, *_: Any, **__: Any) -> tuple[Tensor, ...]:
     """torch.autograd.grad of one by another."""
     assert any(leaf is inputs for leaf in leaves_of([outputs])), "the loss does not depend on its input"
     return (torch.empty_like(inputs),)
@@ -143,6 +145,30 @@ def pinned(self: Tensor) -> Tensor:
     return self
 
 
+class Repeating:
+    """Carries a call out again where a GPU replays it: into the same outputs (a training step's, if not given), from the same
+    inputs.
+    """
+
+    def __init__(self, *outputs: Tensor) -> None:
+        self.outputs = outputs or (torch.zeros(()), torch.zeros((), dtype=torch.int64))
+        self.recorded = self.replayed = 0
+
+    def ahead(self, call: Callable[[], Outputs]) -> Outputs:
+        return call()
+
+    def record(self, call: Callable[[], Outputs]) -> tuple[Outputs, Callable[[], None]]:
+        self.recorded += 1
+        first, second = self.outputs
+
+        def replay() -> None:
+            self.replayed += 1
+            for place, found in zip(self.outputs, call(), strict=True):
+                place.copy_(found)
+
+        return (first, second), replay
+
+
 class Unrecorded:
     """Stands for `CudaRecorder`: the steps before one is recorded."""
 
@@ -163,6 +189,7 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
         (torch.autograd, "grad", grad),
         (Tensor, "pin_memory", pinned),
         (torch, "empty", lambda *args, pin_memory=False, **kwargs: empty(*args, **kwargs)),
+        (asked, "CudaRecorder", Unrecorded),
         (learner, "CudaRecorder", Unrecorded),
         (torch, "inference_mode", lambda *args: inference_mode(*args) if args else torch.no_grad()),  # else operations arrive uncut
         (torch.cuda, "is_available", lambda: True),

@@ -39,6 +39,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,10 @@ from torch import Tensor, nn
 
 from pipeline.artifacts import sha256_of
 from pipeline.config import NoiseConfig
-from pipeline.models.recognisers import for_inference
+from pipeline.noise.asked import Asked, loss_gradient
 from pipeline.noise.transforms import draw_transforms, mirrored, transformed
 from pipeline.runtime import Runtime, hash_seed
 from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
-from pipeline.training.compiled import for_full_batches
 from pipeline.training.faces import Faces, FaceSet, prefetched, resident
 from pipeline.training.learner import Learner
 
@@ -153,12 +153,13 @@ def update_noise(
     runtime: Runtime,
     *,
     pass_number: int,
-    forward: Callable[..., Tensor] | None = None,
+    ask: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
 ) -> float:
     """One pass over the photos that carry noise: steps `delta_KCHW` in place, returns the surrogate's error on them before the step.
 
-    `forward` computes the surrogate's logits where it is not `surrogate` itself that does.
+    `ask` gives `loss_gradient` of photos and labels; None: as it is, of `surrogate`.
     """
+    ask = ask or partial(loss_gradient, surrogate, runtime)
     device, ranks = runtime.torch_device(), runtime.ranks
     random = np.random.default_rng((config.seed, pass_number, 2))
     order = random.permutation(np.repeat(np.flatnonzero(row_N >= 0), config.draws if config.transforms else 1))
@@ -192,11 +193,9 @@ def update_noise(
                     noisy = mirrored(noisy, runtime.tensor(mirror_N[part]))
                 if changes is not None:
                     noisy = transformed(noisy, changes.part(part))
-                with runtime.autocast():
-                    logits = (forward or surrogate)(noisy)
-                loss = F.cross_entropy(logits, label_B, reduction="sum")
-                (gradient,) = torch.autograd.grad(loss, noise_BCHW)
-                wrong += (logits.detach().argmax(1) != label_B).sum()
+                by_seen_BCHW, missed = ask(noisy, label_B)
+                (gradient,) = torch.autograd.grad(noisy, noise_BCHW, by_seen_BCHW)
+                wrong += missed
             if sum_KCHW is not None:
                 length = gradient.flatten(1).norm(dim=1).clamp_min(1e-30)
                 sum_KCHW.index_add_(0, row_B, gradient / length[:, None, None, None])
@@ -282,9 +281,7 @@ def search_noise(
             batch=min(config.batch, len(faces)),
             steps=steps,
         )
-        compiled = None
-        if runtime.compile_mode(steps) is not None:
-            compiled = for_full_batches(model, runtime, batch=pass_batch(config, device), steps=steps)
+        ask = Asked(model, runtime, batch=pass_batch(config, device), steps=steps)
         done = sum(record["surrogate"] == number for record in history)
         if state is not None and done:
             model.load_state_dict(state["surrogate"])
@@ -294,10 +291,11 @@ def search_noise(
         for within in range(done + 1, config.rounds + 1):
             round_number = len(history) + 1
             loss = train_surrogate(config, surrogate, photos, delta_KCHW, row_N, runtime, round_number=round_number, within=within)
-            error, ask = 1.0, compiled or for_inference(model, bf16=runtime.precision == "bf16")
+            ask.refresh()
+            error = 1.0
             for visit in range(config.visits):
                 pass_number = (round_number - 1) * config.visits + visit
-                error = update_noise(config, model, photos, delta_KCHW, row_N, runtime, pass_number=pass_number, forward=ask)
+                error = update_noise(config, model, photos, delta_KCHW, row_N, runtime, pass_number=pass_number, ask=ask)
             record = {
                 "round": round_number,
                 "surrogate": number,
@@ -308,7 +306,7 @@ def search_noise(
             if config.binding and ended(config, record, within):
                 own = config.model_copy(update={"binding": False})  # a pass whose step is not taken
                 measured = update_noise(
-                    own, model, photos, delta_KCHW.clone(), row_N, runtime, pass_number=round_number * config.visits, forward=ask
+                    own, model, photos, delta_KCHW.clone(), row_N, runtime, pass_number=round_number * config.visits, ask=ask
                 )
                 record["own_error"] = round(measured, 5)
             history.append(record)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -118,11 +119,12 @@ def prefetched(
         for index in batches:
             yield faces.batch(index, device)
         return
-    for x_BHWC, label_B in read_ahead(faces, batches, device, ahead):
-        yield sent(x_BHWC, label_B, device)
+    with closing(read_ahead(faces, batches, device, ahead)) as reading:
+        for x_BHWC, label_B in reading:
+            yield sent(x_BHWC, label_B, device)
 
 
-def read_ahead(faces: FaceSet, batches: Iterable[np.ndarray], device: torch.device, ahead: int) -> Iterator[tuple[Tensor, Tensor]]:
+def read_ahead(faces: FaceSet, batches: Iterable[np.ndarray], device: torch.device, ahead: int) -> Generator[tuple[Tensor, Tensor]]:
     """`faces.read(index, device)` for each index of `batches` in order, `ahead` of them being read by threads."""
     readers = ThreadPoolExecutor(ahead, thread_name_prefix="crops")
     under_way: deque[Future[tuple[Tensor, Tensor]]] = deque()

@@ -1,6 +1,6 @@
-"""A step recorded once on a GPU and replayed: its hundreds of small kernels then cost the processor one call instead of one each.
+"""A call recorded once on a GPU and replayed: its hundreds of small kernels then cost the processor one call instead of one each.
 
-At batches of 32 photos it takes a processor several times longer to start the kernels of a step than a data-centre GPU to run them
+At batches of 32 photos it takes a processor several times longer to start the kernels of a training step than a data-centre GPU to run them
 (`python -m benchmarks --gpu`: `train-gpu-small`).
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 WARM_UP = 3  # calls as they are before one is recorded: by then momentum is there, cuDNN has chosen, and what is compiled is compiled
 
-Outputs = tuple[Tensor, ...]
+Outputs = tuple[Tensor, Tensor]
 
 
 class Recorder(Protocol):
@@ -63,7 +63,7 @@ class Replayed:
         self.function, self.recorder = function, recorder
         self.calls = 0
         self.inputs: list[Tensor] = []
-        self.outputs: Outputs = ()
+        self.outputs: Outputs | None = None
         self.replay: Callable[[], None] | None = None
 
     def __call__(self, *tensors: Tensor) -> Outputs:
@@ -75,6 +75,7 @@ class Replayed:
             self.outputs, self.replay = self.recorder.record(lambda: self.function(*self.inputs))
         else:
             put(self.inputs, tensors)
+        assert self.outputs is not None
         self.replay()
         return self.outputs
 

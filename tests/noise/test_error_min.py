@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from pipeline.config import NoiseConfig
 from pipeline.models.recognisers import make_recogniser
+from pipeline.noise.asked import loss_gradient
 from pipeline.noise.error_min import SearchResult, add_delta, blurred, search_noise, update_noise
 from pipeline.noise.transforms import LUMA
 from pipeline.runtime import Runtime
@@ -201,7 +203,16 @@ def test_a_pass_looks_at_as_many_versions_of_each_photo_as_it_is_told(cpu: Runti
     plain = torch.from_numpy(faces.crops(np.flatnonzero(rows >= 0))).permute(0, 3, 1, 2) / 255
     for values, versions in (({}, 8), ({"transforms": True, "draws": 3}, 24)):
         seen.clear()
-        update_noise(config_of(flip=False, **values), model, faces, torch.zeros(2, 3, 112, 112), rows, cpu, pass_number=0, forward=forward)
+        update_noise(
+            config_of(flip=False, **values),
+            model,
+            faces,
+            torch.zeros(2, 3, 112, 112),
+            rows,
+            cpu,
+            pass_number=0,
+            ask=partial(loss_gradient, forward, cpu),
+        )
         looked = torch.cat(seen)
         assert len(looked) == versions
         nearest = torch.cdist(looked.flatten(1), plain.flatten(1)).min(1).values
@@ -225,7 +236,16 @@ def test_bound_noise_is_moved_on_other_peoples_photos(cpu: Runtime) -> None:
         return model(x_BCHW)
 
     for number in range(6):
-        update_noise(config_of(flip=False, binding=True, step=1e-6), model, faces, delta, rows, cpu, pass_number=number, forward=forward)
+        update_noise(
+            config_of(flip=False, binding=True, step=1e-6),
+            model,
+            faces,
+            delta,
+            rows,
+            cpu,
+            pass_number=number,
+            ask=partial(loss_gradient, forward, cpu),
+        )
     assert len(pairs) == 6 * 10, "as many photos a pass as carry noise"
     assert all(on_it != owner for on_it, owner in pairs)
     assert {on_it for on_it, _ in pairs} == {0, 1, 2, 3}, "protected people carry each other's, and the others carry them, too"

@@ -9,10 +9,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pipeline.noise.asked import Asked, loss_gradient
 from pipeline.noise.error_min import frozen, update_noise
 from pipeline.runtime import Runtime
+from pipeline.training.replayed import WARM_UP, CudaRecorder, Recorder
 from tests.conftest import toy_faces
 from tests.noise.test_error_min import TinyNet, config_of, surrogate_of
+from tests.pretended_gpu import Repeating
 
 
 class Backward(TorchDispatchMode):
@@ -60,3 +63,35 @@ def test_batches_of_a_pass_change_nothing(cpu: Runtime) -> None:
         tables.append((delta, error))
     assert tables[0][1] == tables[1][1]
     assert np.mean((tables[0][0] == tables[1][0]).numpy()) > 0.999
+
+
+def asked_over_rounds(runtime: Runtime, recorder: Recorder | None) -> None:
+    """A recorded surrogate against the surrogate itself, whose weights change from round to round."""
+    device, generator = runtime.torch_device(), torch.Generator().manual_seed(0)
+    model = surrogate_of(2).to(device)
+    ask = Asked(model, runtime, batch=3, steps=10, recorder=recorder)
+    for _ in range(3):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1.02)
+        ask.refresh()
+        for count in (3, 3, 3, 2):
+            x_BCHW = torch.rand(count, 3, 112, 112, generator=generator).to(device)
+            label_B = torch.randint(2, (count,), generator=generator).to(device)
+            gradient, missed = ask(x_BCHW.requires_grad_(True), label_B)
+            wanted, wrong = loss_gradient(model.eval(), runtime, x_BCHW, label_B)
+            assert int(missed) == int(wrong)
+            assert float((gradient - wanted).norm() / wanted.norm()) < 1e-3
+
+
+def test_repeated_asking_is_asking(cpu: Runtime) -> None:
+    recorder = Repeating(torch.zeros(3, 3, 112, 112), torch.zeros((), dtype=torch.int64))
+    asked_over_rounds(cpu, recorder)
+    assert (recorder.recorded, recorder.replayed) == (1, 9 - WARM_UP)
+
+
+@pytest.mark.gpu
+def test_replayed_asking_is_asking() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    asked_over_rounds(Runtime(device="cuda", workers=1, precision="fp32"), CudaRecorder(torch.device("cuda")))

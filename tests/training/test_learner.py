@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -13,31 +12,11 @@ from pipeline.distributed import Ranks
 from pipeline.models.recognisers import Recogniser, make_recogniser
 from pipeline.runtime import Runtime
 from pipeline.training.learner import Learner
-from pipeline.training.replayed import WARM_UP, CudaRecorder, Outputs, Recorder
+from pipeline.training.replayed import WARM_UP, CudaRecorder, Recorder
+from tests.pretended_gpu import Repeating
 
 CLASSES, BATCH = 3, 4
 MIXED = "mixed"
-
-
-class Repeating:
-    """Carries a call out again where a GPU replays it: into the same outputs, from the same inputs."""
-
-    def __init__(self) -> None:
-        self.recorded = self.replayed = 0
-
-    def ahead(self, call: Callable[[], Outputs]) -> Outputs:
-        return call()
-
-    def record(self, call: Callable[[], Outputs]) -> tuple[Outputs, Callable[[], None]]:
-        self.recorded += 1
-        outputs = (torch.zeros(()), torch.zeros((), dtype=torch.int64))
-
-        def replay() -> None:
-            self.replayed += 1
-            for place, found in zip(outputs, call(), strict=True):
-                place.copy_(found)
-
-        return outputs, replay
 
 
 def batches(device: torch.device, *, mixed: bool) -> list[tuple[Tensor, Tensor, Tensor | None]]:

@@ -1,0 +1,75 @@
+"""A surrogate asked which way photos would have to change: gradients of its loss, from a copy that is quick to ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.models.recognisers import for_inference
+from pipeline.runtime import Runtime
+from pipeline.training.compiled import for_full_batches
+from pipeline.training.replayed import CudaRecorder, Recorder, Replayed
+
+
+def loss_gradient(forward: Callable[[Tensor], Tensor], runtime: Runtime, x_BCHW: Tensor, label_B: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient of the summed cross-entropy by the photos, and how many of them `forward` names wrongly.
+
+    Args:
+        forward: logits of a network in eval mode. x_BCHW: float crops in [0, 1]. label_B: int64 (B,).
+
+    Returns:
+        float32 (B, 3, H, W), and a 0-dimensional count on the device.
+    """
+    x_BCHW = x_BCHW.detach().requires_grad_(True)
+    with runtime.autocast():
+        logits = forward(x_BCHW)
+    loss = F.cross_entropy(logits, label_B, reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, x_BCHW)
+    return gradient, (logits.detach().argmax(1) != label_B).sum()
+
+
+class Asked:
+    """`loss_gradient` of a surrogate with the weights that it had at the last `refresh`.
+
+    On one GPU asking about a full batch is recorded and replayed, with new weights, too; a smaller batch goes as it is.
+
+    Args:
+        model: the surrogate. batch: photos at a time. steps: how many are ahead, by which the runtime decides what pays.
+        recorder: what records; None: CUDA graphs on one GPU, nothing elsewhere.
+    """
+
+    def __init__(self, model: nn.Module, runtime: Runtime, *, batch: int, steps: int, recorder: Recorder | None = None) -> None:
+        self.model, self.runtime, self.batch = model, runtime, batch
+        self.folded: nn.Module | None = None  # stays where it is, so that what is recorded sees the weights of each round
+        self.compiled = None
+        if runtime.compile_mode(steps) is not None:
+            self.compiled = for_full_batches(model, runtime, batch=batch, steps=steps)
+        if recorder is None and runtime.replays:
+            recorder = CudaRecorder(runtime.torch_device())
+        self.replayed = None if recorder is None else Replayed(self.ask, recorder)
+
+    def refresh(self) -> None:
+        """Take the surrogate's weights as they are now."""
+        if self.compiled is not None:
+            return
+        made = for_inference(self.model, bf16=self.runtime.precision == "bf16")
+        if self.folded is None or made is self.model:
+            self.folded = made
+            return
+        for place, new in zip(self.folded.state_dict().values(), made.state_dict().values(), strict=True):
+            place.copy_(new)
+
+    def ask(self, x_BCHW: Tensor, label_B: Tensor) -> tuple[Tensor, Tensor]:
+        """`loss_gradient`, as it is."""
+        forward = self.compiled or self.folded
+        assert forward is not None, "refresh first"
+        return loss_gradient(forward, self.runtime, x_BCHW, label_B)
+
+    def __call__(self, x_BCHW: Tensor, label_B: Tensor) -> tuple[Tensor, Tensor]:
+        """What `loss_gradient` gives; good until the next call."""
+        if self.replayed is None or len(x_BCHW) != self.batch:
+            return self.ask(x_BCHW, label_B)
+        return self.replayed(x_BCHW.detach(), label_B)
