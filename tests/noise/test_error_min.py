@@ -16,7 +16,7 @@ from pipeline.models.recognisers import make_recogniser
 from pipeline.noise.asked import loss_gradient
 from pipeline.noise.error_min import SearchResult, add_delta, blurred, search_noise, update_noise
 from pipeline.noise.transforms import LUMA
-from pipeline.runtime import Runtime
+from pipeline.runtime import Runtime, prepare_torch
 from pipeline.training.faces import FaceSet
 from tests.conftest import toy_faces
 from tests.noise.reference import reference_search
@@ -86,6 +86,18 @@ def test_matches_the_reference(cpu: Runtime, dtype: torch.dtype, rounds: int, bo
     agreement = (np.sign(found.delta) == np.sign(wanted.numpy())).mean()
     assert agreement >= bound, agreement
     assert [record["error"] for record in found.history] == pytest.approx(errors)
+
+
+@pytest.mark.gpu
+def test_a_gpu_matches_the_reference() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    faces, cuda = toy_faces(identities=3, photos=3), Runtime(device="cuda", workers=1, precision="fp32")
+    config = config_of(rounds=1, batches=2, batch=6)
+    prepare_torch(cuda, 1)
+    wanted, _ = reference_search(config, surrogate_of(3), faces.crops(np.arange(len(faces))), faces.label, 2)
+    found = search(config, faces, cuda, protected=2, make=lambda _: surrogate_of(3).to("cuda"))
+    assert (np.sign(found.delta) == np.sign(wanted.numpy())).mean() >= 0.99
 
 
 def test_noise_makes_the_surrogate_certain_and_converges(cpu: Runtime) -> None:
