@@ -108,9 +108,9 @@ py = $(sort $(foreach d,$(1),$(wildcard pipeline/$(if $(filter %.py,$(d)),$(d),$
 CODE_data := $(filter-out pipeline/photos/posted.py,$(call py,photos photos/synthetic))
 CODE_align := $(call py,faces photos/decode.py shards.py onnx_session.py)
 CODE_split := pipeline/split.py pipeline/shards.py
-CODE_noise := $(filter-out pipeline/noise/protect.py pipeline/noise/describe.py,$(call py,noise models distributed.py shared_memory.py shards.py training/faces.py training/learner.py training/replayed.py training/optimiser.py training/shared.py training/compiled.py countermeasures/processing.py))
+CODE_noise := $(filter-out pipeline/noise/protect.py pipeline/noise/describe.py,$(call py,noise models distributed.py shared_memory.py shards.py training/faces.py training/learner.py training/replayed.py training/optimiser.py training/shared.py countermeasures/processing.py))
 CODE_protect := $(call py,shards.py noise/protect.py noise/table.py faces/restore.py faces/geometry.py evaluation/imperceptibility.py)
-CODE_train := $(call py,distributed.py shared_memory.py shards.py training/checkpoint.py training/compiled.py training/faces.py training/learner.py training/loop.py training/optimiser.py training/replayed.py training/shared.py training/stage.py models)
+CODE_train := $(call py,distributed.py shared_memory.py shards.py training/checkpoint.py training/faces.py training/learner.py training/loop.py training/optimiser.py training/replayed.py training/shared.py training/stage.py models)
 CODE_evaluate := $(call py,evaluation/stage.py evaluation/accuracy.py evaluation/verification.py evaluation/identification.py \
 	evaluation/lfw_protocol.py evaluation/separability.py evaluation/utility.py evaluation/lpips.py evaluation/tested.py models/arcface_onnx.py onnx_session.py)
 CODE_report := $(call py,report shards.py split.py noise/arms.py training/trials.py training/keys.py training/matrix.py evaluation/accuracy.py \

@@ -50,7 +50,6 @@ def parser() -> argparse.ArgumentParser:
                 default=1,
                 help="CPU threads of a process; two arms in two processes of one thread each beat two threads",
             )
-            sub.add_argument("--compile", default="auto", help="auto, off or a mode of torch.compile; auto: on a GPU where it pays")
 
     def where(sub: argparse.ArgumentParser, *, run: bool = True, arm: bool = False) -> None:
         sub.add_argument("--data", type=Path, required=True, help="folder of the data set, data/<dataset>")
@@ -191,7 +190,7 @@ def run_stage(args: argparse.Namespace) -> None:
 
         print(f"{read_json(args.output / 'metrics.json')['verdict']}\nreport: {args.output / 'index.html'}")
         return
-    runtime = machine.decide(args.device, args.workers, args.precision, compile=getattr(args, "compile", "auto"), ranks=ranks)
+    runtime = machine.decide(args.device, args.workers, args.precision, ranks=ranks)
     if args.stage == "doctor":
         from pipeline.doctor import examine
 

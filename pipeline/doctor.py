@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.evaluation.lpips import weights_file
 from pipeline.onnx_session import missing_for_cuda
 from pipeline.provenance import PACKAGES, hardware, installed
-from pipeline.runtime import Runtime, missing_for_compiling
+from pipeline.runtime import Runtime
 
 
 def examine(runtime: Runtime) -> str:
@@ -24,7 +24,6 @@ def examine(runtime: Runtime) -> str:
         f"device      {runtime.device}, matrix products in {runtime.precision}, {runtime.workers} workers",
         f"cuda        {torch.cuda.get_device_name() if torch.cuda.is_available() else 'no usable device'}",
         f"onnxruntime {'on the CPU and on CUDA' if without is None else f'on the CPU; not on CUDA: {without}'}",
-        f"compiler    {missing_for_compiling() or 'there, and Python.h: long runs on a GPU are compiled'}",
         f"disk        {shutil.disk_usage('.').free / 2**30:.0f} GiB free here",
     ]
     lines += [f"{name:<18}{installed(name) or 'MISSING: run `make setup`'}" for name in PACKAGES]

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from glob import glob
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.distributed import ONE_PROCESS, Ranks, launched
-from pipeline.errors import RequestError, StageError
+from pipeline.errors import RequestError
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
-
-# torch.compile's modes, and when: auto is its default mode, on a GPU, where a run is long enough to win back the minutes of compiling
-COMPILE = ("auto", "off", "default", "reduce-overhead", "max-autotune-no-cudagraphs")
-WORTH_COMPILING = 5000  # steps
 
 
 @dataclass(frozen=True)
@@ -33,7 +25,6 @@ class Runtime:
     workers: int  # processes, or threads where a stage is one process
     precision: str  # "fp32" or "bf16": the dtype of matrix products under autocast
     ranks: Ranks = ONE_PROCESS  # this process among those of the run
-    compile: str = "auto"  # how torch.compile is used on networks, one of COMPILE
 
     def torch_device(self) -> torch.device:
         """The torch device."""
@@ -51,26 +42,6 @@ class Runtime:
     def replays(self) -> bool:
         """Whether a training step is recorded and replayed: on one GPU. What ranks say to each other is not recorded."""
         return self.device.startswith("cuda") and self.ranks.size == 1
-
-    def compile_mode(self, steps: int) -> str | None:
-        """The mode of torch.compile for a network that will take `steps` steps; None: it runs as it is.
-
-        On a CPU compiling did not pay for training. Over several ranks each batch norm is a sum over processes, which would cut what is
-        compiled into pieces.
-
-        Raises:
-            StageError: a mode was asked for by name, on a GPU, and what compiling needs there is missing; `auto` goes on without.
-        """
-        on_gpu = self.device.startswith("cuda")
-        if self.compile == "off" or (self.compile == "auto" and not (on_gpu and self.ranks.size == 1 and steps >= WORTH_COMPILING)):
-            return None
-        missing = missing_for_compiling() if on_gpu else None
-        if missing is None:
-            return "default" if self.compile == "auto" else self.compile
-        if self.compile != "auto":
-            raise StageError(f"COMPILE={self.compile}: {missing}; or take auto or off")
-        say_once(f"not compiled, which only takes longer: {missing}")
-        return None
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         """A NumPy array on the device, sent without waiting for what the device is doing."""
@@ -105,14 +76,6 @@ def cuda_has_fast_bf16(device: str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def missing_for_compiling() -> str | None:
-    """What torch.compile lacks on a GPU, where triton builds its launchers with a C compiler and Python's headers; None: nothing."""
-    if not os.environ.get("CC") and not any(map(shutil.which, ("gcc", "clang"))):
-        return "torch.compile needs a C compiler on a GPU, gcc or clang"
-    headers = Path(sysconfig.get_paths()["include"], "Python.h")
-    return None if headers.is_file() else f"torch.compile needs Python's headers on a GPU, and there is no {headers} (python3-dev)"
-
-
 def cuda_is_usable() -> bool:
     """Whether torch can compute on a GPU. Torch, which takes seconds to import, is asked only where there may be one."""
     if sys.platform == "linux" and not any(glob(path) for path in ("/dev/nvidia[0-9]*", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")):
@@ -122,9 +85,7 @@ def cuda_is_usable() -> bool:
     return torch.cuda.is_available()
 
 
-def decide(
-    device: str = "auto", workers: str = "auto", precision: str = "auto", *, compile: str = "auto", ranks: Ranks = ONE_PROCESS
-) -> Runtime:
+def decide(device: str = "auto", workers: str = "auto", precision: str = "auto", *, ranks: Ranks = ONE_PROCESS) -> Runtime:
     """Decide where to run. `RequestError` if the device asked for is not there (no silent fallback).
 
     With several ranks on GPUs each has its own, number `ranks.local` of this machine.
@@ -158,11 +119,7 @@ def decide(
         precision = "bf16" if (cuda_has_fast_bf16(device) if device.startswith("cuda") else cpu_has_fast_bf16()) else "fp32"
     elif precision not in ("fp32", "bf16"):
         raise RequestError(f"PRECISION={precision}: allowed are auto, fp32, bf16")
-    if compile not in COMPILE:
-        raise RequestError(f"COMPILE={compile}: allowed are {', '.join(COMPILE)}")
-    if ranks.size > 1 and compile not in ("auto", "off"):  # torch's compiler does not know the shapes of what they sum in a batch norm
-        raise RequestError(f"COMPILE={compile}: networks of several processes are not compiled; allowed are auto and off")
-    return Runtime(device=device, workers=count, precision=precision, ranks=ranks, compile=compile)
+    return Runtime(device=device, workers=count, precision=precision, ranks=ranks)
 
 
 def free_memory(device: str) -> int | None:
@@ -185,7 +142,9 @@ def prepare_torch(runtime: Runtime, threads: int) -> None:
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     if runtime.device.startswith("cuda"):
-        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark = (
+            False  # trying every way of every convolution takes 20 s of a process, cuDNN's own choice is as fast
+        )
         # Beside bf16 products TF32 (10 bits of mantissa to bf16's 7) loses nothing; whoever asks for fp32 gets it.
         allow_tf32(matmul=runtime.precision == "bf16", conv=runtime.precision == "bf16")
 
@@ -201,12 +160,6 @@ def allow_tf32(*, matmul: bool, conv: bool) -> tuple[bool, bool]:
     before = bool(torch.backends.cuda.matmul.allow_tf32), bool(torch.backends.cudnn.allow_tf32)
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, conv
     return before
-
-
-@cache
-def say_once(message: str) -> None:
-    """`say`, the first time."""
-    say(message)
 
 
 def hash_seed(*parts: int) -> int:

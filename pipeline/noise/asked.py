@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from pipeline.models.recognisers import for_inference
 from pipeline.runtime import Runtime
-from pipeline.training.compiled import for_full_batches
 from pipeline.training.replayed import CudaRecorder, Recorder, Replayed
 
 
@@ -37,24 +36,19 @@ class Asked:
     On one GPU asking about a full batch is recorded and replayed, with new weights, too; a smaller batch goes as it is.
 
     Args:
-        model: the surrogate. batch: photos at a time. steps: how many are ahead, by which the runtime decides what pays.
+        model: the surrogate. batch: photos at a time.
         recorder: what records; None: CUDA graphs on one GPU, nothing elsewhere.
     """
 
-    def __init__(self, model: nn.Module, runtime: Runtime, *, batch: int, steps: int, recorder: Recorder | None = None) -> None:
+    def __init__(self, model: nn.Module, runtime: Runtime, *, batch: int, recorder: Recorder | None = None) -> None:
         self.model, self.runtime, self.batch = model, runtime, batch
         self.folded: nn.Module | None = None  # stays where it is, so that what is recorded sees the weights of each round
-        self.compiled = None
-        if runtime.compile_mode(steps) is not None:
-            self.compiled = for_full_batches(model, runtime, batch=batch, steps=steps)
         if recorder is None and runtime.replays:
             recorder = CudaRecorder(runtime.torch_device())
         self.replayed = None if recorder is None else Replayed(self.ask, recorder)
 
     def refresh(self) -> None:
         """Take the surrogate's weights as they are now."""
-        if self.compiled is not None:
-            return
         made = for_inference(self.model, bf16=self.runtime.precision == "bf16")
         if self.folded is None or made is self.model:
             self.folded = made
@@ -64,9 +58,8 @@ class Asked:
 
     def ask(self, x_BCHW: Tensor, label_B: Tensor) -> tuple[Tensor, Tensor]:
         """`loss_gradient`, as it is."""
-        forward = self.compiled or self.folded
-        assert forward is not None, "refresh first"
-        return loss_gradient(forward, self.runtime, x_BCHW, label_B)
+        assert self.folded is not None, "refresh first"
+        return loss_gradient(self.folded, self.runtime, x_BCHW, label_B)
 
     def __call__(self, x_BCHW: Tensor, label_B: Tensor) -> tuple[Tensor, Tensor]:
         """What `loss_gradient` gives; good until the next call."""

@@ -270,7 +270,6 @@ def search_noise(
         if history and history[-1]["surrogate"] > number:
             continue
         model = make_surrogate(number)
-        steps = config.rounds * config.batches
         surrogate = Learner(
             model,
             runtime,
@@ -279,9 +278,8 @@ def search_noise(
             weight_decay=config.weight_decay,
             clip=config.clip,
             batch=min(config.batch, len(faces)),
-            steps=steps,
         )
-        ask = Asked(model, runtime, batch=pass_batch(config, device), steps=steps)
+        ask = Asked(model, runtime, batch=pass_batch(config, device))
         done = sum(record["surrogate"] == number for record in history)
         if state is not None and done:
             model.load_state_dict(state["surrogate"])

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.runtime import Runtime
-from pipeline.training.compiled import for_full_batches
 from pipeline.training.optimiser import make_sgd, step
 from pipeline.training.replayed import CudaRecorder, Recorder, Replayed
 from pipeline.training.shared import spread_over
@@ -21,7 +20,7 @@ class Learner:
     Args:
         model: logits of float crops in [0, 1], NCHW; on the runtime's device.
         lr: the rate until a step is given one.
-        batch: photos in a global batch. steps: how many steps are ahead, by which the runtime decides what pays.
+        batch: photos in a global batch.
         labels: the model takes them, too, where photos have one each: for an ArcFace head's margin.
         recorder: what records steps; None: CUDA graphs on one GPU, nothing elsewhere.
 
@@ -39,14 +38,12 @@ class Learner:
         weight_decay: float,
         clip: float,
         batch: int,
-        steps: int,
         labels: bool = False,
         recorder: Recorder | None = None,
     ) -> None:
         self.model, self.runtime, self.clip, self.labels = model, runtime, clip, labels
         self.batch = runtime.ranks.part(batch).photos
         self.spread = spread_over(model, runtime.ranks)
-        self.forward = for_full_batches(model, runtime, batch=self.batch, steps=steps)
         self.optimiser = make_sgd(model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)
         self.recorder = recorder
         if recorder is None and runtime.replays:
@@ -90,7 +87,7 @@ class Learner:
         part = self.spread.part
         assert part is not None
         with self.runtime.autocast():
-            logits = self.forward(x_BCHW, label_B) if self.labels and target_B.ndim == 1 else self.forward(x_BCHW)
+            logits = self.model(x_BCHW, label_B) if self.labels and target_B.ndim == 1 else self.model(x_BCHW)
         loss = F.cross_entropy(logits, target_B) * part.weight  # all ranks' add up to the mean over the global batch
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()

@@ -141,7 +141,6 @@ def train_recogniser(
     if measure.fit is not None:
         transform = measure.fit(train.crops, len(train), train.label, classes, config.seed, device=device)
     photos, scored = resident(train, device), resident(test.faces, device)
-    steps = config.epochs * math.ceil(len(train) / config.batch)
     learner = Learner(
         model,
         runtime,
@@ -150,7 +149,6 @@ def train_recogniser(
         weight_decay=config.weight_decay,
         clip=config.clip,
         batch=min(config.batch, len(train)),
-        steps=steps,
         labels=True,
     )
     # What a countermeasure draws for a batch, or mixes in it, concerns all its photos: each rank then takes its part only afterwards.

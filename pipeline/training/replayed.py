@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-WARM_UP = 3  # calls as they are before one is recorded: by then momentum is there, cuDNN has chosen, and what is compiled is compiled
+WARM_UP = 3  # calls as they are before one is recorded: by then momentum is there and the libraries have made their choices
 
 Outputs = tuple[Tensor, Tensor]
 

@@ -90,14 +90,21 @@ def test_matches_the_reference(cpu: Runtime, dtype: torch.dtype, rounds: int, bo
 
 @pytest.mark.gpu
 def test_a_gpu_matches_the_reference() -> None:
+    """The last round's second step is a replayed one. In float64: in float32 weights that differ in the last bit have noise of which 3 to
+    11% of the signs differ, on a CPU as well.
+    """
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     faces, cuda = toy_faces(identities=3, photos=3), Runtime(device="cuda", workers=1, precision="fp32")
-    config = config_of(rounds=1, batches=2, batch=6)
+    config = config_of(rounds=2, batches=2, batch=6)
     prepare_torch(cuda, 1)
-    wanted, _ = reference_search(config, surrogate_of(3), faces.crops(np.arange(len(faces))), faces.label, 2)
-    found = search(config, faces, cuda, protected=2, make=lambda _: surrogate_of(3).to("cuda"))
-    assert (np.sign(found.delta) == np.sign(wanted.numpy())).mean() >= 0.99
+    torch.set_default_dtype(torch.float64)
+    try:
+        wanted, _ = reference_search(config, surrogate_of(3), faces.crops(np.arange(len(faces))), faces.label, 2)
+        found = search(config, faces, cuda, protected=2, make=lambda _: surrogate_of(3).to("cuda"))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (np.sign(found.delta) == np.sign(wanted.numpy())).mean() >= 0.9999
 
 
 def test_noise_makes_the_surrogate_certain_and_converges(cpu: Runtime) -> None:

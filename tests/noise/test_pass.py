@@ -69,7 +69,7 @@ def asked_over_rounds(runtime: Runtime, recorder: Recorder | None) -> None:
     """A recorded surrogate against the surrogate itself, whose weights change from round to round."""
     device, generator = runtime.torch_device(), torch.Generator().manual_seed(0)
     model = surrogate_of(2).to(device)
-    ask = Asked(model, runtime, batch=3, steps=10, recorder=recorder)
+    ask = Asked(model, runtime, batch=3, recorder=recorder)
     for _ in range(3):
         with torch.no_grad():
             for parameter in model.parameters():
