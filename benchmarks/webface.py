@@ -2,6 +2,7 @@
 
     python -m benchmarks.webface                                  # up to a tenth (49,135 crops), 5 minutes on a free core, 4 GB of disk
     python -m benchmarks.webface --share 1.0 --device cuda        # the whole (490,623 crops), 37 GB of disk
+    python -m benchmarks.webface --share 1.0 --device cuda --sizes 1 --stages split-full epoch     # one real epoch over it
 
 Every stage runs in a process of its own, which says how long the stage's work took and how much memory the process held. What a network
 does is kept to the same few photos at every size, since its cost is a photo's times their number; what remains is what must not grow
@@ -42,11 +43,14 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--folder", type=Path, help="where the crops go; default: a temporary folder, removed at the end")
     parser.add_argument("--output", type=Path, default=Path("reports/bench"))
-    parser.add_argument("--stages", nargs="*", default=list(STAGES), choices=list(STAGES))
+    parser.add_argument("--sizes", type=int, default=3, choices=(1, 2, 3), help="how many sizes, each 3.2 times the one before (default 3)")
+    parser.add_argument("--stages", nargs="*", choices=list(STAGES), help="default: all; epoch, a whole one, on a GPU alone")
     parser.add_argument("--stage", choices=[*STAGES, "memory"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not 0 < options.share <= 1:
         parser.error(f"--share {options.share}: allowed is a number above 0, up to 1 (490,623 crops, 18.5 GB)")
+    if options.stages is None:
+        options.stages = [stage for stage in STAGES if stage != "epoch" or options.device != "cpu"]
     if options.stage is not None:
         print(json.dumps(watched(options.stage, options.folder, options.device)))
         return
@@ -58,8 +62,8 @@ def main() -> None:
 
 
 def run(folder: Path, options: argparse.Namespace) -> None:
-    """Generate, measure at three sizes, write and draw."""
-    shares = [options.share / 10, options.share / 10**0.5, options.share]
+    """Generate, measure at some sizes, write and draw."""
+    shares = [options.share / 10, options.share / 10**0.5, options.share][-options.sizes :]
     largest = int(photos_of_identities(options.share).sum())
     copies = 2 if "protect-full" in options.stages else 1
     print(f"{folder}: {largest:,} crops, {copies * largest * CROP_BYTES / 1e9:.1f} GB of disk at most", file=sys.stderr)
@@ -81,14 +85,15 @@ def run(folder: Path, options: argparse.Namespace) -> None:
             path.unlink()  # the next size needs the room
         photos = photos_of_identities(share)
         sizes.append({"share": share, "crops": int(photos.sum()), "identities": len(photos), "stages": found})
-    growth = {stage: growth_of(sizes, stage) for stage in options.stages}
+    growth = {stage: growth_of(sizes, stage) if len(sizes) > 1 else None for stage in options.stages}
     options.output.mkdir(parents=True, exist_ok=True)
     result = {"schema": 1, "device": options.device, "whole": PHOTOS, "sizes": sizes, "growth": growth}
     (options.output / "webface.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     draw(result, options.output / "webface.svg")
     for stage, exponent in growth.items():
         last = sizes[-1]["stages"][stage]
-        print(f"{stage:15} {cost(last):8.2f} s {last['above_mib']:7.0f} MiB above start, grows as size^{exponent:.2f}")
+        grows = "" if exponent is None else f", grows as size^{exponent:.2f}"
+        print(f"{stage:15} {cost(last):8.2f} s {last['above_mib']:7.0f} MiB above start{grows}")
     print(options.output / "webface.svg")
 
 
@@ -301,6 +306,29 @@ def train(place: Path, device: str) -> Work:
     return lambda: training_work(read_table(run / "split.parquet", SPLIT_COLUMNS), arm, place / "aligned", run, device, steps=FEW_STEPS)
 
 
+def epoch(place: Path, device: str) -> Work:
+    """A whole epoch of the paper's training on clean photos, loading and scoring included: batches of 512 at 112 px."""
+    from pipeline.artifacts import read_table
+    from pipeline.config import TrainConfig
+    from pipeline.split import SPLIT_COLUMNS
+    from pipeline.training.loop import train_recogniser
+    from pipeline.training.stage import test_photos, training_set
+
+    run, runtime = place / "run" / "full", runtime_on(device)
+    config = TrainConfig(epochs=1, batch=512, lr=0.05, dropout=0.6, input_size=112, normalise=False)
+
+    def work() -> dict[str, float]:
+        table = read_table(run / "split.parquet", SPLIT_COLUMNS)
+        train, test = training_set(table, "clean", place / "aligned", run), test_photos(table, place / "aligned")
+        classes = int(table["label"].max()) + 1
+        _, history = train_recogniser(
+            config, train, test, classes=classes, runtime=runtime, checkpoint=run / "none.pt", key="", report=lambda _: None
+        )
+        return {"photos": float(len(train)), "scored": float(len(test.faces)), "epoch_seconds": history[-1]["seconds"]}
+
+    return work
+
+
 def train_on_everything(place: Path, device: str) -> Work:
     """Training steps on a set of holes, as large as the whole."""
     from pipeline.artifacts import read_table
@@ -381,6 +409,7 @@ STAGES: dict[str, Callable[[Path, str], Work]] = {
     "noise-full": search_full,
     "protect-full": protect_full,
     "train": train,
+    "epoch": epoch,
     "evaluate": evaluate,
     "read": read,
 }
@@ -394,8 +423,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
     seconds, memory = figure.subplots(1, 2)
     crops = [size["crops"] for size in result["sizes"]]
     for stage, exponent in result["growth"].items():
+        label = stage if exponent is None else f"{stage} (size^{exponent:.2f})"
         of_stage = [size["stages"][stage] for size in result["sizes"]]
-        seconds.plot(crops, [cost(one) for one in of_stage], marker="o", label=f"{stage} (size^{exponent:.2f})")
+        seconds.plot(crops, [cost(one) for one in of_stage], marker="o", label=label)
         memory.plot(crops, [max(one["above_mib"], 1) for one in of_stage], marker="o", label=stage)
     for factor in (1e-5, 1e-4, 1e-3, 1e-2):
         seconds.plot(crops, [factor * count for count in crops], color="0.8", linewidth=0.8, zorder=0)

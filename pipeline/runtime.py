@@ -142,9 +142,7 @@ def prepare_torch(runtime: Runtime, threads: int) -> None:
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     if runtime.device.startswith("cuda"):
-        torch.backends.cudnn.benchmark = (
-            False  # trying every way of every convolution takes 20 s of a process, cuDNN's own choice is as fast
-        )
+        # cuDNN chooses by itself: to try every way of every convolution (`benchmark`) takes 20 s of each process.
         # Beside bf16 products TF32 (10 bits of mantissa to bf16's 7) loses nothing; whoever asks for fp32 gets it.
         allow_tf32(matmul=runtime.precision == "bf16", conv=runtime.precision == "bf16")
 

@@ -134,6 +134,7 @@ def test_training_rows() -> None:
 def test_gpu_rows_run_on_the_cpu(cpu: Runtime) -> None:
     size = {"classes": 4, "batch": 4, "steps": 3, "untimed": 1, "input_size": 75}
     assert is_measured(gpu.train_pair(cpu, **size))
+    assert is_measured(gpu.small_pair(cpu, **size))
     assert is_measured(gpu.study_pair(cpu, **size, scored=8))
     quick = {"rounds": 1, "batches": 1, "batch": 4, "input_size": 75, "stop_error": 1.0}
     assert is_measured(gpu.noise_pair(cpu, identities=2, photos=2, **quick))

@@ -30,6 +30,14 @@ def test_stages_without_a_network(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_an_epoch(tmp_path: Path) -> None:
+    manifest = write_standin(tmp_path / "aligned", 0.0001)
+    STAGES["split-full"](tmp_path, "cpu")()
+    facts = STAGES["epoch"](tmp_path, "cpu")()
+    assert facts["photos"] + facts["scored"] <= len(manifest) and min(facts.values()) > 0
+
+
+@pytest.mark.slow
 def test_training_steps_over_holes(tmp_path: Path) -> None:
     manifest = write_standin(tmp_path / "aligned", 0.001, holes=True)
     split = plain_split(manifest)
