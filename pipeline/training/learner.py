@@ -49,7 +49,7 @@ class Learner:
         if recorder is None and runtime.replays:
             self.recorder = CudaRecorder(runtime.torch_device())
         self.replayed: dict[bool, Replayed] = {}  # of batches whose photos have a label each, and of mixed ones
-        self.rate = torch.zeros((), device=runtime.torch_device())
+        self.rate = torch.zeros((), dtype=torch.float32, device=runtime.torch_device())  # the only dtype that the fused step reads
         self.buffer: Tensor | None = None
 
     def step(self, x_BCHW: Tensor, label_B: Tensor, target_B: Tensor | None = None, *, rate: float) -> tuple[Tensor, Tensor]:
