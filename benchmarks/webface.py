@@ -5,8 +5,8 @@
     python -m benchmarks.webface --share 1.0 --device cuda --sizes 1 --stages split-full epoch     # one real epoch over it
 
 Every stage runs in a process of its own, which says how long the stage's work took and how much memory the process held. What a network
-does is kept to the same few photos at every size, since its cost is a photo's times their number; what remains is what must not grow
-faster than the data. Writes `webface.json` and `webface.svg` into `reports/bench`.
+does is kept to the same few photos at every size (but for `epoch`), since its cost is a photo's times their number; what remains is what
+must not grow faster than the data. Writes `webface.json` and `webface.svg` into `reports/bench`.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Runtime:
 
     @property
     def replays(self) -> bool:
-        """Whether a training step is recorded and replayed: on one GPU. What ranks say to each other is not recorded."""
+        """Whether training steps and noise passes are recorded and replayed: on one GPU. What ranks say to each other is not recorded."""
         return self.device.startswith("cuda") and self.ranks.size == 1
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
@@ -150,7 +150,7 @@ def prepare_torch(runtime: Runtime, threads: int) -> None:
 def allow_tf32(*, matmul: bool, conv: bool) -> tuple[bool, bool]:
     """Whether a GPU may round factors of matrix products and of convolutions to TF32 from here on; gives what was set before.
 
-    By torch's older names: what is set by the newer (`fp32_precision`) cannot be read by the older any more, as its compiler does; what is
+    By torch's older names: what is set by the newer (`fp32_precision`) cannot be read by the older any more, as `cudnn.flags` does; what is
     set by the older can be read by both.
     """
     import torch

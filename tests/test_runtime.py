@@ -9,7 +9,7 @@ from pipeline.runtime import allow_tf32
 
 
 def test_what_torch_rounds_on_a_gpu_can_be_read_by_both_its_names() -> None:
-    """Its compiler reads the older ones, which raise once the newer have been set otherwise."""
+    """`cudnn.flags` reads the older ones, which raise once the newer have been set otherwise."""
     before = allow_tf32(matmul=True, conv=True)
     try:
         for allowed in (True, False):

@@ -45,7 +45,7 @@ class Asked:
         self.folded: nn.Module | None = None  # stays where it is, so that what is recorded sees the weights of each round
         if recorder is None and runtime.replays:
             recorder = CudaRecorder(runtime.torch_device())
-        self.replayed = None if recorder is None else Replayed(self.ask, recorder)
+        self.replayed = None if recorder is None else Replayed(recorder)
 
     def refresh(self) -> None:
         """Take the surrogate's weights as they are now."""
@@ -65,4 +65,4 @@ class Asked:
         """What `loss_gradient` gives; good until the next call."""
         if self.replayed is None or len(x_BCHW) != self.batch:
             return self.ask(x_BCHW, label_B)
-        return self.replayed(x_BCHW.detach(), label_B)
+        return self.replayed(self.ask, x_BCHW.detach(), label_B)

@@ -169,7 +169,7 @@ def update_noise(
     mirror_N = random.random(len(order)) < 0.5 if config.flip else None
     changes = draw_transforms(random, len(order)) if config.transforms else None
     if config.rule == "identity-mean":  # every photo by itself: each rank goes through a share of them, in batches of any size
-        here, batch = ranks.share(len(order)), pass_batch(config, device)
+        here, batch = ranks.share(len(order)), pass_batch(config, device, len(order))
         parts = [slice(start, min(start + batch, here.stop)) for start in range(here.start, here.stop, batch)]
     else:  # batch after batch: each rank takes a share of every batch, which may be none
         sizes = [(start, ranks.share(min(config.batch, len(order) - start))) for start in range(0, len(order), config.batch)]
@@ -224,9 +224,15 @@ def others_photos(random: np.random.Generator, label_N: np.ndarray, named_B: np.
     return by_label[np.where(drawn < first, drawn, drawn + end - first)]
 
 
-def pass_batch(config: NoiseConfig, device: torch.device) -> int:
-    """Photos at a time in a pass where each photo's gradient is its own."""
-    return max(config.batch, CUDA_PASS_BATCH) if device.type == "cuda" else config.batch
+def pass_batch(config: NoiseConfig, device: torch.device, count: int) -> int:
+    """Photos at a time in a pass over `count`: what suits the device where each photo's gradient is its own."""
+    free = config.rule == "identity-mean" and device.type == "cuda"
+    return min(max(config.batch, CUDA_PASS_BATCH) if free else config.batch, count)
+
+
+def pass_length(config: NoiseConfig, row_N: np.ndarray) -> int:
+    """Photos in a pass, those seen through several transforms counted as often."""
+    return int(np.count_nonzero(row_N >= 0)) * (config.draws if config.transforms else 1)
 
 
 def search_noise(
@@ -279,7 +285,7 @@ def search_noise(
             clip=config.clip,
             batch=min(config.batch, len(faces)),
         )
-        ask = Asked(model, runtime, batch=pass_batch(config, device))
+        ask = Asked(model, runtime, batch=pass_batch(config, device, pass_length(config, row_N)))
         done = sum(record["surrogate"] == number for record in history)
         if state is not None and done:
             model.load_state_dict(state["surrogate"])

@@ -15,7 +15,8 @@ from pipeline.training.shared import spread_over
 class Learner:
     """Steps of cross-entropy and SGD with momentum and clipped gradients on `model`, whose weights change in place.
 
-    On one GPU a step on a full batch is recorded and replayed; a batch of another size (the last of an epoch) goes as it is.
+    On one GPU a step on a full batch is recorded and replayed; a batch of another size (the last of an epoch) goes as it is, in memory of
+    its own beside what is recorded.
 
     Args:
         model: logits of float crops in [0, 1], NCHW; on the runtime's device.
@@ -71,9 +72,9 @@ class Learner:
             return self.take(x_BCHW, label_B, target_B, rate)
         mixed = target_B.ndim > 1
         if mixed not in self.replayed:
-            self.replayed[mixed] = Replayed(self.take_at_rate, self.recorder)
+            self.replayed[mixed] = Replayed(self.recorder)
         self.rate.fill_(rate)
-        loss, wrong = self.replayed[mixed](x_BCHW, label_B, *([target_B] if mixed else []))
+        loss, wrong = self.replayed[mixed](self.take_at_rate, x_BCHW, label_B, *([target_B] if mixed else []))
         for group in self.optimiser.param_groups:
             group["lr"] = rate  # a number again, as checkpoints hold it
         return loss, wrong

@@ -52,27 +52,28 @@ class CudaRecorder:
 
 
 class Replayed:
-    """`function` of tensors, recorded after `WARM_UP` calls and replayed from then on.
+    """Calls of a function of tensors, recorded after `WARM_UP` of them and replayed from then on.
 
-    All calls take tensors of the same shapes and dtypes. What a replay returns is overwritten by the next one. `function` may change
-    tensors in place that stay where they are (weights, momentum, running statistics), must not wait for the device, and what it does
-    besides to Python's own state is done for the first calls only.
+    All calls are of the same function, with tensors of the same shapes and dtypes. What a replay returns is overwritten by the next one.
+    The function may change tensors in place that stay where they are (weights, momentum, running statistics), must not wait for the
+    device, and what it does besides to Python's own state is done for the first calls only. It is not kept: whoever owns this owns it, and
+    a circle of the two would hold a network's memory on the device until Python looks for circles.
     """
 
-    def __init__(self, function: Callable[..., Outputs], recorder: Recorder) -> None:
-        self.function, self.recorder = function, recorder
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
         self.calls = 0
         self.inputs: list[Tensor] = []
         self.outputs: Outputs | None = None
         self.replay: Callable[[], None] | None = None
 
-    def __call__(self, *tensors: Tensor) -> Outputs:
+    def __call__(self, function: Callable[..., Outputs], *tensors: Tensor) -> Outputs:
         if self.replay is None:
             self.calls += 1
             if self.calls <= WARM_UP:
-                return self.recorder.ahead(lambda: self.function(*tensors))
-            self.inputs = [tensor.clone() for tensor in tensors]  # where each replay reads; layout is kept
-            self.outputs, self.replay = self.recorder.record(lambda: self.function(*self.inputs))
+                return self.recorder.ahead(lambda: function(*tensors))
+            self.inputs = inputs = [tensor.clone() for tensor in tensors]  # where each replay reads; layout is kept
+            self.outputs, self.replay = self.recorder.record(lambda: function(*inputs))
         else:
             put(self.inputs, tensors)
         assert self.outputs is not None

