@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,14 @@ import torch
 
 from pipeline.config import TrainConfig
 from pipeline.noise import asked
+from pipeline.noise.asked import Asked
 from pipeline.runtime import Runtime
 from pipeline.training import learner
+from pipeline.training.learner import Learner
 from pipeline.training.loop import TestPhotos, train_recogniser
+from pipeline.training.replayed import WARM_UP, Outputs
 from tests.conftest import toy_faces
-from tests.noise.test_error_min import config_of, search, surrogate_of
+from tests.noise.test_error_min import TinyNet, config_of, search, surrogate_of
 from tests.pretended_gpu import Repeating
 
 BATCH = 4
@@ -73,3 +78,31 @@ def test_search(values: dict[str, Any], cpu: Runtime, recording: Recording) -> N
     np.testing.assert_array_equal(found.delta, plain.delta)
     assert [record["error"] for record in found.history] == [record["error"] for record in plain.history]
     assert len(recorders) == 2 and all(recorder.replayed for recorder in recorders)
+
+
+class Held(Repeating):
+    """Keeps nothing of the call, as a graph on a device."""
+
+    def record(self, call: Callable[[], Outputs]) -> tuple[Outputs, Callable[[], None]]:
+        return super().record(call)[0], lambda: None
+
+
+def test_a_network_is_freed_with_what_replays_it(cpu: Runtime) -> None:
+    """At once: a circle would hold a device's memory until Python looks for circles, which it does by the number of its objects."""
+    x_BCHW, label_B = torch.rand(BATCH, 3, 112, 112), torch.tensor([0, 1, 0, 1])
+    learns, asks = TinyNet(2), surrogate_of(2)
+    learning = Learner(learns, cpu, lr=0.1, momentum=0.9, weight_decay=0.0, clip=5.0, batch=BATCH, recorder=Held())
+    wrong = torch.zeros((), dtype=torch.int64)
+    asking = Asked(asks, cpu, batch=BATCH, recorder=Held(torch.zeros_like(x_BCHW), wrong))
+    asking.refresh()
+    for _ in range(WARM_UP + 2):
+        learning.spread.over(BATCH)
+        learning.step(x_BCHW, label_B, rate=0.1)
+        asking(x_BCHW, label_B)
+    networks = [weakref.ref(one) for one in (learns, asks, asking.folded)]
+    gc.disable()
+    try:
+        del learns, asks, learning, asking
+        assert [network() for network in networks] == [None] * 3
+    finally:
+        gc.enable()
