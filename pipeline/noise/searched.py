@@ -112,7 +112,7 @@ def lowered(
         rows=len(names),
         epsilon=config.epsilon,
         steps=config.steps,
-        batch=pass_batch(config, runtime.torch_device()),
+        batch=pass_batch(config, runtime.torch_device(), len(carrying)),
         runtime=runtime,
         seed=hash_seed(config.seed, 0xADE),
         report=report,
