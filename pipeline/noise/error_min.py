@@ -276,15 +276,7 @@ def search_noise(
         if history and history[-1]["surrogate"] > number:
             continue
         model = make_surrogate(number)
-        surrogate = Learner(
-            model,
-            runtime,
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            clip=config.clip,
-            batch=min(config.batch, len(faces)),
-        )
+        surrogate = Learner(model, config, runtime, count=len(faces))
         ask = Asked(model, runtime, batch=pass_batch(config, device, pass_length(config, row_N)))
         done = sum(record["surrogate"] == number for record in history)
         if state is not None and done:

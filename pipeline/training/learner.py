@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.config import NoiseConfig, TrainConfig
 from pipeline.runtime import Runtime
 from pipeline.training.optimiser import make_sgd, step
 from pipeline.training.replayed import CudaRecorder, Recorder, Replayed
@@ -20,8 +21,8 @@ class Learner:
 
     Args:
         model: logits of float crops in [0, 1], NCHW; on the runtime's device.
-        lr: the rate until a step is given one.
-        batch: photos in a global batch.
+        config: rate until a step is given one, momentum, weight decay, clip, and photos in a global batch.
+        count: photos there are to learn, of which a batch has no more.
         labels: the model takes them, too, where photos have one each: for an ArcFace head's margin.
         recorder: what records steps; None: CUDA graphs on one GPU, nothing elsewhere.
 
@@ -32,25 +33,21 @@ class Learner:
     def __init__(
         self,
         model: nn.Module,
+        config: TrainConfig | NoiseConfig,
         runtime: Runtime,
         *,
-        lr: float,
-        momentum: float,
-        weight_decay: float,
-        clip: float,
-        batch: int,
+        count: int,
         labels: bool = False,
         recorder: Recorder | None = None,
     ) -> None:
-        self.model, self.runtime, self.clip, self.labels = model, runtime, clip, labels
-        self.batch = runtime.ranks.part(batch).photos
+        self.model, self.runtime, self.clip, self.labels = model, runtime, config.clip, labels
+        self.batch = runtime.ranks.part(min(config.batch, count)).photos
         self.spread = spread_over(model, runtime.ranks)
-        self.optimiser = make_sgd(model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)
+        self.optimiser = make_sgd(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
         self.recorder = recorder
         if recorder is None and runtime.replays:
             self.recorder = CudaRecorder(runtime.torch_device())
         self.replayed: dict[bool, Replayed] = {}  # of batches whose photos have a label each, and of mixed ones
-        self.rate = torch.zeros((), dtype=torch.float32, device=runtime.torch_device())  # the only dtype that the fused step reads
         self.buffer: Tensor | None = None
 
     def step(self, x_BCHW: Tensor, label_B: Tensor, target_B: Tensor | None = None, *, rate: float) -> tuple[Tensor, Tensor]:
@@ -70,18 +67,13 @@ class Learner:
         target_B = label_B if target_B is None else target_B
         if self.recorder is None or len(x_BCHW) != self.batch:
             return self.take(x_BCHW, label_B, target_B, rate)
-        mixed = target_B.ndim > 1
-        if mixed not in self.replayed:
-            self.replayed[mixed] = Replayed(self.recorder)
-        self.rate.fill_(rate)
-        loss, wrong = self.replayed[mixed](self.take_at_rate, x_BCHW, label_B, *([target_B] if mixed else []))
+        replayed = self.replayed.setdefault(target_B.ndim > 1, Replayed(self.recorder))
+        # A rate that stands on the device can change between replays; float32 is all that the fused step reads there.
+        on_device = torch.full((), rate, dtype=torch.float32, device=x_BCHW.device)
+        loss, wrong = replayed(self.take, x_BCHW, label_B, target_B, on_device)
         for group in self.optimiser.param_groups:
             group["lr"] = rate  # a number again, as checkpoints hold it
         return loss, wrong
-
-    def take_at_rate(self, x_BCHW: Tensor, label_B: Tensor, target_B: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """`take` at the rate that stands on the device, which can change between replays."""
-        return self.take(x_BCHW, label_B, label_B if target_B is None else target_B, self.rate)
 
     def take(self, x_BCHW: Tensor, label_B: Tensor, target_B: Tensor, rate: float | Tensor) -> tuple[Tensor, Tensor]:
         """Forward, backward, and the optimiser's step."""

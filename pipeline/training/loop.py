@@ -141,16 +141,7 @@ def train_recogniser(
     if measure.fit is not None:
         transform = measure.fit(train.crops, len(train), train.label, classes, config.seed, device=device)
     photos, scored = resident(train, device), resident(test.faces, device)
-    learner = Learner(
-        model,
-        runtime,
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        clip=config.clip,
-        batch=min(config.batch, len(train)),
-        labels=True,
-    )
+    learner = Learner(model, config, runtime, count=len(train), labels=True)
     # What a countermeasure draws for a batch, or mixes in it, concerns all its photos: each rank then takes its part only afterwards.
     whole = measure.augment is not None or measure.harden is not None
     history: list[dict[str, Any]] = []

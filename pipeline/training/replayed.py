@@ -64,21 +64,20 @@ class Replayed:
         self.recorder = recorder
         self.calls = 0
         self.inputs: list[Tensor] = []
-        self.outputs: Outputs | None = None
-        self.replay: Callable[[], None] | None = None
+        self.recorded: tuple[Outputs, Callable[[], None]] | None = None
 
     def __call__(self, function: Callable[..., Outputs], *tensors: Tensor) -> Outputs:
-        if self.replay is None:
+        if self.recorded is None:
             self.calls += 1
             if self.calls <= WARM_UP:
                 return self.recorder.ahead(lambda: function(*tensors))
             self.inputs = inputs = [tensor.clone() for tensor in tensors]  # where each replay reads; layout is kept
-            self.outputs, self.replay = self.recorder.record(lambda: function(*inputs))
+            self.recorded = self.recorder.record(lambda: function(*inputs))
         else:
             put(self.inputs, tensors)
-        assert self.outputs is not None
-        self.replay()
-        return self.outputs
+        outputs, replay = self.recorded
+        replay()
+        return outputs
 
 
 def put(places: Sequence[Tensor], tensors: Sequence[Tensor]) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.config import TrainConfig
 from pipeline.distributed import Ranks
 from pipeline.models.recognisers import Recogniser, make_recogniser
 from pipeline.runtime import Runtime, prepare_torch
@@ -35,8 +36,8 @@ def trained(runtime: Runtime, recorder: Recorder | None, *, head: str, mixed: bo
     """What each step gives, at rates of a schedule, and the network after them."""
     model = make_recogniser(classes=CLASSES, input_size=75, dropout=0.4, normalise=True, seed=0, model="resnet18", arcface=ARCFACE[head])
     model = model.to(runtime.torch_device(), memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    values = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "clip": 5.0}
-    learner = Learner(model, runtime, **values, batch=BATCH, labels=True, recorder=recorder)  # type: ignore[arg-type]
+    config = TrainConfig(epochs=2, batch=BATCH, lr=0.1)
+    learner = Learner(model, config, runtime, count=100, labels=True, recorder=recorder)
     if recorder is None:
         learner.recorder = None  # also where the runtime would have one
     found, places = [], []

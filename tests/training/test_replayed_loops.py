@@ -91,7 +91,7 @@ def test_a_network_is_freed_with_what_replays_it(cpu: Runtime) -> None:
     """At once: a circle would hold a device's memory until Python looks for circles, which it does by the number of its objects."""
     x_BCHW, label_B = torch.rand(BATCH, 3, 112, 112), torch.tensor([0, 1, 0, 1])
     learns, asks = TinyNet(2), surrogate_of(2)
-    learning = Learner(learns, cpu, lr=0.1, momentum=0.9, weight_decay=0.0, clip=5.0, batch=BATCH, recorder=Held())
+    learning = Learner(learns, TrainConfig(epochs=1, batch=BATCH), cpu, count=BATCH, recorder=Held())
     wrong = torch.zeros((), dtype=torch.int64)
     asking = Asked(asks, cpu, batch=BATCH, recorder=Held(torch.zeros_like(x_BCHW), wrong))
     asking.refresh()
