@@ -55,6 +55,8 @@ ifneq ($(filter matrix,$(MAKECMDGOALS)),)
 MATRIX := $(or $(strip $(MATRIX)),core)
 endif
 export DEVICE WORKERS MATRIX LFW REFERENCE CLOAK_AGAINST
+# glibc asks for memory in pages of 2 MiB, where the system gives them only to who asks: training is 2 to 5 % quicker.
+export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 # These stand in file names, so each is one word without odd characters; what else they may be, `configure` says.
 NAMED := PROFILE DATASET IDENTITIES SETTING EPSILON VENV DATA_ROOT REPORTS_ROOT
 $(foreach v,$(NAMED),$(if $(filter 1,$(words $($(v)))),,$(error $(v)=$($(v)): allowed is one value without spaces)))

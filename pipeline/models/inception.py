@@ -4,8 +4,7 @@ What is different from the package's own forward, all of it algebra:
 
 - branches of a block that begin with a 1×1 convolution of the same input are one convolution (and one batch norm) of their weights put
   together, so the input is read once forwards and its gradient is written once;
-- a 1×1 convolution of few positions is a matrix product of (positions × channels), whose gradients cost far less than the convolution's;
-- taps of a 1×k or k×1 kernel that only ever meet padding, because the map is narrower than the kernel's reach, are left out;
+- convolutions of small maps are matrix products, and taps of a kernel that only ever meet padding are left out (`convolve.py`);
 - `x + scale · y` is one pass.
 
 The package's own classes are found in its own file: importing the package as a whole imports its detector too, hence torchvision and the
@@ -26,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-FEW = 1024  # positions (photos × height × width) up to which a 1×1 convolution is quicker as a matrix product on a CPU
+from pipeline.models.convolve import convolve, pointwise
 
 
 def facenet_networks() -> Any:
@@ -56,31 +55,6 @@ def replace(network: nn.Module, quick: dict[Any, Callable[[Any], nn.Module]]) ->
         for name, child in list(parent.named_children()):
             if type(child) in quick:
                 setattr(parent, name, quick[type(child)](child))
-
-
-def pointwise(x_BCHW: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """A 1×1 convolution of stride 1, weight (O, C, 1, 1)."""
-    batch, channels, height, width = x_BCHW.shape
-    if x_BCHW.device.type != "cpu" or batch * height * width > FEW:
-        return F.conv2d(x_BCHW, weight, bias)
-    flat = x_BCHW.permute(0, 2, 3, 1).reshape(-1, channels)
-    return F.linear(flat, weight.view(len(weight), channels), bias).view(batch, height, width, len(weight)).permute(0, 3, 1, 2)
-
-
-def convolve(conv: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
-    """What `conv` gives; kernels wider than the map lose the taps that meet nothing but padding."""
-    if conv.kernel_size == (1, 1) and conv.stride == (1, 1):
-        return pointwise(x_BCHW, conv.weight, conv.bias)
-    weight, padding = conv.weight, list(conv.padding)
-    for side in (0, 1):
-        size, reach = x_BCHW.shape[2 + side], conv.padding[side]
-        if conv.stride[side] == 1 and conv.kernel_size[side] == 2 * int(reach) + 1 and int(reach) >= size:
-            spare = int(reach) - size + 1
-            weight = weight.narrow(2 + side, spare, conv.kernel_size[side] - 2 * spare)
-            padding[side] = size - 1
-    if weight is not conv.weight and weight.shape[2:] == (1, 1):
-        return pointwise(x_BCHW, weight, conv.bias)
-    return F.conv2d(x_BCHW, weight, conv.bias, conv.stride, tuple(int(p) for p in padding))
 
 
 class QuickConv(nn.Module):

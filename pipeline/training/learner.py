@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pipeline.config import NoiseConfig, TrainConfig
 from pipeline.runtime import Runtime
-from pipeline.training.optimiser import make_sgd, step
+from pipeline.training.optimiser import SGD, step
 from pipeline.training.replayed import CudaRecorder, Recorder, Replayed
 from pipeline.training.shared import spread_over
 
@@ -43,7 +43,7 @@ class Learner:
         self.model, self.runtime, self.clip, self.labels = model, runtime, config.clip, labels
         self.batch = runtime.ranks.part(min(config.batch, count)).photos
         self.spread = spread_over(model, runtime.ranks)
-        self.optimiser = make_sgd(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+        self.optimiser = SGD(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
         self.recorder = recorder
         if recorder is None and runtime.replays:
             self.recorder = CudaRecorder(runtime.torch_device())

@@ -5,18 +5,22 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.training.optimiser import make_sgd, step
+from pipeline.training.optimiser import SGD, step
 
 
 @pytest.mark.parametrize("clip", [0.5, 1e6])
 def test_clips_and_steps_as_the_library_does(clip: float) -> None:
     generator = torch.Generator().manual_seed(0)
-    start = [torch.randn(7, 5, generator=generator), torch.randn(3, generator=generator), torch.randn(2, 2, generator=generator)]
+    kernel = torch.randn(4, 3, 2, 2, generator=generator).to(memory_format=torch.channels_last)
+    start = [torch.randn(7, 5, generator=generator), torch.randn(3, generator=generator), kernel, torch.randn(2, 2, generator=generator)]
     plain, quick = ([torch.nn.Parameter(tensor.clone()) for tensor in start] for _ in range(2))
     wanted = torch.optim.SGD(plain, lr=1.0, momentum=0.9, weight_decay=5e-4)
-    found = make_sgd(quick, lr=1.0, momentum=0.9, weight_decay=5e-4)
-    for rate in (0.1, 0.05, 0.2):
-        gradients = [torch.randn(tensor.shape, generator=generator) for tensor in start[:2]]  # the last has none, as a frozen layer
+    found = SGD(quick, lr=1.0, momentum=0.9, weight_decay=5e-4)
+    for rate, layout in ((0.1, torch.channels_last), (0.05, torch.contiguous_format), (0.2, torch.channels_last)):
+        gradients = [torch.randn(tensor.shape, generator=generator) for tensor in start[:3]]  # the last has none, as a frozen layer
+        gradients[2] = gradients[2].contiguous(memory_format=layout)
+        found.zero_grad()
+        assert all(parameter.grad is None for parameter in quick)
         for parameters in (plain, quick):
             for parameter, gradient in zip(parameters, gradients, strict=False):
                 parameter.grad = gradient.clone()
@@ -27,4 +31,4 @@ def test_clips_and_steps_as_the_library_does(clip: float) -> None:
         step(found, lr=rate, clip=clip)
         for one, other in zip(plain, quick, strict=True):
             torch.testing.assert_close(one, other)
-    assert torch.equal(quick[2], start[2])
+    assert torch.equal(quick[3], start[3])
