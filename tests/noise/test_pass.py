@@ -85,7 +85,8 @@ def asked_over_rounds(runtime: Runtime, recorder: Recorder | None) -> None:
             gradient, missed = ask(x_BCHW.requires_grad_(True), label_B)
             wanted, wrong = loss_gradient(model.eval(), runtime, x_BCHW, label_B)
             assert int(missed) == int(wrong)
-            assert float((gradient - wanted).norm() / wanted.norm()) < 1e-3
+            # Rounding, where a ReLU's sum is about nothing, is a thousandth; weights of the round before would be all of it.
+            assert float((gradient - wanted).norm() / wanted.norm()) < 1e-2
 
 
 def test_repeated_asking_is_asking(cpu: Runtime) -> None:
