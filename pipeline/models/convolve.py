@@ -3,28 +3,42 @@
 A convolution's patches, one row a position of the output, are a matrix (`patches`); times the kernel it is the output, and the output's
 gradient times it is the kernel's gradient. oneDNN computes without that copy, which is quicker for large maps, but falls to a twentieth of
 the machine's matrix product where an output has few positions (the kernel's gradient of a 3×3 map: 20 of 455 GFLOP/s; batch of 32, AMD
-Zen 5, bf16). Which way is the quicker was measured with bf16 and AVX512, and with fp32 and AVX2.
+Zen 5, bf16).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# Positions (photos × height × width of the output) up to which matrix products are quicker:
-FEW = 1024  # for 1×1 kernels, and for the gradient of larger ones,
-FEW_STRIDED = 4096  # which strides slow down,
-FEW_FORWARD, FEW_FORWARD_BF16 = 128, 512  # and for the output of larger ones
+FEW = 1024  # positions (photos × height × width of the output) up to which a 1×1 convolution is quicker as a matrix product
+
+
+class Few(NamedTuple):
+    """Up to how many positions larger kernels are quicker as matrix products."""
+
+    output: int
+    gradient: int  # of the kernel
+    strided: int  # the same where a stride slows the library down
+
+
+def few(dtype: torch.dtype) -> Few:
+    """As measured for InceptionResnetV1's layers: bf16 on AMD Zen 5; float32 there, and held to AVX2."""
+    if dtype == torch.bfloat16:
+        return Few(output=512, gradient=1024, strided=4096)
+    if torch.backends.cpu.get_cpu_capability() == "AVX512":
+        return Few(output=128, gradient=128, strided=128)
+    return Few(output=128, gradient=1024, strided=4096)
 
 
 def convolve(conv: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
     """What `conv` gives; kernels wider than the map lose the taps that meet nothing but padding."""
-    weight, padding = conv.weight, [int(pixels) for pixels in conv.padding]
+    weight, padding = computed(conv.weight), [int(pixels) for pixels in conv.padding]
     stride = conv.stride[0]
     assert conv.stride == (stride, stride) and conv.dilation == (1, 1) and conv.groups == 1
     for side in (0, 1):
@@ -35,18 +49,27 @@ def convolve(conv: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
             padding[side] = size - 1
     if weight.shape[2:] == (1, 1) and stride == 1 and padding == [0, 0]:
         return pointwise(x_BCHW, weight, conv.bias)
+    x_BCHW, bias = computed(x_BCHW), None if conv.bias is None else computed(conv.bias)
+    if x_BCHW.device.type != "cpu":
+        return F.conv2d(x_BCHW, weight, bias, stride, padding)
     if weight.shape[2:] == x_BCHW.shape[2:] and padding == [0, 0]:  # one position: each photo's whole map is its patch
-        return F.linear(by_channels(x_BCHW).flatten(1), by_channels(weight).flatten(1), conv.bias)[:, :, None, None]
+        return F.linear(by_channels(x_BCHW).flatten(1), by_channels(weight).flatten(1), bias)[:, :, None, None]
     down, right = (
         (size + 2 * pad - kernel) // stride + 1 for size, pad, kernel in zip(x_BCHW.shape[2:], padding, weight.shape[2:], strict=True)
     )
-    if x_BCHW.device.type != "cpu" or len(x_BCHW) * down * right > (FEW if stride == 1 else FEW_STRIDED):
-        return F.conv2d(x_BCHW, weight, conv.bias, stride, padding)
-    bias = conv.bias
-    if torch.is_autocast_enabled("cpu"):
-        dtype = torch.get_autocast_dtype("cpu")
-        x_BCHW, weight, bias = x_BCHW.to(dtype), weight.to(dtype), bias if bias is None else bias.to(dtype)
-    return OfSmallMaps.apply(x_BCHW, weight, bias, stride, tuple(padding), (down, right))
+    limit = few(x_BCHW.dtype)
+    if 0 < len(x_BCHW) * down * right <= (limit.gradient if stride == 1 else limit.strided):
+        return OfSmallMaps.apply(x_BCHW, weight, bias, stride, tuple(padding), (down, right))
+    return F.conv2d(x_BCHW, weight, bias, stride, padding)
+
+
+def computed(tensor: Tensor) -> Tensor:
+    """`tensor` in the dtype that its device's autocast computes in. Weights are rounded before they are cut or put together, so that their
+    gradients are, too.
+    """
+    device = tensor.device.type
+    cast = torch.is_autocast_enabled(device) and tensor.dtype == torch.float32
+    return tensor.to(torch.get_autocast_dtype(device)) if cast else tensor
 
 
 def pointwise(x_BCHW: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -71,7 +94,7 @@ def patches(x_BCHW: Tensor, kernel: Sequence[int], stride: int, padding: tuple[i
     down, right = (height - kernel[0]) // stride + 1, (width - kernel[1]) // stride + 1
     photo, row, column, channel = x_BHWC.stride()
     seen = x_BHWC.as_strided((batch, down, right, *kernel, channels), (photo, row * stride, column * stride, row, column, channel))
-    return seen.reshape(batch * down * right, -1)
+    return seen.reshape(batch * down * right, kernel[0] * kernel[1] * channels)
 
 
 class OfSmallMaps(torch.autograd.Function):
@@ -84,8 +107,7 @@ class OfSmallMaps(torch.autograd.Function):
         """The output (B, O, *size); weight (O, C, h, w) and bias (O,) of the input's dtype."""
         ctx.stride, ctx.padding = stride, padding
         ctx.save_for_backward(x_BCHW, weight)
-        few = FEW_FORWARD_BF16 if x_BCHW.dtype == torch.bfloat16 else FEW_FORWARD
-        if len(x_BCHW) * size[0] * size[1] > few:
+        if len(x_BCHW) * size[0] * size[1] > few(x_BCHW.dtype).output:
             return F.conv2d(x_BCHW, weight, bias, stride, padding)
         seen = patches(x_BCHW, weight.shape[2:], stride, padding)
         kernels = by_channels(weight).reshape(len(weight), -1).t()

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from pipeline.models.convolve import convolve, pointwise
+from pipeline.models.convolve import computed, convolve, pointwise
 
 
 def facenet_networks() -> Any:
@@ -71,7 +71,7 @@ class QuickConv(nn.Module):
 def together(heads: Sequence[Any], x_BCHW: Tensor) -> tuple[Tensor, ...]:
     """What each of `heads`, 1×1 convolutions with batch norm and ReLU, gives for the same input."""
     norms = [head.bn for head in heads]
-    y_BCHW = pointwise(x_BCHW, torch.cat([head.conv.weight for head in heads]))
+    y_BCHW = pointwise(x_BCHW, torch.cat([computed(head.conv.weight) for head in heads]))
     first = norms[0]
     mean, variance = (torch.cat([getattr(norm, name) for norm in norms]) for name in ("running_mean", "running_var"))
     gamma, beta = torch.cat([norm.weight for norm in norms]), torch.cat([norm.bias for norm in norms])

@@ -14,7 +14,7 @@ class SGD(torch.optim.SGD):
     """torch's SGD, fused, on weights as they lie in memory.
 
     The fused step copies gradients that are not contiguous, as those of channels_last kernels are. So it is handed views with the order of
-    dimensions in which they are; its state (the momentum) has that order, too.
+    dimensions in which they are; its state (the momentum) has that order, too. `step` below hands them: a step taken without it has none.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], *, lr: float, momentum: float, weight_decay: float) -> None:
@@ -46,8 +46,10 @@ def step(optimiser: SGD, *, lr: float | Tensor, clip: float) -> None:
     group["lr"] = lr
     gradients: list[Tensor] = []
     for view, parameter in zip(group["params"], optimiser.learnt, strict=True):
-        # Contiguous, whatever order of dimensions a gradient was given: the fused step takes for granted that it is the weight's.
+        view.data = as_it_lies(parameter.data, parameter)  # its weights may have moved since
+        view.grad = None
         if parameter.grad is not None:
+            # Contiguous, whatever order of dimensions a gradient was given: the fused step takes for granted that it is the weight's.
             view.grad = as_it_lies(parameter.grad, parameter).contiguous()
             gradients.append(view.grad)
     norm = nn.utils.get_total_norm(gradients, foreach=True)

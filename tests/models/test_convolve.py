@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.models import convolve
-from pipeline.models.convolve import OfSmallMaps, patches
+from pipeline.models.convolve import Few, OfSmallMaps, patches
 
 # (channels, outputs, map, kernel, stride, padding, bias); photos: what is computed by what follows from their number
 STRIDED = (6, 4, (7, 7), (3, 3), 2, (0, 0), False)
@@ -39,7 +39,8 @@ def test_output_and_gradients_are_those_of_the_library(case: str, photos: int) -
     generator = torch.Generator().manual_seed(0)
     x_BCHW = torch.randn(photos, channels, *size, generator=generator, dtype=torch.float64).to(memory_format=torch.channels_last)
     conv = nn.Conv2d(channels, outputs, kernel, stride, padding, bias=bias).double().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    torch.testing.assert_close(found(conv, x_BCHW, ours=True), found(conv, x_BCHW, ours=False))
+    with mock.patch.object(convolve, "few", return_value=Few(output=128, gradient=1024, strided=4096)):
+        torch.testing.assert_close(found(conv, x_BCHW, ours=True), found(conv, x_BCHW, ours=False))
 
 
 def test_patches_are_what_each_position_sees() -> None:
@@ -51,11 +52,11 @@ def test_patches_are_what_each_position_sees() -> None:
 
 @pytest.mark.parametrize(("photos", "forward", "backward"), [(4, 0, 0), (100, 1, 0), (600, 1, 1)])
 def test_what_is_left_to_the_library_follows_from_the_positions(photos: int, forward: int, backward: int) -> None:
-    """9 positions a photo of the strided case: outputs up to 128 and gradients up to 4,096 are matrix products."""
+    """9 positions a photo of the strided case: in bf16 outputs up to 512 and gradients up to 4,096 are matrix products."""
     channels, outputs, size, kernel, stride, padding, _ = STRIDED
-    conv = nn.Conv2d(channels, outputs, kernel, stride, padding, bias=False)
+    conv, x_BCHW = nn.Conv2d(channels, outputs, kernel, stride, padding, bias=False).bfloat16(), torch.randn(photos, channels, *size)
     with mock.patch.object(F, "conv2d", wraps=F.conv2d) as called, mock.patch.object(OfSmallMaps, "apply", wraps=OfSmallMaps.apply) as ours:
-        convolve.convolve(conv, torch.randn(photos, channels, *size))
+        convolve.convolve(conv, x_BCHW.bfloat16())
     assert (called.call_count, 1 - ours.call_count) == (forward, backward)
 
 

@@ -32,3 +32,18 @@ def test_clips_and_steps_as_the_library_does(clip: float) -> None:
         for one, other in zip(plain, quick, strict=True):
             torch.testing.assert_close(one, other)
     assert torch.equal(quick[3], start[3])
+
+
+def test_what_has_moved_or_has_no_gradient_any_more() -> None:
+    model = torch.nn.Conv2d(3, 4, 2)
+    optimiser = SGD(model.parameters(), lr=1.0, momentum=0.0, weight_decay=0.0)
+    for precision in (torch.float32, torch.float64, torch.float32):  # new storage each time
+        model.to(precision)
+        model.weight.grad = torch.ones_like(model.weight)
+        before, bias = model.weight.detach().clone(), model.bias.detach().clone()  # type: ignore[union-attr]
+        step(optimiser, lr=0.5, clip=1e6)
+        torch.testing.assert_close(model.weight.detach(), before - 0.5)
+        assert torch.equal(model.bias.detach(), bias)  # type: ignore[union-attr]
+        model.weight.grad = None
+        step(optimiser, lr=0.5, clip=1e6)
+        torch.testing.assert_close(model.weight.detach(), before - 0.5)
