@@ -59,7 +59,8 @@ from pipeline.training.learner import Learner
 
 CHECKPOINT_SECONDS = 60  # at most this much of the search is lost by a kill
 BLUR_ROWS = 256  # blurred at a time: of a table of all of WebFace's photos the blur of the whole would take three more tables
-CUDA_PASS_BATCH = 256  # photos at a time in a noise pass on a GPU, where each one's gradient is its own whatever the batch
+# Photos at a time in a noise pass at most, where each one's gradient is its own whatever the batch. On a CPU 64 are 8 % quicker than 32.
+PASS_BATCH = {"cpu": 64, "cuda": 256}
 
 
 @dataclass(frozen=True)
@@ -225,9 +226,11 @@ def others_photos(random: np.random.Generator, label_N: np.ndarray, named_B: np.
 
 
 def pass_batch(config: NoiseConfig, device: torch.device, count: int) -> int:
-    """Photos at a time in a pass over `count`: what suits the device where each photo's gradient is its own."""
-    free = config.rule == "identity-mean" and device.type == "cuda"
-    return min(max(config.batch, CUDA_PASS_BATCH) if free else config.batch, count)
+    """Photos at a time in a pass over `count`: what suits the device where each photo's gradient is its own, in parts of like size."""
+    if config.rule != "identity-mean":
+        return min(config.batch, count)
+    parts = max(1, math.ceil(count / max(config.batch, PASS_BATCH[device.type])))
+    return max(1, math.ceil(count / parts))
 
 
 def pass_length(config: NoiseConfig, row_N: np.ndarray) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.noise.asked import Asked, loss_gradient
-from pipeline.noise.error_min import frozen, update_noise
+from pipeline.noise.error_min import frozen, pass_batch, update_noise
 from pipeline.runtime import Runtime, prepare_torch
 from pipeline.training.replayed import WARM_UP, CudaRecorder, Recorder
 from tests.conftest import toy_faces
@@ -52,6 +52,21 @@ def test_a_frozen_model_is_left_as_it_was(training: bool) -> None:
         assert not any(parameter.requires_grad for parameter in model.parameters())
     assert model.training == training
     assert [parameter.requires_grad for parameter in model.layers[1].parameters()] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("device", "rule", "count", "photos"),
+    [
+        ("cpu", "identity-mean", 80, 40),
+        ("cpu", "identity-mean", 994, 63),
+        ("cuda", "identity-mean", 300, 150),
+        ("cuda", "identity-mean", 5, 5),
+        ("cpu", "identity-mean", 0, 1),
+        ("cpu", "released", 80, 32),
+    ],
+)
+def test_a_pass_goes_in_parts_of_like_size(device: str, rule: str, count: int, photos: int) -> None:
+    assert pass_batch(config_of(rule=rule, batch=32), torch.device(device), count) == photos
 
 
 def test_batches_of_a_pass_change_nothing(cpu: Runtime) -> None:
