@@ -15,7 +15,7 @@ from pipeline.artifacts import read_json, read_table
 from pipeline.config import AlignConfig, EvaluateConfig, dump
 from pipeline.errors import StageError
 from pipeline.evaluation.stage import evaluate_arm
-from pipeline.evaluation.trials import collect_trials
+from pipeline.evaluation.trials import collect_trials, titled
 from pipeline.models.recognisers import make_recogniser
 from pipeline.noise.arms import ARMS
 from pipeline.noise.descent import descend
@@ -29,6 +29,7 @@ from pipeline.training.loop import predict
 from pipeline.training.matrix import is_current
 from pipeline.training.stage import photos_protected, test_photos, train_arm, training_set
 from pipeline.training.trial import run_trial
+from pipeline.training.trials import trial_of
 from tests.conftest import toy_faces
 from tests.study import CPU, IDENTITIES, PROTECTED, TRAIN, Study
 
@@ -337,6 +338,20 @@ def test_frozen_embeddings_are_the_references_where_one_is_named(study: Study, m
     assert np.array_equal(wanted, Reference(Path(), device="")(test.faces.crops(np.arange(len(test.faces)))))
     result = read_json(study.run / "random" / "trials" / "svm-reference" / "result.json")
     assert (result["kind"], result["title"]) == ("trainer", "Reference’s embeddings, linear SVM")
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("svm-reference", "Embeddings of r50, linear SVM"),
+        ("svm-reference-after-jpeg-75", "Embeddings of r50, linear SVM (JPEG, quality 75)"),
+        ("nearest-neighbour", "Embeddings of casia, nearest photo"),
+        ("fine-tune", "InceptionResnetV1, fine-tuned"),
+    ],
+)
+def test_embeddings_are_called_by_the_file_of_their_network(name: str, title: str) -> None:
+    files = {"reference": "/there/r50.onnx"} if "reference" in name else {"weights": "/there/casia.safetensors"}
+    assert titled(trial_of(name), TRAIN.model_copy(update=files)) == title
 
 
 def test_embeddings_may_be_of_processed_photos(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,11 +49,28 @@ def peaks_far_above(arm: dict[str, Any], other: dict[str, Any]) -> tuple[str, bo
 
 
 ORDERINGS = (
-    Ordering("error-min protects", "16.4%, clean 94.8%", ("error-min", "clean"), protects),
-    Ordering("error-min-samplewise protects", "19.9%, clean 94.8%", ("error-min-samplewise", "clean"), protects),
-    Ordering("random-samplewise protects little", "ends near clean accuracy", ("random-samplewise", "clean"), protects_little),
-    Ordering("error-max-samplewise protects little", "ends near clean accuracy", ("error-max-samplewise", "clean"), protects_little),
-    Ordering("backdoor does not protect", "a trigger leaves clean accuracy as it was", ("backdoor", "clean"), protects_little),
+    Ordering("error-min leaves at most half of the clean accuracy", "16.4%, clean 94.8%", ("error-min", "clean"), protects),
+    Ordering(
+        "error-min-samplewise leaves at most half of the clean accuracy", "19.9%, clean 94.8%", ("error-min-samplewise", "clean"), protects
+    ),
+    Ordering(
+        "random-samplewise leaves at least four fifths of the clean accuracy",
+        "ends near clean accuracy",
+        ("random-samplewise", "clean"),
+        protects_little,
+    ),
+    Ordering(
+        "error-max-samplewise leaves at least four fifths of the clean accuracy",
+        "ends near clean accuracy",
+        ("error-max-samplewise", "clean"),
+        protects_little,
+    ),
+    Ordering(
+        "backdoor leaves at least four fifths of the clean accuracy",
+        "a trigger leaves clean accuracy as it was",
+        ("backdoor", "clean"),
+        protects_little,
+    ),
     Ordering("random peaks far above error-min", "about 80%; error-min never rises", ("random", "error-min"), peaks_far_above),
     Ordering("error-max peaks far above error-min", "about 50%; error-min never rises", ("error-max", "error-min"), peaks_far_above),
 )

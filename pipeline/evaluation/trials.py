@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import read_json
+from pipeline.config import TrainConfig, load
 from pipeline.training.matrix import is_current
-from pipeline.training.trials import TRAINERS, trial_of
+from pipeline.training.trials import TRAINERS, Trial, trial_of
 
 SECTIONS = {"countermeasure": "countermeasures", "trainer": "trainers", "share": "shares"}
 
@@ -25,8 +26,16 @@ def collect_trials(arms: list[str], run: Path) -> dict[str, Any]:
         results = {arm: read_json(run / arm / "trials" / name / "result.json") for arm in arms if is_current(arm, name, run)}
         if results:
             found[SECTIONS[trial.kind]][name] = {arm: accuracies(result) for arm, result in results.items()}
-            found["trial_titles"][name] = trial.title
+            found["trial_titles"][name] = titled(trial, load(TrainConfig, run / "config" / "trials" / f"{name}.yaml"))
     return found
+
+
+def titled(trial: Trial, config: TrainConfig) -> str:
+    """What a trial is called in the report: embeddings by the file of the network that gives them."""
+    for words, path in (("Reference’s", config.reference), ("Frozen pretrained", config.weights)):
+        if path and trial.title.startswith(f"{words} embeddings"):
+            return trial.title.replace(f"{words} embeddings", f"Embeddings of {Path(path).stem}")
+    return trial.title
 
 
 def by_number(name: str) -> tuple[str, float]:

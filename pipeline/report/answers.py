@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.evaluation.paired import seed_of
 from pipeline.report.cells import noisy
-from pipeline.report.limits import EXISTING, limits_of
+from pipeline.report.limits import EXISTING, limits_of, starts_alike
 from pipeline.report.validity import counts, counts_elsewhere
 from pipeline.report.views import checks_of, headline_arm, largest_change, made_against, search_also_saw, state_of, tried_on, was_known
 from pipeline.report.words import NOT_RECORDED, at, interval, is_number, level, number, percent, plural, points
@@ -58,12 +58,20 @@ def against(metrics: dict[str, Any], arm: str) -> list[str]:
     others = everyone - mine if is_number(everyone) and is_number(mine) else 0
     if others > 0 and seen:
         found.append(f"The noise search had clean training photos of {seen:,} of the {others:,} other people.")
+    if starts_alike(metrics, arm):
+        found.append("It began with the very weights that the recogniser begins with, which a defender rarely knows.")
     tried = tried_on(metrics, arm)
     more_tried = len([name for name in tried if name != "early-stopping"])
     early = "a trainer who stops at the best epoch" if "early-stopping" in tried else ""
     more = plural(more_tried, "other trainer or countermeasure", "other trainers and countermeasures") if more_tried else ""
     if early or more:
         found.append(f"Also tried: {' and '.join(part for part in (early, more) if part)}.")
+    limits = metrics.get("limits") or {}
+    if is_number(limits.get("last")) and is_number(limits.get("best")):
+        found.append(
+            f"It counts as holding where the protected are named on at most {percent(limits['last'])} of their clean photos after the last "
+            f"epoch and {percent(limits['best'])} after the best, limits set before the run."
+        )
     return found
 
 
@@ -139,7 +147,7 @@ def taught_nothing(silent: dict[str, Any]) -> str:
 def when_it_fails(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> list[str]:
     """What it lost to in this run, what no noise against training prevents, and what was not tried."""
     known = made_against(metrics, arm)
-    found = ["It hides nobody from face search that exists already: noise acts on recognisers that are trained later."]
+    found = ["It is not made to hide anybody from face search that exists already: noise acts on recognisers that are trained later."]
     if known:
         found = [f"It was made against {' and '.join(known)}; a recogniser that is none of these may know everybody all the same."]
     state = state_of(metrics)
@@ -184,7 +192,9 @@ def when_it_fails(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> 
     for name, one in (record.get("identification") or {}).items():
         if name != "own" and counts_elsewhere(metrics, arm) and at(one, "rank1") is not None:
             whose = "which it was made against" if was_known(metrics, arm, name) else "trained elsewhere"
-            found.append(f"{name}, {whose}, finds them first in {percent(one['rank1'])} of searches.")
+            before = at(metrics, "arms", "clean", "identification", name, "rank1")
+            without = f" ({percent(before)} without protection)" if is_number(before) else ""
+            found.append(f"{name}, {whose}, finds them first in {percent(one['rank1'])} of searches{without}.")
     auc = at(record, "separability", "detection", "auc")
     if is_number(auc):
         found.append(f"A linear detector of the noise reaches an AUC of {number(auc, 2)}: 1 finds every protected photo, 0.5 is a guess.")

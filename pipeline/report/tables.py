@@ -100,8 +100,8 @@ def orderings_table(metrics: dict[str, Any]) -> Table | None:
         return None
     note = (
         "Accuracy of protected people. Found by Huang et al. (ICLR 2021) on CIFAR-10 with a ResNet-18, verification on faces; backdoors by "
-        "Gu et al. (2017). “Protects”: at most half of the clean accuracy is left. “Protects little”, “does not protect”: at least four "
-        "fifths. “Far above”: by 20 points. “Falls towards a guess”: at least half way."
+        "Gu et al. (2017). Whether the protection holds is for the verdict, whose limits are stricter. “Far above”: by 20 points. “Falls "
+        "towards a guess”: at least half way."
     )
     if any(arm.get("others") for arm in metrics["arms"].values()):
         note += (

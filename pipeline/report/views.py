@@ -70,7 +70,7 @@ def facts_of(metrics: dict[str, Any]) -> list[tuple[str, list[str]]]:
         held.append(f"{plural(moved, 'near-duplicate', 'near-duplicates')} moved out of the test photos")
     kind = str(training.get("kind") or "").strip()
     how = f"{training.get('model') or 'model ' + NOT_RECORDED}, {kind if kind.startswith('fine') else 'trained ' + (kind or NOT_RECORDED)}"
-    people, classes = metrics.get("identities"), metrics.get("classes")
+    people, classes, seeds = metrics.get("identities"), metrics.get("classes"), at(metrics, "provenance", "seeds") or []
     beyond = data["identities"] - classes if is_number(data.get("identities")) and is_number(classes) else 0
     seen = search_also_saw(metrics)
     left_out = f", {beyond:,} of them kept out of all training" if beyond > 0 else ""
@@ -87,7 +87,7 @@ def facts_of(metrics: dict[str, Any]) -> list[tuple[str, list[str]]]:
         ("Split", held),
         *([("Noise search also sees", [f"Clean photos of {plural(seen, 'other person', 'other people')}"])] if seen else []),
         ("Chance level", [f"{percent(metrics.get('chance'))}: a guess among {number(classes)}"]),
-        ("Seeds", [", ".join(str(seed) for seed in at(metrics, "provenance", "seeds") or []) or NOT_RECORDED]),
+        ("Seed" if len(seeds) == 1 else "Seeds", [", ".join(f"number {seed}" for seed in seeds) or NOT_RECORDED]),
     ]
 
 

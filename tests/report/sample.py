@@ -146,6 +146,7 @@ def sample_metrics() -> dict[str, Any]:
         "verdict_state": "holds",
         "fails_by": None,
         "silent": [],
+        "limits": {"last": 0.16, "best": 0.2},
         "setting": "partial",
         "identities": 50,
         "classes": 150,
@@ -173,7 +174,10 @@ def sample_metrics() -> dict[str, Any]:
             {"arm": "random", "against": "clean", "group": "others", "difference": 0.0012, "ci95": None, "p": None, "identities": 2},
         ],
         "orderings": [
-            {"claim": "error-min protects", "published": "16.4%, clean 94.8%", "here": "3.8%, clean 91.4%", "holds": True},
+            {
+                "claim": "error-min leaves at most half of the clean accuracy", "published": "16.4%, clean 94.8%",
+                "here": "3.8%, clean 91.4%", "holds": True,
+            },
             {"claim": "random peaks far above error-min", "published": "about 80%", "here": f"{NASTY} 14.0% and 14.3%", "holds": False},
         ],
         "countermeasures": {
