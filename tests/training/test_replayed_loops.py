@@ -15,6 +15,7 @@ import torch
 from pipeline.config import TrainConfig
 from pipeline.noise import asked
 from pipeline.noise.asked import Asked
+from pipeline.noise.error_min import PASS_BATCH
 from pipeline.runtime import Runtime
 from pipeline.training import learner
 from pipeline.training.learner import Learner
@@ -69,7 +70,8 @@ def test_training(countermeasure: str, cpu: Runtime, recording: Recording, tmp_p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("values", [{}, {"rule": "released"}, {"transforms": True}], ids=lambda values: "-".join(values) or "plain")
-def test_search(values: dict[str, Any], cpu: Runtime, recording: Recording) -> None:
+def test_search(values: dict[str, Any], cpu: Runtime, recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PASS_BATCH, "cpu", BATCH)  # so that a pass has several batches
     faces = toy_faces(identities=3, photos=4)
     config = config_of(rounds=3, batches=3, batch=BATCH, stop_error=0.0, **values)
     plain = search(config, faces, cpu, protected=2, make=lambda _: surrogate_of(3))
