@@ -93,7 +93,8 @@ def how_sure(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> list[
     if each and people == len(each) == len(photos):
         never = sum(accuracy == 0 for accuracy in each.values())
         most = max(each.values())
-        found.append(f"That is of {sum(photos.values()):,} photos; {never} are never named, nobody on more than {percent(most)} of theirs.")
+        nobody = f", nobody on more than {percent(most)} of theirs" if most < 1 else ""
+        found.append(f"That is of {sum(photos.values()):,} photos; {plural(never, 'person is', 'people are')} never named{nobody}.")
     compared = person_by_person(metrics, arm, "protected")
     if compared:
         found.append(f"{compared[0].upper()}{compared[1:]}.")

@@ -246,6 +246,13 @@ def test_how_people_are_spread_is_said_from_their_own_accuracies():
     assert drawn is not None and all(f"{arm}: of 50 identities" in drawn for arm in ("clean", "error-min", "random"))
 
 
+@pytest.mark.parametrize(("most", "said"), [(0.5, "never named, nobody on more than 50.0% of theirs."), (1.0, "never named.")])
+def test_how_many_are_never_named(most: float, said: str, tmp_path: Path):
+    metrics = sample_metrics()
+    metrics["arms"]["error-min"]["protected"] |= {"per_identity": {"a": 0.0, "b": most}, "test_photos": {"a": 4, "b": 4}}
+    assert f"That is of 8 photos; 1 person is {said}" in words_of(page_of(metrics, [], tmp_path))
+
+
 def test_what_was_swapped_by_chance_is_said(page: str, tmp_path: Path):
     assert "swapping people’s arms by chance does as much" in page
     metrics = sample_metrics()
