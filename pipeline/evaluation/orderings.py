@@ -14,8 +14,8 @@ from typing import Any
 
 from pipeline.evaluation.accuracy import ROUNDING
 
-PROTECTS = 0.5  # at most this share of the clean accuracy is left
-PROTECTS_LITTLE = 0.8  # at least this share of it is left
+HALF = 0.5  # at most this share of the clean accuracy is left
+FOUR_FIFTHS = 0.8  # at least this share of it is left
 FAR_ABOVE = 0.2  # of accuracy, between two peaks
 AS_BEFORE = 0.02  # of AUC: at most so much less
 FALLS_TO_CHANCE = 0.5  # at most this share of the clean model's lead over an AUC of 0.5 is left
@@ -33,14 +33,14 @@ class Ordering:
     measure: Callable[..., tuple[str, bool]]
 
 
-def protects(arm: dict[str, Any], clean: dict[str, Any]) -> tuple[str, bool]:
+def leaves_at_most_half(arm: dict[str, Any], clean: dict[str, Any]) -> tuple[str, bool]:
     """Whether the noise takes half of the clean accuracy or more."""
-    return f"{arm['final']:.1%}, clean {clean['final']:.1%}", arm["final"] <= PROTECTS * clean["final"] + ROUNDING
+    return f"{arm['final']:.1%}, clean {clean['final']:.1%}", arm["final"] <= HALF * clean["final"] + ROUNDING
 
 
-def protects_little(arm: dict[str, Any], clean: dict[str, Any]) -> tuple[str, bool]:
+def leaves_four_fifths(arm: dict[str, Any], clean: dict[str, Any]) -> tuple[str, bool]:
     """Whether four fifths of the clean accuracy or more are left."""
-    return f"{arm['final']:.1%}, clean {clean['final']:.1%}", arm["final"] >= PROTECTS_LITTLE * clean["final"] - ROUNDING
+    return f"{arm['final']:.1%}, clean {clean['final']:.1%}", arm["final"] >= FOUR_FIFTHS * clean["final"] - ROUNDING
 
 
 def peaks_far_above(arm: dict[str, Any], other: dict[str, Any]) -> tuple[str, bool]:
@@ -48,29 +48,22 @@ def peaks_far_above(arm: dict[str, Any], other: dict[str, Any]) -> tuple[str, bo
     return f"best epochs {arm['peak']:.1%} and {other['peak']:.1%}", arm["peak"] - other["peak"] >= FAR_ABOVE - ROUNDING
 
 
+def takes_half(arm: str, published: str) -> Ordering:
+    """That `arm` leaves at most half of the clean accuracy."""
+    return Ordering(f"{arm} leaves at most half of the clean accuracy", published, (arm, "clean"), leaves_at_most_half)
+
+
+def takes_little(arm: str, published: str) -> Ordering:
+    """That `arm` leaves at least four fifths of it."""
+    return Ordering(f"{arm} leaves at least four fifths of the clean accuracy", published, (arm, "clean"), leaves_four_fifths)
+
+
 ORDERINGS = (
-    Ordering("error-min leaves at most half of the clean accuracy", "16.4%, clean 94.8%", ("error-min", "clean"), protects),
-    Ordering(
-        "error-min-samplewise leaves at most half of the clean accuracy", "19.9%, clean 94.8%", ("error-min-samplewise", "clean"), protects
-    ),
-    Ordering(
-        "random-samplewise leaves at least four fifths of the clean accuracy",
-        "ends near clean accuracy",
-        ("random-samplewise", "clean"),
-        protects_little,
-    ),
-    Ordering(
-        "error-max-samplewise leaves at least four fifths of the clean accuracy",
-        "ends near clean accuracy",
-        ("error-max-samplewise", "clean"),
-        protects_little,
-    ),
-    Ordering(
-        "backdoor leaves at least four fifths of the clean accuracy",
-        "a trigger leaves clean accuracy as it was",
-        ("backdoor", "clean"),
-        protects_little,
-    ),
+    takes_half("error-min", "16.4%, clean 94.8%"),
+    takes_half("error-min-samplewise", "19.9%, clean 94.8%"),
+    takes_little("random-samplewise", "ends near clean accuracy"),
+    takes_little("error-max-samplewise", "ends near clean accuracy"),
+    takes_little("backdoor", "a trigger leaves clean accuracy as it was"),
     Ordering("random peaks far above error-min", "about 80%; error-min never rises", ("random", "error-min"), peaks_far_above),
     Ordering("error-max peaks far above error-min", "about 50%; error-min never rises", ("error-max", "error-min"), peaks_far_above),
 )

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.artifacts import read_json
 from pipeline.config import TrainConfig, load
 from pipeline.training.matrix import is_current
-from pipeline.training.trials import TRAINERS, Trial, trial_of
+from pipeline.training.trials import PRETRAINED, REFERENCES, TRAINERS, Trial, trial_of
 
 SECTIONS = {"countermeasure": "countermeasures", "trainer": "trainers", "share": "shares"}
 
@@ -32,10 +32,8 @@ def collect_trials(arms: list[str], run: Path) -> dict[str, Any]:
 
 def titled(trial: Trial, config: TrainConfig) -> str:
     """What a trial is called in the report: embeddings by the file of the network that gives them."""
-    for words, path in (("Reference’s", config.reference), ("Frozen pretrained", config.weights)):
-        if path and trial.title.startswith(f"{words} embeddings"):
-            return trial.title.replace(f"{words} embeddings", f"Embeddings of {Path(path).stem}")
-    return trial.title
+    words, path = (REFERENCES, config.reference) if trial.reference else (PRETRAINED, config.weights)
+    return trial.title.replace(words, f"Embeddings of {Path(path).stem}") if path else trial.title
 
 
 def by_number(name: str) -> tuple[str, float]:

@@ -36,9 +36,8 @@ def verdict(
         are named; `peak`, at the best epoch only; `verification`, everybody is protected and nobody named, but the recogniser tells
         people apart all the same; `others`, the protected are not named, but other people are recognised less well; else None),
         "lost_to", "held_against" (rows {"trial", "title", "accuracy" (of protected people), "peak" (bool: that of the best epoch)}, the
-        worst first), "silent" (rows {"trial", "title", "clean"}: what taught the clean recogniser too little to say anything),
-        "limits" ({"last", "best"}: on how much of their photos the protected may be named after the last and the best epoch)}. Where
-        the result is invalid the sentences hold no accuracy of it, and there are no limits.
+        worst first), "silent" (rows {"trial", "title", "clean"}: what taught the clean recogniser too little to say anything)}. Where
+        the result is invalid the sentences hold no accuracy of it.
     """
     headline = headline_of(arms)
     nothing: dict[str, Any] = {"verdict_state": "invalid", "fails_by": None, "lost_to": [], "held_against": [], "silent": []}
@@ -89,7 +88,6 @@ def verdict(
         "lost_to": lost,
         "held_against": held,
         "silent": silent,
-        "limits": {"last": config.protected_at_most, "best": config.peak_at_most},
     }
 
 

@@ -1,9 +1,8 @@
 """Convolutions of small maps on a CPU, done as matrix products where oneDNN's own are slow: same result up to rounding.
 
 A convolution's patches, one row a position of the output, are a matrix (`patches`); times the kernel it is the output, and the output's
-gradient times it is the kernel's gradient. oneDNN computes without that copy, which is quicker for large maps, but falls to a twentieth of
-the machine's matrix product where an output has few positions (the kernel's gradient of a 3×3 map: 20 of 455 GFLOP/s; batch of 32, AMD
-Zen 5, bf16).
+gradient times it is the kernel's gradient. oneDNN computes without that copy, which is quicker for large maps, but falls far behind
+the machine's matrix product where an output has few positions. `benchmarks/small_maps.py` shows both ways layer by layer.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class Few(NamedTuple):
 
 
 def few(dtype: torch.dtype) -> Few:
-    """As measured for InceptionResnetV1's layers: bf16 on AMD Zen 5; float32 there, and held to AVX2."""
+    """As measured for InceptionResnetV1's layers (`benchmarks/small_maps.py`): bf16 on AMD Zen 5; float32 there, and held to AVX2."""
     if dtype == torch.bfloat16:
         return Few(output=512, gradient=1024, strided=4096)
     if torch.backends.cpu.get_cpu_capability() == "AVX512":
@@ -37,7 +36,10 @@ def few(dtype: torch.dtype) -> Few:
 
 
 def convolve(conv: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
-    """What `conv` gives; kernels wider than the map lose the taps that meet nothing but padding."""
+    """What `conv` gives, (B, O, height, width), in the dtype of `computed`, for x_BCHW of any memory format (channels_last is quick).
+
+    Kernels wider than the map lose the taps that meet nothing but padding. One stride for both sides, no dilation, no groups.
+    """
     weight, padding = computed(conv.weight), [int(pixels) for pixels in conv.padding]
     stride = conv.stride[0]
     assert conv.stride == (stride, stride) and conv.dilation == (1, 1) and conv.groups == 1

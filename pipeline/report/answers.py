@@ -66,11 +66,11 @@ def against(metrics: dict[str, Any], arm: str) -> list[str]:
     more = plural(more_tried, "other trainer or countermeasure", "other trainers and countermeasures") if more_tried else ""
     if early or more:
         found.append(f"Also tried: {' and '.join(part for part in (early, more) if part)}.")
-    limits = metrics.get("limits") or {}
-    if is_number(limits.get("last")) and is_number(limits.get("best")):
+    last, best = (at(metrics, "provenance", "config", "evaluate", name) for name in ("protected_at_most", "peak_at_most"))
+    if is_number(last) and is_number(best):
         found.append(
-            f"It counts as holding where the protected are named on at most {percent(limits['last'])} of their clean photos after the last "
-            f"epoch and {percent(limits['best'])} after the best, limits set before the run."
+            f"It counts as holding where the protected are named on at most {percent(last)} of their clean photos after the last epoch "
+            f"and {percent(best)} after the best, limits set before the run."
         )
     return found
 

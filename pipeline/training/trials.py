@@ -27,19 +27,21 @@ class Trial:
     noise_only: bool = False  # changes nothing where nothing is protected: the clean arm's result is that of the study itself
 
 
+# Whose embeddings a trial takes; the report puts the network's file in their place.
+PRETRAINED, REFERENCES = "Frozen pretrained embeddings", "Reference’s embeddings"
 TRAINERS: dict[str, Trial] = {
     "scratch": Trial("trainer", "InceptionResnetV1, from scratch", base="scratch"),
     "resnet18": Trial("trainer", "ResNet-18, from scratch", {"model": "resnet18"}, base="scratch"),
     "mobilefacenet": Trial("trainer", "MobileFaceNet, from scratch", {"model": "mobilefacenet"}, base="scratch"),
     "arcface": Trial("trainer", "InceptionResnetV1 with ArcFace head, from scratch", {"head": "arcface"}, base="scratch"),
     "fine-tune": Trial("trainer", "InceptionResnetV1, fine-tuned", base="tuned", weights=True),
-    "linear-probe": Trial("trainer", "Frozen pretrained embeddings, linear probe", {"trainer": "linear-probe"}, weights=True),
-    "svm": Trial("trainer", "Frozen pretrained embeddings, linear SVM", {"trainer": "svm"}, weights=True),
-    "nearest-neighbour": Trial("trainer", "Frozen pretrained embeddings, nearest photo", {"trainer": "nearest-neighbour"}, weights=True),
-    "linear-probe-reference": Trial("trainer", "Reference’s embeddings, linear probe", {"trainer": "linear-probe"}, reference=True),
-    "svm-reference": Trial("trainer", "Reference’s embeddings, linear SVM", {"trainer": "svm"}, reference=True),
+    "linear-probe": Trial("trainer", f"{PRETRAINED}, linear probe", {"trainer": "linear-probe"}, weights=True),
+    "svm": Trial("trainer", f"{PRETRAINED}, linear SVM", {"trainer": "svm"}, weights=True),
+    "nearest-neighbour": Trial("trainer", f"{PRETRAINED}, nearest photo", {"trainer": "nearest-neighbour"}, weights=True),
+    "linear-probe-reference": Trial("trainer", f"{REFERENCES}, linear probe", {"trainer": "linear-probe"}, reference=True),
+    "svm-reference": Trial("trainer", f"{REFERENCES}, linear SVM", {"trainer": "svm"}, reference=True),
     "nearest-neighbour-reference": Trial(
-        "trainer", "Reference’s embeddings, nearest photo", {"trainer": "nearest-neighbour"}, reference=True),
+        "trainer", f"{REFERENCES}, nearest photo", {"trainer": "nearest-neighbour"}, reference=True),
 }  # fmt: skip
 FROZEN = tuple(name for name, trial in TRAINERS.items() if "trainer" in trial.values)  # who takes embeddings and trains no network
 AFTER = "-after-"

@@ -146,7 +146,6 @@ def sample_metrics() -> dict[str, Any]:
         "verdict_state": "holds",
         "fails_by": None,
         "silent": [],
-        "limits": {"last": 0.16, "best": 0.2},
         "setting": "partial",
         "identities": 50,
         "classes": 150,
@@ -156,7 +155,10 @@ def sample_metrics() -> dict[str, Any]:
         "panels_note": "",
         "provenance": {
             "commit": "0123456789abcdef0123456789abcdef01234567", "dirty": True, "created": "2025-01-02T03:04:05+00:00", "seeds": [0],
-            "config": {"data": {"dataset": "synthetic", "photos_per_identity": 20}, "train": {"epochs": 8, "lr": 0.05}},
+            "config": {
+                "data": {"dataset": "synthetic", "photos_per_identity": 20}, "train": {"epochs": 8, "lr": 0.05},
+                "evaluate": {"protected_at_most": 0.16, "peak_at_most": 0.2},
+            },
             "dataset": {
                 "name": "synthetic", "identities": 150, "photos": 3000, "aligned": 2989, "rejected": {"no face": 9, "too small": 2},
                 "sha256": "f" * 64,
