@@ -56,9 +56,11 @@ def arm_checks(arms: dict[str, Any], config: EvaluateConfig, epsilon: int, prote
     if clean is None:
         found.append(check(CLEAN_ARM, False, "there is no clean arm to compare with; add it to ARMS"))
     else:
-        finals = [clean[group]["final"] for group in ("protected", "others") if clean[group] is not None]
-        floor = f"accuracy without protection {min(finals):.1%}, at least {config.clean_floor:.0%} is needed for a claim"
-        found.append(check(CLEAN_LEARNED, min(finals) >= config.clean_floor, floor))
+        finals = {group: clean[group]["final"] for group in ("protected", "others") if clean[group] is not None}
+        words = {"protected": "the people to protect are named on", "others": "others on"}
+        named = ", ".join(f"{words[group]} {final:.1%}" for group, final in finals.items())
+        floor = f"without protection {named} of their photos, at least {config.clean_floor:.0%} is needed for a claim"
+        found.append(check(CLEAN_LEARNED, min(finals.values()) >= config.clean_floor, floor))
     recipes = {arm["training"]["recipe"] for arm in arms.values()}
     found.append(check(SAME_RECIPE, len(recipes) == 1, f"{len(recipes)} training configuration(s)"))
     count = len(protected_names)

@@ -269,12 +269,15 @@ def judged_trials(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]
     found: dict[str, list[dict[str, Any]]] = {"lost_to": [], "held_against": [], "silent": []}
     for trial, verdicts in judged.items():
         lost, rows = sum(is_lost for is_lost, _ in verdicts), [row for _, row in verdicts]
-        found["lost_to" if lost else "held_against"].append({
+        joined: dict[str, Any] = {
             "trial": trial,
             "title": rows[0]["title"] + in_how_many(lost or len(rows), len(rows), len(runs)),
             "accuracy": mean([row["accuracy"] for row in rows]),
             "peak": any(row["peak"] for row in rows),
-        })  # fmt: skip
+        }
+        if all("others" in row for row in rows):
+            joined["others"] = mean([row["others"] for row in rows])
+        found["lost_to" if lost else "held_against"].append(joined)
     for rows in found.values():
         rows.sort(key=lambda row: -row["accuracy"])
     for trial, rows in silent.items():

@@ -47,7 +47,7 @@ def summarise_run(arms: list[str], data: Path, run: Path, runtime: Runtime) -> d
     trials = collect_trials(arms, run)
     trials["countermeasures"] = {"early-stopping": early_stopping(metrics)} | trials["countermeasures"]
     trials["trial_titles"]["early-stopping"] = "early stopping"
-    found = verdict(metrics, checks, config, trials, identities=len(names), classes=classes, chance=chance)
+    found = verdict(metrics, checks, config, trials, identities=len(names), classes=classes)
     valid = {arm: record for arm, record in metrics.items() if not record["invalid"]}
     learned = all(one["ok"] for one in checks if one["name"] == CLEAN_LEARNED)  # where it did not, four fifths of nothing is nothing
     train_config = yaml.safe_load((run / "config" / "train.yaml").read_text(encoding="utf-8"))

@@ -12,8 +12,7 @@ from pipeline.evaluation.orderings import FALLS_TO_CHANCE, auc_of_everyone, auc_
 from pipeline.noise.arms import headline_of
 from pipeline.training.trials import trial_of
 
-MOST_NAMED = 6  # of what was lost to and of what was held against; the tables have all
-DETECTABLE = 0.9  # area under the curve from which on a linear model finds the noise reliably
+MOST_NAMED = 3  # of what was lost to and of what was held against; `lost_to`, `held_against` and the tables have all
 
 
 def verdict(
@@ -24,7 +23,6 @@ def verdict(
     *,
     identities: int,
     classes: int,
-    chance: float,
 ) -> dict[str, Any]:
     """What a run shows.
 
@@ -35,9 +33,9 @@ def verdict(
         {"verdict" (a few sentences), "verdict_state" (`holds`, `fails` or `invalid`), "fails_by" (why it fails: `naming`, protected people
         are named; `peak`, at the best epoch only; `verification`, everybody is protected and nobody named, but the recogniser tells
         people apart all the same; `others`, the protected are not named, but other people are recognised less well; else None),
-        "lost_to", "held_against" (rows {"trial", "title", "accuracy" (of protected people), "peak" (bool: that of the best epoch)}, the
-        worst first), "silent" (rows {"trial", "title", "clean"}: what taught the clean recogniser too little to say anything)}. Where
-        the result is invalid the sentences hold no accuracy of it.
+        "lost_to", "held_against" (rows {"trial", "title", "accuracy" (of protected people), "peak" (bool: that of the best epoch), of early
+        stopping also "others" (their accuracy at that epoch)}, the worst first), "silent" (rows {"trial", "title", "clean"}: what taught
+        the clean recogniser too little to say anything)}. Where the result is invalid the sentences hold no accuracy of it.
     """
     headline = headline_of(arms)
     nothing: dict[str, Any] = {"verdict_state": "invalid", "fails_by": None, "lost_to": [], "held_against": [], "silent": []}
@@ -52,7 +50,6 @@ def verdict(
     held, lost, silent = sorted_trials(headline, trials, config)
     ends_low, stays_low = mine["final"] <= config.protected_at_most, mine["peak"] <= config.peak_at_most
     harm = harm_to_others(arm, clean, config)
-    auc, auc_before = (auc_of_others(one) if arm["others"] is not None else auc_of_everyone(one) for one in (arm, clean))
     kind = arm["training"]["kind"]
     trainer = f"{'training ' if kind == 'from scratch' else ''}{kind.replace('fine-tuned', 'fine-tuning')} on unprocessed crops"
     compared = still_compared(arm, clean)
@@ -64,25 +61,23 @@ def verdict(
     elif fails_by == "verification":
         opening = f"Does not hold: nobody is named after {trainer}, but {compared}"
     elif fails_by == "peak":
-        opening = f"Does not hold: safe from {trainer} at its last epoch only"
+        opening = f"Does not hold: safe from {trainer} at its last epoch only (named on {mine['peak']:.1%} at its best)"
     else:
         opening = f"Does not hold against {trainer}"
     facts = (
-        f"The recogniser, {kind if kind.startswith('fine') else 'trained ' + kind} on photos of {identities} of {classes} people with "
-        f"{headline} noise, names them on {mine['final']:.1%} of their clean photos (at its best epoch {mine['peak']:.1%}; "
-        f"{before['final']:.1%} without protection; chance {chance:.1%})"
+        f"Whoever trains on photos of {identities} of {classes} people with {headline} noise names them on {mine['final']:.1%} of their "
+        f"clean photos ({before['final']:.1%} without protection)"
     )
+    auc, auc_before = (auc_of_everyone(one) for one in (arm, clean))
     if arm["others"] is not None:
         facts += f" and the others on {arm['others']['final']:.1%} ({clean['others']['final']:.1%} without)"
-    if auc is not None and auc_before is not None:
-        whom = "two faces" if arm["others"] is None else "two faces of other people"
-        facts += f"; comparing {whom}, it reaches an AUC of {auc:.3f} ({auc_before:.3f} without)"
+    elif auc is not None and auc_before is not None:
+        facts += f"; comparing two faces, the recogniser reaches an AUC of {auc:.3f} ({auc_before:.3f} without)"
     tried = {row["trial"] for row in held + lost} - {"early-stopping"}
     alone = "" if tried else " No other trainer or countermeasure was tried."
     sentences = f"{opening}{beyond(held, lost)}. {facts}.{searching(arm, clean, config.protected_at_most)}{made_for(arm)}"
-    sentences += f"{detection(arm)}{alone}"
     return {
-        "verdict": sentences,
+        "verdict": sentences + alone,
         "verdict_state": "holds" if fails_by is None else "fails",
         "fails_by": fails_by,
         "lost_to": lost,
@@ -148,6 +143,8 @@ def sorted_trials(
                 "accuracy": peak if peaks_high and not ends_high else final,
                 "peak": peaks_high and not ends_high,
             }
+            if early and mine.get("others") is not None:
+                row["others"] = mine["others"]
             (lost if ends_high or peaks_high else held).append(row)
     worst_first = [sorted(rows, key=lambda row: -row["accuracy"]) for rows in (held, lost)]
     return worst_first[0], worst_first[1], silent
@@ -161,11 +158,17 @@ def beyond(held: list[dict[str, Any]], lost: list[dict[str, Any]]) -> str:
 
 def listed(rows: list[dict[str, Any]]) -> str:
     """Names with accuracies, at most `MOST_NAMED`."""
-    names = [f"{row['title']} ({row['accuracy']:.1%}{' at its best epoch' if row['peak'] else ''})" for row in rows[:MOST_NAMED]]
+    names = [f"{row['title']} ({how_much(row)})" for row in rows[:MOST_NAMED]]
     more = len(rows) - len(names)
     if more:
         return f"{', '.join(names)} and {more} more"
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def how_much(row: dict[str, Any]) -> str:
+    """A trial's accuracy in words: of what epoch, and what stopping early costs the trainer."""
+    others = f", when others are named on {row['others']:.1%}" if row.get("others") is not None else ""
+    return f"{row['accuracy']:.1%}{' at its best epoch' if row['peak'] else ''}{others}"
 
 
 def searching(arm: dict[str, Any], clean: dict[str, Any], at_most: float) -> str:
@@ -187,11 +190,3 @@ def made_for(arm: dict[str, Any]) -> str:
     if not known:
         return ""
     return f" The cloak was made against {' and '.join(known)}: what it does to these says little of another recogniser."
-
-
-def detection(arm: dict[str, Any]) -> str:
-    """Whether a scraper can tell protected photos from clean ones; empty where that was not measured or it cannot."""
-    found = ((arm.get("separability") or {}).get("detection") or {}).get("auc")
-    if found is None or found < DETECTABLE:
-        return ""
-    return f" A linear model that has seen such noise tells protected photos from clean ones (AUC {found:.2f}), so a scraper may find them."

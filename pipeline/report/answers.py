@@ -1,10 +1,11 @@
-"""The report in five answers, for a reader who has never seen the project: who, against what, how sure, how visible, when it fails."""
+"""The report in six answers, for a reader who has never seen the project."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from pipeline.evaluation.paired import seed_of
+from pipeline.evaluation.verdict import how_much
 from pipeline.report.cells import noisy
 from pipeline.report.limits import EXISTING, limits_of, starts_alike
 from pipeline.report.validity import counts, counts_elsewhere
@@ -25,6 +26,7 @@ def answers_of(metrics: dict[str, Any]) -> list[tuple[str, list[str]]]:
         ("Against what?", against(metrics, arm)),
         ("How sure is it?", how_sure(metrics, arm, record)),
         ("How visible is it?", how_visible(record, pictures=not metrics.get("panels_note"))),
+        ("Does the owner’s own software still work?", how_useful(metrics, arm, record)),
         ("When does it fail?", when_it_fails(metrics, arm, record)),
     ]
 
@@ -138,6 +140,24 @@ def how_visible(record: dict[str, Any], *, pictures: bool) -> list[str]:
     return found
 
 
+def how_useful(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> list[str]:
+    """What a detector and recognisers that exist already make of the protected photos."""
+    utility = record.get("utility") or {}
+    seen, found = utility.get("detector"), []
+    if is_number(at(seen, "found")):
+        found.append(f"The detector finds the face again in {percent(seen['found'])} of {number(at(seen, 'photos'))} protected photos.")
+    for name, one in (utility.get("match") or {}).items():
+        if is_number(at(one, "protected")):
+            whose = ", which the cloak was made against," if was_known(metrics, arm, name) else ""
+            found.append(
+                f"{name}{whose} knows two photos for one person’s, one of them protected, in {percent(one['protected'])} of pairs "
+                f"({percent(at(one, 'clean'))} with both clean)."
+            )
+    if len(found) == (1 if seen else 0):
+        found.append("Whether a recogniser still knows the owner was not measured.")
+    return found
+
+
 def taught_nothing(silent: dict[str, Any]) -> str:
     """Why a trial says nothing."""
     if silent["clean"] is None:
@@ -168,10 +188,7 @@ def when_it_fails(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> 
                 f"Other people are recognised less well{where} {'; '.join(one for one in compared if one) or 'by more than allowed'}."
             )
         names = own.get(cause or "naming", []) if state == "fails" else []
-        names += [
-            f"{one['title']} ({percent(one['accuracy'])}{' at its best epoch' if one['peak'] else ''})"
-            for one in metrics.get("lost_to") or []
-        ]
+        names += [f"{one['title']} ({how_much(one)})" for one in metrics.get("lost_to") or []]
         if names or cause != "others":
             found.append(f"Lost to: {', '.join(names)}." if names else "Lost to nothing that was tried here.")
         found += [

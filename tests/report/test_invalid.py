@@ -26,7 +26,7 @@ from tests.report.sample import sample_metrics
 from tests.report.test_render import words_of
 
 ROOT = Path(__file__).resolve().parents[2]
-LEARNED = "accuracy without protection 12.3%, at least 50% is needed for a claim"
+LEARNED = "without protection the people to protect are named on 12.3% of their photos, at least 50% is needed for a claim"
 STUCK = "did not converge in 9 rounds, surrogate error 43.2%"
 
 

@@ -187,7 +187,7 @@ def test_what_was_lost_is_in_the_heading(page: str, tmp_path: Path):
     assert "not against every trainer" not in unbeaten and "Lost to nothing that was tried here." in unbeaten
 
 
-def test_five_answers_need_no_reading_on(page: str, tmp_path: Path):
+def test_six_answers_need_no_reading_on(page: str, tmp_path: Path):
     answers = page[page.index('class="answers"') : page.index("<nav")]
     words = words_of(answers)
     for question, answer in (
@@ -197,6 +197,8 @@ def test_five_answers_need_no_reading_on(page: str, tmp_path: Path):
         ("", "Also tried: a trainer who stops at the best epoch and 3 other trainers"), ("", "all 3 passed"),
         ("", "only 60% of each person’s photos protected (55.2%)"), ("", "Not tried here: "),
         ("", "named on at most 16.0% of their clean photos after the last epoch and 20.0% after the best, limits set before the run."),
+        ("Does the owner’s own software still work?", "The detector finds the face again in 99.3% of 300 protected photos."),
+        ("", "w600k_mbf knows two photos for one person’s, one of them protected, in 81.2% of pairs (93.1% with both clean)."),
         ("", "It is not made to hide anybody from face search that exists already"),
     ):  # fmt: skip
         assert question in words and answer in words, (question, answer)
@@ -204,6 +206,9 @@ def test_five_answers_need_no_reading_on(page: str, tmp_path: Path):
     unsure = words_of(page_of(sample_metrics() | {"silent": silent}, [], tmp_path))
     assert "JPEG, quality 50 says nothing here: without noise, too, it leaves a recogniser that names only 1.2%." in unsure
     assert "Greyscale says nothing here: it was not tried without noise." in unsure
+    unasked = sample_metrics()
+    unasked["arms"]["error-min"]["utility"] = {"detector": None, "match": {"pretrained": None}}
+    assert "Whether a recogniser still knows the owner was not measured." in words_of(page_of(unasked, [], tmp_path).split("<nav")[0])
     failing = page_of(sample_metrics() | {"verdict_state": "fails", "lost_to": []}, [], tmp_path)
     assert "Lost to: the study’s own training." in failing
     harm = {"arm": "error-min", "against": "clean", "group": "others", "difference": -0.052, "ci95": [-0.071, -0.033], "p": None}
@@ -322,7 +327,8 @@ def test_many_roc_curves_stay_legible():
 
 
 def test_limits_follow_what_was_measured(page: str, tmp_path: Path):
-    assert "not measured here" in page and "measured here</span>" in page
+    below = page.split('<section id="limits">')[1].split("<h3>Known weaknesses that were measured here</h3>")
+    assert "Adversarial training" in below[0] and "Simple image processing" in below[1].split("</section>")[0]
     metrics = sample_metrics() | {"countermeasures": {"jpeg-75": {"error-min": {"protected": 0.1234, "others": 0.9}}}}
     words = words_of(page_of(metrics, [], tmp_path))
     assert "Measured in this run: jpeg-75" in words and "12.3%" in words
