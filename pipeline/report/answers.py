@@ -9,7 +9,17 @@ from pipeline.evaluation.verdict import how_much
 from pipeline.report.cells import noisy
 from pipeline.report.limits import EXISTING, limits_of, starts_alike
 from pipeline.report.validity import counts, counts_elsewhere
-from pipeline.report.views import checks_of, headline_arm, largest_change, made_against, search_also_saw, state_of, tried_on, was_known
+from pipeline.report.views import (
+    called,
+    checks_of,
+    headline_arm,
+    largest_change,
+    made_against,
+    search_also_saw,
+    state_of,
+    tried_on,
+    was_known,
+)
 from pipeline.report.words import NOT_RECORDED, at, interval, is_number, level, number, percent, plural, points
 
 VISIBLE = 30.0  # dB of PSNR, the rule of thumb of the glossary
@@ -143,17 +153,18 @@ def how_visible(record: dict[str, Any], *, pictures: bool) -> list[str]:
 def how_useful(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> list[str]:
     """What a detector and recognisers that exist already make of the protected photos."""
     utility = record.get("utility") or {}
-    seen, found = utility.get("detector"), []
+    seen: Any = utility.get("detector")
+    found: list[str] = []
     if is_number(at(seen, "found")):
         found.append(f"The detector finds the face again in {percent(seen['found'])} of {number(at(seen, 'photos'))} protected photos.")
     for name, one in (utility.get("match") or {}).items():
         if is_number(at(one, "protected")):
             whose = ", which the cloak was made against," if was_known(metrics, arm, name) else ""
             found.append(
-                f"{name}{whose} knows two photos for one person’s, one of them protected, in {percent(one['protected'])} of pairs "
-                f"({percent(at(one, 'clean'))} with both clean)."
+                f"{called(metrics, name)}{whose} knows two photos for one person’s, one of them protected, in "
+                f"{percent(one['protected'])} of pairs ({percent(at(one, 'clean'))} with both clean)."
             )
-    if len(found) == (1 if seen else 0):
+    if not any(is_number(at(one, "protected")) for one in (utility.get("match") or {}).values()):
         found.append("Whether a recogniser still knows the owner was not measured.")
     return found
 
@@ -212,7 +223,7 @@ def when_it_fails(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> 
             whose = "which it was made against" if was_known(metrics, arm, name) else "trained elsewhere"
             before = at(metrics, "arms", "clean", "identification", name, "rank1")
             without = f" ({percent(before)} without protection)" if is_number(before) else ""
-            found.append(f"{name}, {whose}, finds them first in {percent(one['rank1'])} of searches{without}.")
+            found.append(f"{called(metrics, name)}, {whose}, finds them first in {percent(one['rank1'])} of searches{without}.")
     auc = at(record, "separability", "detection", "auc")
     if is_number(auc):
         found.append(f"A linear detector of the noise reaches an AUC of {number(auc, 2)}: 1 finds every protected photo, 0.5 is a guess.")

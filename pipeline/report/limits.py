@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.noise.arms import is_of
 from pipeline.report.validity import counts, counts_elsewhere
-from pipeline.report.views import headline_arm, made_against, search_also_saw, tried_on, was_known
+from pipeline.report.views import called, headline_arm, made_against, search_also_saw, tried_on, was_known
 from pipeline.report.words import at, is_number
 from pipeline.training.trials import TRAINERS, without_processing
 
@@ -143,6 +143,16 @@ def unknown_to(metrics: dict[str, Any], arm: str | None, name: str) -> bool:
     return bool(kind) and not was_known(metrics, arm, kind)
 
 
+def listed(metrics: dict[str, Any], names: list[str]) -> str:
+    """What was measured, in the words of the tables."""
+    titles = metrics.get("trial_titles") or {}
+    words = [
+        SEARCHED_BY + called(metrics, name.removeprefix(SEARCHED_BY)) if name.startswith(SEARCHED_BY) else titles.get(name, name)
+        for name in names
+    ]
+    return "; ".join(map(str, words))
+
+
 def limits_of(metrics: dict[str, Any]) -> list[Limit]:
     """The statements that apply to this run, each with what of it the run measured; what gave an invalid result was not measured."""
     arm = headline_arm(metrics)
@@ -157,11 +167,11 @@ def limits_of(metrics: dict[str, Any]) -> list[Limit]:
             continue
         # Whoever embeds processed photos trains nothing on them.
         done = [name for name in names if any(word in without_processing(name).lower() for word in words)]
-        measured = f"Measured in this run: {', '.join(done)}." if done else ""
+        measured = f"Measured in this run: {listed(metrics, done)}." if done else ""
         if title.startswith("Fine-tuning") and tuned:
             frozen = [name for name in done if name != "fine-tune"]
             measured = "In this run the recogniser was fine-tuned from pretrained weights; "
-            measured += f"also measured: {', '.join(frozen)}." if frozen else "what frozen embeddings give was not measured."
+            measured += f"also measured: {listed(metrics, frozen)}." if frozen else "what frozen embeddings give was not measured."
         near = searched_with(metrics, arm) if title == "Other architectures" else ""
         found.append(Limit(title, text + near, measured))
     through = at(metrics, "arms", arm, "noise", "transforms") if arm else None
@@ -169,11 +179,11 @@ def limits_of(metrics: dict[str, Any]) -> list[Limit]:
         found.append(Limit(KNOWN_BEFORE[0], KNOWN_BEFORE[1].format(**through)))
     if known := made_against(metrics, arm):
         by_others = [name for name in names if unknown_to(metrics, arm, name)]
-        measured = f"Measured in this run: {', '.join(by_others)}." if by_others else ""
+        measured = f"Measured in this run: {listed(metrics, by_others)}." if by_others else ""
         found.append(Limit(CLOAKED[0], CLOAKED[1].format(" and ".join(known)), measured))
     if starts_alike(metrics, arm):
         elsewhere = [name for name in names if without_processing(name).endswith("-reference")]
-        found.append(Limit(*SAME_WEIGHTS, f"Measured in this run with another network: {', '.join(elsewhere)}." if elsewhere else ""))
+        found.append(Limit(*SAME_WEIGHTS, f"Measured in this run with another network: {listed(metrics, elsewhere)}." if elsewhere else ""))
     if str(at(metrics, "provenance", "dataset", "name") or "").startswith("synthetic"):
         found.append(Limit(*RENDERED))
     seeds = at(metrics, "provenance", "seeds")

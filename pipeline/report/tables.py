@@ -8,7 +8,7 @@ from pipeline.evaluation.orderings import ORDERINGS
 from pipeline.report.cells import INVALID, Cell, Table, cell, deviation, head, noisy, rate_text
 from pipeline.report.table import GROUPS
 from pipeline.report.validity import counts, why_run
-from pipeline.report.views import made_against, was_known
+from pipeline.report.views import called, made_against, was_known
 from pipeline.report.words import NOT_MEASURED, NOT_RECORDED, at, duration, interval, is_number, level, number, percent, points, yes_no
 
 IDENTITY_ROWS = 200
@@ -189,7 +189,7 @@ def utility_table(metrics: dict[str, Any]) -> Table | None:
         for name, one in (utility.get("match") or {}).items():
             if one:
                 before, after, pairs = at(one, "clean"), at(one, "protected"), at(one, "pairs")
-                whom = f"{name}, which the cloak was made against," if was_known(metrics, arm, name) else name
+                whom = called(metrics, name) + (", which the cloak was made against," if was_known(metrics, arm, name) else "")
                 what = f"{whom} matches two photos of a person (TAR at FAR {rate_text(str(at(one, 'far')))}, {number(pairs)} pairs)"
                 rows.append([head(arm), Cell(what, what), cell(before, percent(before)), cell(after, percent(after))])
     if not everywhere:

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.report.cells import INVALID, Cell, Table, cell, deviation, head, rate_order, rate_text
 from pipeline.report.table import GROUPS, accuracy_of
 from pipeline.report.validity import counts, counts_elsewhere
-from pipeline.report.views import headline_arm, was_known
+from pipeline.report.views import called, headline_arm, was_known
 from pipeline.report.words import NOT_MEASURED, NOT_RECORDED, OF_EACH_SEED, at, interval, is_number, number, percent
 
 
@@ -85,7 +85,7 @@ def identification_table(metrics: dict[str, Any]) -> Table | None:
     rates = sorted({rate for one in found.values() for rate in at(one, "tpir_at_fpir") or {}}, key=rate_order)
     rows = []
     for (arm, kind), one in found.items():
-        model = "trained on this arm’s photos" if kind == "own" else f"{kind}: trained elsewhere"
+        model = "trained on this arm’s photos" if kind == "own" else f"{called(metrics, kind)}: trained elsewhere"
         model += "; the cloak was made against it" if was_known(metrics, arm, kind) else ""
         rank1, span = at(one, "rank1"), at(one, "rank1_ci95")
         between = interval(span, at(one, "identities"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pipeline.evaluation import verdict
@@ -29,6 +30,12 @@ def was_known(metrics: dict[str, Any], arm: str | None, kind: str) -> bool:
     place = ("train", "weights_sha256") if kind == "pretrained" else ("evaluate", "reference_sha256")
     digest = at(metrics, "provenance", "config", *place) if kind != "own" else None
     return digest is not None and digest in [one["sha256"] for one in at(metrics, "arms", arm or "", "noise", "against") or []]
+
+
+def called(metrics: dict[str, Any], kind: str) -> str:
+    """What a reader calls a recogniser that exists: the pretrained network by its file, as the reference is already."""
+    path = at(metrics, "provenance", "config", "train", "weights") if kind == "pretrained" else None
+    return Path(path).stem if isinstance(path, str) else kind
 
 
 def tried_on(metrics: dict[str, Any], arm: str | None) -> list[str]:

@@ -209,6 +209,9 @@ def test_six_answers_need_no_reading_on(page: str, tmp_path: Path):
     unasked = sample_metrics()
     unasked["arms"]["error-min"]["utility"] = {"detector": None, "match": {"pretrained": None}}
     assert "Whether a recogniser still knows the owner was not measured." in words_of(page_of(unasked, [], tmp_path).split("<nav")[0])
+    unasked["arms"]["error-min"]["utility"]["match"]["pretrained"] = {"clean": 0.5, "protected": 0.25, "far": 0.001, "pairs": 9}
+    unasked["provenance"]["config"]["train"]["weights"] = "/weights/of-somebody.safetensors"
+    assert "of-somebody knows two photos for one person’s" in words_of(page_of(unasked, [], tmp_path).split("<nav")[0])
     failing = page_of(sample_metrics() | {"verdict_state": "fails", "lost_to": []}, [], tmp_path)
     assert "Lost to: the study’s own training." in failing
     harm = {"arm": "error-min", "against": "clean", "group": "others", "difference": -0.052, "ci95": [-0.071, -0.033], "p": None}
@@ -332,6 +335,8 @@ def test_limits_follow_what_was_measured(page: str, tmp_path: Path):
     metrics = sample_metrics() | {"countermeasures": {"jpeg-75": {"error-min": {"protected": 0.1234, "others": 0.9}}}}
     words = words_of(page_of(metrics, [], tmp_path))
     assert "Measured in this run: jpeg-75" in words and "12.3%" in words
+    titled = words_of(page_of(metrics | {"trial_titles": {"jpeg-75": "JPEG, quality 75"}}, [], tmp_path))
+    assert "Measured in this run: JPEG, quality 75." in titled
     said_nothing = metrics | {"silent": [{"trial": "jpeg-75", "title": "JPEG, quality 75", "clean": 0.01}]}
     assert "Measured in this run: jpeg-75" not in words_of(page_of(said_nothing, [], tmp_path))
 
@@ -400,8 +405,8 @@ def test_a_cloak_says_what_it_was_made_against_and_what_not(tmp_path: Path):
         assert "not made to hide anybody from face search" not in page
     assert "r50, which it was made against, finds them first" in known and "r50: trained elsewhere; the cloak was made against it" in known
     assert "r50, trained elsewhere, finds them first" in other and "the cloak was made against it" not in other
-    assert "Measured in this run: svm-reference, open-set identification by r50." in other
-    assert "Measured in this run: svm-reference, open-set identification by r50." not in known
+    assert "Measured in this run: svm-reference; open-set identification by r50." in other
+    assert "Measured in this run: svm-reference; open-set identification by r50." not in known
 
 
 def test_the_largest_change_is_that_of_crops_and_photos(tmp_path: Path):
