@@ -343,9 +343,9 @@ def test_frozen_embeddings_are_the_references_where_one_is_named(study: Study, m
 @pytest.mark.parametrize(
     ("name", "title"),
     [
-        ("svm-reference", "Embeddings of r50, linear SVM"),
-        ("svm-reference-after-jpeg-75", "Embeddings of r50, linear SVM (JPEG, quality 75)"),
-        ("nearest-neighbour", "Embeddings of casia, nearest photo"),
+        ("svm-reference", "embeddings of r50, linear SVM"),
+        ("svm-reference-after-jpeg-75", "embeddings of r50, linear SVM (JPEG, quality 75)"),
+        ("nearest-neighbour", "embeddings of casia, nearest photo"),
         ("fine-tune", "InceptionResnetV1, fine-tuned"),
     ],
 )

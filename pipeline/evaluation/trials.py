@@ -33,7 +33,7 @@ def collect_trials(arms: list[str], run: Path) -> dict[str, Any]:
 def titled(trial: Trial, config: TrainConfig) -> str:
     """What a trial is called in the report: embeddings by the file of the network that gives them."""
     words, path = (REFERENCES, config.reference) if trial.reference else (PRETRAINED, config.weights)
-    return trial.title.replace(words, f"Embeddings of {Path(path).stem}") if path else trial.title
+    return trial.title.replace(words, f"embeddings of {Path(path).stem}") if path else trial.title
 
 
 def by_number(name: str) -> tuple[str, float]:

@@ -48,7 +48,7 @@ AFTER = "-after-"
 RECROPPED = Trial("countermeasure", "faces found and cropped anew in the protected photos", {"recropped": {}}, photos=True, noise_only=True)
 DETECTORS = {"mtcnn": "MTCNN", "scrfd": "SCRFD"}
 RECROPPINGS = ("recropped", "recropped-jpeg-Q", *(f"recropped-{detector}" for detector in DETECTORS))
-REFIT = Trial("countermeasure", "Last layer refitted on a few clean photos (DFR)", {"trainer": "last-layer-refit"})
+REFIT = Trial("countermeasure", "last layer refitted on a few clean photos (DFR)", {"trainer": "last-layer-refit"})
 SETS: dict[str, tuple[str, ...]] = {
     "core": CORE_COUNTERMEASURES,
     "countermeasures": ("recropped", "recropped-jpeg-75", *FULL_COUNTERMEASURES, "last-layer-refit"),
