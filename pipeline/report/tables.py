@@ -108,6 +108,11 @@ def orderings_table(metrics: dict[str, Any]) -> Table | None:
             " On CIFAR-10 every class carried the noise. Here other people’s photos are clean: a network that knows a person by the noise "
             "takes that person’s clean photos for somebody else’s, and kinds of noise can protect that did not there."
         )
+    if any(one["claim"].startswith("error-max") and not one["holds"] for one in metrics.get("orderings") or []):
+        note += (
+            " That noise made to mislead a trained network can keep the next one from learning was found by others, too (Fowl et al., "
+            "NeurIPS 2021)."
+        )
     return Table("orderings", "Does what was published hold here?", ["Finding", "Published", "Here", "Holds"], rows, note)
 
 
