@@ -67,7 +67,9 @@ def summarise_run(arms: list[str], data: Path, run: Path, runtime: Runtime) -> d
             "auxiliary": split_facts["identities"]["auxiliary"],
             "protected_names": sorted(names),
         },
-        "panels_note": "The photos show real people, so none is shown here (SHOW_PEOPLE=consented shows them)." if hidden else "",
+        "panels_note": "The photos show real people, so none is shown here (SHOW_PEOPLE=consented, when the report is made, shows them)."
+        if hidden
+        else "",
         "provenance": {
             **revision(),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -65,8 +65,8 @@ def verdict(
     else:
         opening = f"Does not hold against {trainer}"
     facts = (
-        f"Whoever trains on photos of {identities} of {classes} people with {headline} noise names them on {mine['final']:.1%} of their "
-        f"clean photos ({before['final']:.1%} without protection)"
+        f"The study’s own training, on photos of {identities} of {classes} people with {headline} noise, names them on {mine['final']:.1%} "
+        f"of their clean photos ({before['final']:.1%} without protection)"
     )
     auc, auc_before = (auc_of_everyone(one) for one in (arm, clean))
     if arm["others"] is not None:
@@ -176,7 +176,8 @@ def searching(arm: dict[str, Any], clean: dict[str, Any], at_most: float) -> str
     mine, before = (((one.get("identification") or {}).get("own") or {}).get("rank1") for one in (arm, clean))
     if mine is None or before is None or mine <= at_most:
         return ""
-    return f" Made to search a gallery instead of naming, the recogniser finds them first in {mine:.1%} of searches ({before:.1%} without)."
+    found = f"puts the right person first in {mine:.1%} of searches ({before:.1%} without)"
+    return f" Used for face search instead of naming, its recogniser {found}."
 
 
 def made_against(arm: dict[str, Any]) -> list[str]:

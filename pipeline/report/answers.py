@@ -7,7 +7,7 @@ from typing import Any
 from pipeline.evaluation.paired import seed_of
 from pipeline.evaluation.verdict import how_much
 from pipeline.report.cells import noisy
-from pipeline.report.limits import EXISTING, limits_of, starts_alike
+from pipeline.report.limits import EXISTING, from_where, limits_of, starts_alike
 from pipeline.report.validity import counts, counts_elsewhere
 from pipeline.report.views import (
     called,
@@ -73,11 +73,16 @@ def against(metrics: dict[str, Any], arm: str) -> list[str]:
     if starts_alike(metrics, arm):
         found.append("It began with the very weights that the recogniser begins with, which a defender rarely knows.")
     tried = tried_on(metrics, arm)
-    more_tried = len([name for name in tried if name != "early-stopping"])
-    early = "a trainer who stops at the best epoch" if "early-stopping" in tried else ""
-    more = plural(more_tried, "other trainer or countermeasure", "other trainers and countermeasures") if more_tried else ""
-    if early or more:
-        found.append(f"Also tried: {' and '.join(part for part in (early, more) if part)}.")
+    also = ["stopping at the best epoch"] if "early-stopping" in tried else []
+    for section, one, many in (
+        ("trainers", "other trainer", "other trainers"),
+        ("countermeasures", "countermeasure", "countermeasures"),
+        ("shares", "share of protected photos", "shares of protected photos"),
+    ):
+        if count := len([name for name in tried if name in (metrics.get(section) or {}) and name != "early-stopping"]):
+            also.append(plural(count, one, many))
+    if also:
+        found.append(f"Also tried: {', '.join(also)}.")
     last, best = (at(metrics, "provenance", "config", "evaluate", name) for name in ("protected_at_most", "peak_at_most"))
     if is_number(last) and is_number(best):
         found.append(
@@ -107,6 +112,9 @@ def how_sure(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> list[
         most = max(each.values())
         nobody = f", nobody on more than {percent(most)} of theirs" if most < 1 else ""
         found.append(f"That is of {sum(photos.values()):,} photos; {plural(never, 'person is', 'people are')} never named{nobody}.")
+    limit, span = at(metrics, "provenance", "config", "evaluate", "protected_at_most"), mine.get("ci95")
+    if is_number(limit) and isinstance(span, list) and span[0] <= limit < span[1]:
+        found.append(f"The interval reaches across the limit of {percent(limit)}: with other people it might have ended the other way.")
     compared = person_by_person(metrics, arm, "protected")
     if compared:
         found.append(f"{compared[0].upper()}{compared[1:]}.")
@@ -124,10 +132,9 @@ def person_by_person(metrics: dict[str, Any], arm: str, group: str, against: str
     for one in metrics.get("paired") or []:
         if (one.get("arm"), one.get("against"), one.get("group")) == (arm, against, group) and one.get("ci95"):
             low, high = map(points, one["ci95"])
-            swapped = "the arms of whole seeds" if len(at(metrics, "provenance", "seeds") or []) > 1 else "people’s arms"
-            alone = (
-                f"; swapping {swapped} by chance does as much in about {one['p'] * 100:.2g}% of cases" if is_number(one.get("p")) else ""
-            )
+            several = len(at(metrics, "provenance", "seeds") or []) > 1
+            swapped = "which of the two whole seeds had" if several else "which of the two each person had"
+            alone = f"; drawing {swapped} by chance does as much in about {one['p'] * 100:.2g}% of cases" if is_number(one.get("p")) else ""
             return f"person by person {points(one['difference'])} points against {other} (95% interval {low} to {high}{alone})"
     return ""
 
@@ -141,7 +148,7 @@ def how_visible(record: dict[str, Any], *, pictures: bool) -> list[str]:
     if is_number(psnr):
         word = "visible" if psnr < VISIBLE else "perhaps hard to see"
         found.append(
-            f"On the face {word}: PSNR {number(psnr, 1, ' dB')}, SSIM {number(ssim, 3)}. Nobody was asked"
+            f"On the face the change is {word}: PSNR {number(psnr, 1, ' dB')}, SSIM {number(ssim, 3)}. Nobody was asked"
             f"{': see the pictures below' if pictures else ''}."
         )
     if is_number(whole.get("psnr_db")):
@@ -161,8 +168,8 @@ def how_useful(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> lis
         if is_number(at(one, "protected")):
             whose = ", which the cloak was made against," if was_known(metrics, arm, name) else ""
             found.append(
-                f"{called(metrics, name)}{whose} knows two photos for one person’s, one of them protected, in "
-                f"{percent(one['protected'])} of pairs ({percent(at(one, 'clean'))} with both clean)."
+                f"{called(metrics, name)}{whose} still takes a protected and a clean photo for one person’s in {percent(one['protected'])} "
+                f"of pairs ({percent(at(one, 'clean'))} of pairs of clean ones)."
             )
     if not any(is_number(at(one, "protected")) for one in (utility.get("match") or {}).values()):
         found.append("Whether a recogniser still knows the owner was not measured.")
@@ -179,7 +186,7 @@ def taught_nothing(silent: dict[str, Any]) -> str:
 def when_it_fails(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> list[str]:
     """What it lost to in this run, what no noise against training prevents, and what was not tried."""
     known = made_against(metrics, arm)
-    found = ["It is not made to hide anybody from face search that exists already: noise acts on recognisers that are trained later."]
+    found = ["It is not made to hide anybody from face search that exists already."]
     if known:
         found = [f"It was made against {' and '.join(known)}; a recogniser that is none of these may know everybody all the same."]
     state = state_of(metrics)
@@ -215,15 +222,15 @@ def when_it_fails(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> 
         asked = at(record, "identification", "own", "identities")
         others += [f"a guess {percent(1 / asked)}"] if is_number(asked) and asked else []
         found.append(
-            f"Made to search a gallery instead of naming, the recogniser itself finds them first in {percent(own_search[arm])} of searches"
-            f" ({', '.join(others)})."
+            f"Used for face search instead of naming, the recogniser puts the right person first in {percent(own_search[arm])} of searches "
+            f"({', '.join(others)})."
         )
     for name, one in (record.get("identification") or {}).items():
         if name != "own" and counts_elsewhere(metrics, arm) and at(one, "rank1") is not None:
-            whose = "which it was made against" if was_known(metrics, arm, name) else "trained elsewhere"
+            whose = "which it was made against" if was_known(metrics, arm, name) else from_where(metrics, arm, name)
             before = at(metrics, "arms", "clean", "identification", name, "rank1")
             without = f" ({percent(before)} without protection)" if is_number(before) else ""
-            found.append(f"{called(metrics, name)}, {whose}, finds them first in {percent(one['rank1'])} of searches{without}.")
+            found.append(f"{called(metrics, name)}, {whose}, puts them first in {percent(one['rank1'])} of searches{without}.")
     auc = at(record, "separability", "detection", "auc")
     if is_number(auc):
         found.append(f"A linear detector of the noise reaches an AUC of {number(auc, 2)}: 1 finds every protected photo, 0.5 is a guess.")

@@ -66,8 +66,8 @@ KNOWN = (
     (
         EXISTING,
         ("open-set",),
-        "Noise against training does not hide a face from a recogniser that exists already and only compares photos, which is how faces "
-        "are searched for in practice. A cloak is made against such recognisers, one by one.",
+        "Noise against training is not made to hide a face from a recogniser that exists already and only compares photos, "
+        "which is how faces are searched for in practice. A cloak is made against such recognisers, one by one.",
     ),
     (
         "Other architectures",
@@ -121,6 +121,11 @@ def starts_alike(metrics: dict[str, Any], arm: str | None) -> bool:
     """Whether surrogate and recogniser start from the same pretrained weights."""
     theirs, mine = (at(metrics, "provenance", "config", stage, "weights_sha256") for stage in ("train", f"noise-{arm}"))
     return theirs is not None and theirs == mine
+
+
+def from_where(metrics: dict[str, Any], arm: str | None, kind: str) -> str:
+    """What the recogniser `kind`, which existed before the run, has to do with the arm's noise."""
+    return "with whose weights the noise search began" if kind == "pretrained" and starts_alike(metrics, arm) else "trained elsewhere"
 
 
 def searched_with(metrics: dict[str, Any], arm: str | None) -> str:

@@ -48,7 +48,12 @@ def accuracy_table(metrics: dict[str, Any]) -> Table:
         if len(seeds) > 1
         else ""
     )
-    foot = [[head("chance level"), *[cell(chance, percent(chance)), Cell(""), Cell("")] * len(GROUPS)]]
+    foot = [
+        [
+            head("chance level"),
+            *[cell(chance, f"{chance * 100:.2g}%" if is_number(chance) else percent(chance)), Cell(""), Cell("")] * len(GROUPS),
+        ]
+    ]
     return Table(
         "accuracy",
         caption,
@@ -70,7 +75,7 @@ def paired_table(metrics: dict[str, Any]) -> Table | None:
         found = [
             cell(difference, f"{points(difference)} points" if is_number(difference) else percent(None)),
             cell(span[0] if isinstance(span, list) else None, low_to_high),
-            cell(chance, percent(chance)),
+            cell(chance, f"{chance * 100:.2g}%" if is_number(chance) else percent(chance)),
         ]
         valid = counts(metrics, one["arm"]) and counts(metrics, one["against"])
         names = [head(f"{one['arm']} against {one['against']}"), Cell(str(one["group"]), str(one["group"]))]
@@ -113,7 +118,7 @@ def orderings_table(metrics: dict[str, Any]) -> Table | None:
             " That noise made to mislead a trained network can keep the next one from learning was found by others, too (Fowl et al., "
             "NeurIPS 2021)."
         )
-    return Table("orderings", "Does what was published hold here?", ["Finding", "Published", "Here", "Holds"], rows, note)
+    return Table("orderings", "Does what was published hold here?", ["Finding", "Published", "Here", "As expected"], rows, note)
 
 
 def identity_table(metrics: dict[str, Any]) -> Table | None:
@@ -210,7 +215,7 @@ def utility_table(metrics: dict[str, Any]) -> Table | None:
     note = "What stays high here is good for the person, whose own software goes on working."
     if matched:
         note += (
-            " It also says what noise against training does not do: it hides nobody from a recogniser that exists already. Matched is a "
+            " It is also what noise against training is not made for: to hide anybody from a recogniser that exists already. Matched is a "
             "protected photo to other, clean photos of its owner."
         )
         if any(made_against(metrics, arm) for arm in metrics["arms"]):

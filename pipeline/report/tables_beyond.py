@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.report.cells import INVALID, Cell, Table, cell, deviation, head, rate_order, rate_text
+from pipeline.report.limits import from_where
 from pipeline.report.table import GROUPS, accuracy_of
 from pipeline.report.validity import counts, counts_elsewhere
 from pipeline.report.views import called, headline_arm, was_known
@@ -40,7 +41,7 @@ def verification_table(metrics: dict[str, Any]) -> Table:
         shown = found if one is None or counts(metrics, arm) else [INVALID] * len(found)
         rows.append([head(arm), Cell(of, of), *shown, *counted])
     note = (
-        "All photos are clean ones that no model was trained on. "
+        "All photos are clean ones that no training of this run used. "
         "AUC is 0.5 for a model that cannot tell people apart and 1 for one that always can; its interval is resampled by identity. A rate "
         "that would rest on less than one pair of two people is not measured."
     )
@@ -85,7 +86,7 @@ def identification_table(metrics: dict[str, Any]) -> Table | None:
     rates = sorted({rate for one in found.values() for rate in at(one, "tpir_at_fpir") or {}}, key=rate_order)
     rows = []
     for (arm, kind), one in found.items():
-        model = "trained on this arm’s photos" if kind == "own" else f"{called(metrics, kind)}: trained elsewhere"
+        model = "trained on this arm’s photos" if kind == "own" else f"{called(metrics, kind)}: {from_where(metrics, arm, kind)}"
         model += "; the cloak was made against it" if was_known(metrics, arm, kind) else ""
         rank1, span = at(one, "rank1"), at(one, "rank1_ci95")
         between = interval(span, at(one, "identities"))
@@ -142,7 +143,10 @@ TRIAL_NOTES = {
         "stronger the colour, the more is named. A countermeasure says something only where the clean arm still learned; where it did not, "
         "other arms may be spared it. What changes noise alone, as cropping anew does, has no clean arm and needs none."
     ),
-    "trainers": "Accuracy on clean test photos after the last epoch. A trainer says something only where the clean arm learned.",
+    "trainers": (
+        "Accuracy on clean test photos after the last epoch. A trainer says something only where it learned the protected people in the "
+        "clean arm."
+    ),
     "shares": "The rest of their photos leaked clean. Accuracy on clean test photos after the last epoch.",
 }
 

@@ -73,6 +73,9 @@ def facts_of(metrics: dict[str, Any]) -> list[tuple[str, list[str]]]:
     photos = [f"{plural(data.get('photos'), 'photo', 'photos')}; faces aligned in {number(data.get('aligned'))}"]
     photos.append(f"rejected {number(refused)}{reasons}")
     held = [f"{number(split.get('train'))} to train on, {number(split.get('test'))} held out to test"]
+    used: list[Any] = [data.get("aligned"), split.get("train"), split.get("test")]
+    if all(map(is_number, used)) and used[0] > used[1] + used[2]:
+        held.append(f"the other {used[0] - used[1] - used[2]:,} are of people kept out of training")
     if is_number(moved):
         held.append(f"{plural(moved, 'near-duplicate', 'near-duplicates')} moved out of the test photos")
     kind = str(training.get("kind") or "").strip()
@@ -114,6 +117,10 @@ def key_numbers(metrics: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     if not ("others" in mine and mine["others"] is None):
         without = f"{last(clean, 'others')[0]} without protection" if clean and counts(metrics, "clean") else ""
         found.append(("Other people, last epoch", last(mine, "others")[0] if valid else "invalid", without, "others"))
+    tried = [one for key in ("lost_to", "held_against") for one in metrics.get(key) or [] if one["trial"] != "early-stopping"]
+    if tried and valid:
+        worst = max(tried, key=lambda one: one["accuracy"])
+        found.append(("Protected people, most that another trainer names", percent(worst["accuracy"]), worst["title"], "protected"))
     psnr = at(mine, "imperceptibility", "psnr_db")
     found.append(("Largest change of a pixel", level(largest_change(mine)), f"PSNR of the face {number(psnr, 1, ' dB')}", ""))
     return found

@@ -299,7 +299,7 @@ def test_a_recogniser_that_searches_better_than_it_names_is_told_of() -> None:
 
     clean, arm = searched(arm_of(0.9, 0.9, 0.9, noise=False), 0.925), arm_of(0.05, 0.12, 0.89, noise=True)
     found = say({"clean": clean, "error-min": searched(arm, 0.545)})["verdict"]
-    assert "the recogniser finds them first in 54.5% of searches (92.5% without)." in found
+    assert "its recogniser puts the right person first in 54.5% of searches (92.5% without)." in found
     for rank1 in (0.1, None):
         assert "gallery" not in say({"clean": clean, "error-min": searched(arm, rank1)})["verdict"]
 

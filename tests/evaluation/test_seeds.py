@@ -50,7 +50,7 @@ def test_means_deviations_and_identities_of_every_seed() -> None:
     others, before = (joined["arms"][arm]["others"] for arm in ("error-min", "clean"))
     assert f"The others are named on {others['final']:.1%} ± 0.0% (without {before['final']:.1%} ± 0.0%)." in joined["verdict"]
     searched, unprotected = (joined["arms"][arm]["identification"]["own"]["rank1"] for arm in ("error-min", "clean"))
-    assert f"finds them first in {searched:.1%} of searches ({unprotected:.1%} without)." in joined["verdict"]
+    assert f"puts the right person first in {searched:.1%} of searches ({unprotected:.1%} without)." in joined["verdict"]
     assert joined["lost_to"][0]["trial"] == "jpeg-50"
     assert joined["countermeasures"]["jpeg-50"]["error-min"]["protected_sd"] == 0
     page = build_page(content_of(joined))

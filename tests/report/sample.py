@@ -132,8 +132,8 @@ def sample_metrics() -> dict[str, Any]:
         "verdict": (
             f"Holds against training from scratch on unprocessed crops; lost to JPEG, quality 50 {NASTY} (61%) and only 60% of each "
             "person’s photos protected (55%); held against early stopping (14%, when others are named on 88%) and ResNet-18, from scratch "
-            "(5%). Whoever trains on photos of 50 of 150 people with error-min noise names them on 3.8% of their clean photos (91.4% "
-            "without protection) and the others on 91.3% (91.9% without)."
+            "(5%). The study’s own training, on photos of 50 of 150 people with error-min noise, names them on 3.8% of their clean "
+            "photos (91.4% without protection) and the others on 91.3% (91.9% without)."
         ),
         "lost_to": [
             {"trial": "jpeg-50", "title": f"JPEG, quality 50 {NASTY}", "accuracy": 0.6123, "peak": False},

@@ -215,7 +215,7 @@ def test_a_recogniser_trained_elsewhere_needs_no_training_here() -> None:
     clean_learned_nothing(metrics)
     words = words_of(page_of(metrics))
     assert "95.2%" in words and "73.1%" not in words
-    assert "w600k_mbf, trained elsewhere, finds them first in 95.2% of searches (95.2% without protection)." in words
+    assert "w600k_mbf, trained elsewhere, puts them first in 95.2% of searches (95.2% without protection)." in words
     metrics["checks"].append({"name": "seed 1: no photo on both sides", "ok": False, "detail": "9 photos are", "arm": None})
     assert "95.2%" not in words_of(page_of(metrics)), "it knows them by a photo it was given"
     one = sample_metrics()

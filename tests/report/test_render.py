@@ -193,12 +193,12 @@ def test_six_answers_need_no_reading_on(page: str, tmp_path: Path):
     for question, answer in (
         ("Who was protected?", "50 people of the 150"), ("Against what?", "InceptionResnetV1, trained from scratch"),
         ("How sure is it?", "95% interval 0.0–7.6% over 50 people"), ("How visible is it?", "No colour value changes by more than 16/255"),
-        ("When does it fail?", "Lost to: JPEG, quality 50"), ("", "On the face visible: PSNR 29.8 dB"), ("", "−87.6 points"),
-        ("", "Also tried: a trainer who stops at the best epoch and 3 other trainers"), ("", "all 3 passed"),
+        ("When does it fail?", "Lost to: JPEG, quality 50"), ("", "On the face the change is visible: PSNR 29.8 dB"), ("", "−87.6 points"),
+        ("", "Also tried: stopping at the best epoch, "), ("", "all 3 passed"),
         ("", "only 60% of each person’s photos protected (55.2%)"), ("", "Not tried here: "),
         ("", "named on at most 16.0% of their clean photos after the last epoch and 20.0% after the best, limits set before the run."),
         ("Does the owner’s own software still work?", "The detector finds the face again in 99.3% of 300 protected photos."),
-        ("", "w600k_mbf knows two photos for one person’s, one of them protected, in 81.2% of pairs (93.1% with both clean)."),
+        ("", "w600k_mbf still takes a protected and a clean photo for one person’s in 81.2% of pairs (93.1% of pairs of clean ones)."),
         ("", "It is not made to hide anybody from face search that exists already"),
     ):  # fmt: skip
         assert question in words and answer in words, (question, answer)
@@ -211,7 +211,7 @@ def test_six_answers_need_no_reading_on(page: str, tmp_path: Path):
     assert "Whether a recogniser still knows the owner was not measured." in words_of(page_of(unasked, [], tmp_path).split("<nav")[0])
     unasked["arms"]["error-min"]["utility"]["match"]["pretrained"] = {"clean": 0.5, "protected": 0.25, "far": 0.001, "pairs": 9}
     unasked["provenance"]["config"]["train"]["weights"] = "/weights/of-somebody.safetensors"
-    assert "of-somebody knows two photos for one person’s" in words_of(page_of(unasked, [], tmp_path).split("<nav")[0])
+    assert "of-somebody still takes a protected and a clean photo" in words_of(page_of(unasked, [], tmp_path).split("<nav")[0])
     failing = page_of(sample_metrics() | {"verdict_state": "fails", "lost_to": []}, [], tmp_path)
     assert "Lost to: the study’s own training." in failing
     harm = {"arm": "error-min", "against": "clean", "group": "others", "difference": -0.052, "ci95": [-0.071, -0.033], "p": None}
@@ -262,10 +262,10 @@ def test_how_many_are_never_named(most: float, said: str, tmp_path: Path):
 
 
 def test_what_was_swapped_by_chance_is_said(page: str, tmp_path: Path):
-    assert "swapping people’s arms by chance does as much" in page
+    assert "drawing which of the two each person had by chance does as much" in page
     metrics = sample_metrics()
     metrics["provenance"]["seeds"] = [0, 1, 2, 3, 4, 5]
-    assert "swapping the arms of whole seeds by chance does as much" in page_of(metrics, [], tmp_path)
+    assert "drawing which of the two whole seeds had by chance does as much" in page_of(metrics, [], tmp_path)
 
 
 def test_every_arm_is_explained(page: str):
@@ -403,8 +403,8 @@ def test_a_cloak_says_what_it_was_made_against_and_what_not(tmp_path: Path):
         assert title in page and "The cloak was made against a and r50." in page
         assert "It was made against a and r50; a recogniser that is none of these may know everybody all the same." in page
         assert "not made to hide anybody from face search" not in page
-    assert "r50, which it was made against, finds them first" in known and "r50: trained elsewhere; the cloak was made against it" in known
-    assert "r50, trained elsewhere, finds them first" in other and "the cloak was made against it" not in other
+    assert "r50, which it was made against, puts them first" in known and "r50: trained elsewhere; the cloak was made against it" in known
+    assert "r50, trained elsewhere, puts them first" in other and "the cloak was made against it" not in other
     assert "Measured in this run: svm-reference; open-set identification by r50." in other
     assert "Measured in this run: svm-reference; open-set identification by r50." not in known
 
