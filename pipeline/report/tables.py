@@ -51,7 +51,7 @@ def accuracy_table(metrics: dict[str, Any]) -> Table:
     foot = [
         [
             head("chance level"),
-            *[cell(chance, f"{chance * 100:.2g}%" if is_number(chance) else percent(chance)), Cell(""), Cell("")] * len(GROUPS),
+            *[cell(chance, percent(chance)), Cell(""), Cell("")] * len(GROUPS),
         ]
     ]
     return Table(
