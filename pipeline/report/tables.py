@@ -48,12 +48,7 @@ def accuracy_table(metrics: dict[str, Any]) -> Table:
         if len(seeds) > 1
         else ""
     )
-    foot = [
-        [
-            head("chance level"),
-            *[cell(chance, percent(chance)), Cell(""), Cell("")] * len(GROUPS),
-        ]
-    ]
+    foot = [[head("chance level"), *[cell(chance, percent(chance)), Cell(""), Cell("")] * len(GROUPS)]]
     return Table(
         "accuracy",
         caption,
@@ -103,11 +98,12 @@ def orderings_table(metrics: dict[str, Any]) -> Table | None:
         rows.append([head(str(one["claim"])), published, *(found if valid else [INVALID] * 2)])
     if not rows:
         return None
-    note = (
-        "Accuracy of protected people. Found by Huang et al. (ICLR 2021) on CIFAR-10 with a ResNet-18, verification on faces; backdoors by "
-        "Gu et al. (2017). Whether the protection holds is for the verdict, whose limits are stricter. “Far above”: by 20 points. “Falls "
-        "towards a guess”: at least half way."
-    )
+    claims = " ".join(str(one["claim"]) for one in metrics.get("orderings") or [])
+    note = "Accuracy of protected people. Found by Huang et al. (ICLR 2021) on CIFAR-10 with a ResNet-18, verification on faces"
+    note += "; backdoors by Gu et al. (2017)." if "backdoor" in claims else "."
+    note += " Whether the protection holds is for the verdict, whose limits are stricter."
+    note += " “Far above”: by 20 points." if "far above" in claims else ""
+    note += " “Falls towards a guess”: at least half way." if "towards a guess" in claims else ""
     if any(arm.get("others") for arm in metrics["arms"].values()):
         note += (
             " On CIFAR-10 every class carried the noise. Here other people’s photos are clean: a network that knows a person by the noise "
