@@ -68,11 +68,12 @@ def verdict(
         f"The study’s own training, on photos of {identities} of {classes} people with {headline} noise, names them on {mine['final']:.1%} "
         f"of their clean photos ({before['final']:.1%} without protection)"
     )
-    auc, auc_before = (auc_of_everyone(one) for one in (arm, clean))
     if arm["others"] is not None:
         facts += f" and the others on {arm['others']['final']:.1%} ({clean['others']['final']:.1%} without)"
-    elif auc is not None and auc_before is not None:
-        facts += f"; comparing two faces, the recogniser reaches an AUC of {auc:.3f} ({auc_before:.3f} without)"
+    else:
+        auc, auc_before = (auc_of_everyone(one) for one in (arm, clean))
+        if auc is not None and auc_before is not None:
+            facts += f"; comparing two faces, the recogniser reaches an AUC of {auc:.3f} ({auc_before:.3f} without)"
     tried = {row["trial"] for row in held + lost} - {"early-stopping"}
     alone = "" if tried else " No other trainer or countermeasure was tried."
     sentences = f"{opening}{beyond(held, lost)}. {facts}.{searching(arm, clean, config.protected_at_most)}{made_for(arm)}"

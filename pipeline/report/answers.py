@@ -7,20 +7,22 @@ from typing import Any
 from pipeline.evaluation.paired import seed_of
 from pipeline.evaluation.verdict import how_much
 from pipeline.report.cells import noisy
-from pipeline.report.limits import EXISTING, from_where, limits_of, starts_alike
+from pipeline.report.limits import EXISTING, limits_of
 from pipeline.report.validity import counts, counts_elsewhere
 from pipeline.report.views import (
     called,
     checks_of,
+    from_where,
     headline_arm,
     largest_change,
     made_against,
     search_also_saw,
+    starts_alike,
     state_of,
     tried_on,
     was_known,
 )
-from pipeline.report.words import NOT_RECORDED, at, interval, is_number, level, number, percent, plural, points
+from pipeline.report.words import NOT_RECORDED, at, by_chance, interval, is_number, level, number, percent, plural, points
 
 VISIBLE = 30.0  # dB of PSNR, the rule of thumb of the glossary
 
@@ -134,7 +136,7 @@ def person_by_person(metrics: dict[str, Any], arm: str, group: str, against: str
             low, high = map(points, one["ci95"])
             several = len(at(metrics, "provenance", "seeds") or []) > 1
             swapped = "which of the two whole seeds had" if several else "which of the two each person had"
-            alone = f"; drawing {swapped} by chance does as much in about {one['p'] * 100:.2g}% of cases" if is_number(one.get("p")) else ""
+            alone = f"; drawing {swapped} by chance does as much in about {by_chance(one['p'])} of cases" if is_number(one.get("p")) else ""
             return f"person by person {points(one['difference'])} points against {other} (95% interval {low} to {high}{alone})"
     return ""
 
@@ -164,14 +166,14 @@ def how_useful(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> lis
     found: list[str] = []
     if is_number(at(seen, "found")):
         found.append(f"The detector finds the face again in {percent(seen['found'])} of {number(at(seen, 'photos'))} protected photos.")
-    for name, one in (utility.get("match") or {}).items():
-        if is_number(at(one, "protected")):
-            whose = ", which the cloak was made against," if was_known(metrics, arm, name) else ""
-            found.append(
-                f"{called(metrics, name)}{whose} still takes a protected and a clean photo for one person’s in {percent(one['protected'])} "
-                f"of pairs ({percent(at(one, 'clean'))} of pairs of clean ones)."
-            )
-    if not any(is_number(at(one, "protected")) for one in (utility.get("match") or {}).values()):
+    matched = {name: one for name, one in (utility.get("match") or {}).items() if one}
+    for name, one in matched.items():
+        whose = ", which the cloak was made against," if was_known(metrics, arm, name) else ""
+        found.append(
+            f"{called(metrics, name)}{whose} still takes a protected and a clean photo for one person’s in {percent(one['protected'])} "
+            f"of pairs ({percent(one['clean'])} of pairs of clean ones)."
+        )
+    if not matched:
         found.append("Whether a recogniser still knows the owner was not measured.")
     return found
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.noise.arms import is_of
 from pipeline.report.validity import counts, counts_elsewhere
-from pipeline.report.views import called, headline_arm, made_against, search_also_saw, tried_on, was_known
+from pipeline.report.views import called, headline_arm, made_against, search_also_saw, starts_alike, tried_on, was_known
 from pipeline.report.words import at, is_number
 from pipeline.training.trials import TRAINERS, without_processing
 
@@ -115,17 +115,6 @@ ONE_SEED = (
     "The run has one seed: one draw of protected people, one search for noise, one training an arm. The intervals say how much "
     "accuracy varies between identities, not between runs.",
 )
-
-
-def starts_alike(metrics: dict[str, Any], arm: str | None) -> bool:
-    """Whether surrogate and recogniser start from the same pretrained weights."""
-    theirs, mine = (at(metrics, "provenance", "config", stage, "weights_sha256") for stage in ("train", f"noise-{arm}"))
-    return theirs is not None and theirs == mine
-
-
-def from_where(metrics: dict[str, Any], arm: str | None, kind: str) -> str:
-    """What the recogniser `kind`, which existed before the run, has to do with the arm's noise."""
-    return "with whose weights the noise search began" if kind == "pretrained" and starts_alike(metrics, arm) else "trained elsewhere"
 
 
 def searched_with(metrics: dict[str, Any], arm: str | None) -> str:

@@ -9,7 +9,20 @@ from pipeline.report.cells import INVALID, Cell, Table, cell, deviation, head, n
 from pipeline.report.table import GROUPS
 from pipeline.report.validity import counts, why_run
 from pipeline.report.views import called, made_against, was_known
-from pipeline.report.words import NOT_MEASURED, NOT_RECORDED, at, duration, interval, is_number, level, number, percent, points, yes_no
+from pipeline.report.words import (
+    NOT_MEASURED,
+    NOT_RECORDED,
+    at,
+    by_chance,
+    duration,
+    interval,
+    is_number,
+    level,
+    number,
+    percent,
+    points,
+    yes_no,
+)
 
 IDENTITY_ROWS = 200
 
@@ -70,7 +83,7 @@ def paired_table(metrics: dict[str, Any]) -> Table | None:
         found = [
             cell(difference, f"{points(difference)} points" if is_number(difference) else percent(None)),
             cell(span[0] if isinstance(span, list) else None, low_to_high),
-            cell(chance, f"{chance * 100:.2g}%" if is_number(chance) else percent(chance)),
+            cell(chance, by_chance(chance)),
         ]
         valid = counts(metrics, one["arm"]) and counts(metrics, one["against"])
         names = [head(f"{one['arm']} against {one['against']}"), Cell(str(one["group"]), str(one["group"]))]

@@ -6,10 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.report.cells import INVALID, Cell, Table, cell, deviation, head, rate_order, rate_text
-from pipeline.report.limits import from_where
 from pipeline.report.table import GROUPS, accuracy_of
 from pipeline.report.validity import counts, counts_elsewhere
-from pipeline.report.views import called, headline_arm, was_known
+from pipeline.report.views import called, from_where, headline_arm, was_known
 from pipeline.report.words import NOT_MEASURED, NOT_RECORDED, OF_EACH_SEED, at, interval, is_number, number, percent
 
 

@@ -32,6 +32,17 @@ def was_known(metrics: dict[str, Any], arm: str | None, kind: str) -> bool:
     return digest is not None and digest in [one["sha256"] for one in at(metrics, "arms", arm or "", "noise", "against") or []]
 
 
+def starts_alike(metrics: dict[str, Any], arm: str | None) -> bool:
+    """Whether surrogate and recogniser start from the same pretrained weights."""
+    theirs, mine = (at(metrics, "provenance", "config", stage, "weights_sha256") for stage in ("train", f"noise-{arm}"))
+    return theirs is not None and theirs == mine
+
+
+def from_where(metrics: dict[str, Any], arm: str | None, kind: str) -> str:
+    """What the recogniser `kind`, which existed before the run, has to do with the arm's noise."""
+    return "with whose weights the noise search began" if kind == "pretrained" and starts_alike(metrics, arm) else "trained elsewhere"
+
+
 def called(metrics: dict[str, Any], kind: str) -> str:
     """What a reader calls a recogniser that exists: the pretrained network by its file, as the reference is already."""
     path = at(metrics, "provenance", "config", "train", "weights") if kind == "pretrained" else None
@@ -117,10 +128,13 @@ def key_numbers(metrics: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     if not ("others" in mine and mine["others"] is None):
         without = f"{last(clean, 'others')[0]} without protection" if clean and counts(metrics, "clean") else ""
         found.append(("Other people, last epoch", last(mine, "others")[0] if valid else "invalid", without, "others"))
-    tried = [one for key in ("lost_to", "held_against") for one in metrics.get(key) or [] if one["trial"] != "early-stopping"]
+    # Of those who fight the noise: the best epoch has its own place, and where some photos are clean there is less noise to fight.
+    aside = {"early-stopping", *(metrics.get("shares") or {})}
+    tried = [one for key in ("lost_to", "held_against") for one in metrics.get(key) or [] if one["trial"] not in aside]
     if tried and valid:
         worst = max(tried, key=lambda one: one["accuracy"])
-        found.append(("Protected people, most that another trainer names", percent(worst["accuracy"]), worst["title"], "protected"))
+        when = ", best epoch" if worst["peak"] else ""
+        found.append(("Protected people, worst trial of another trainer", percent(worst["accuracy"]), worst["title"] + when, "protected"))
     psnr = at(mine, "imperceptibility", "psnr_db")
     found.append(("Largest change of a pixel", level(largest_change(mine)), f"PSNR of the face {number(psnr, 1, ' dB')}", ""))
     return found

@@ -36,6 +36,11 @@ def percent(fraction: Any) -> str:
     return f"{fraction:.1%}"
 
 
+def by_chance(fraction: Any) -> str:
+    """How often chance alone does as much, to two digits: 0.0005 → 0.05%, 0.102 → 10%."""
+    return f"{fraction * 100:.2g}%" if is_number(fraction) else NOT_MEASURED
+
+
 def interval(pair: Any, people: int | None = None) -> str:
     """[0.91, 0.955] → 91.0–95.5%. Where `people` are too few for one, that is said."""
     if pair is None and people is not None and people < FEWEST_IDENTITIES:

@@ -19,6 +19,7 @@ from pipeline.noise.transforms import QUALITY, describe_transforms
 from pipeline.report.figures import accuracy_per_identity, roc_curves, say_spread
 from pipeline.report.limits import KNOWN
 from pipeline.report.render import Panel, amplified_change, build_page, content_of, render_report
+from pipeline.report.views import key_numbers
 from pipeline.report.words import duration, interval, level, number, percent
 from pipeline.training.trials import SETS
 from tests.report.sample import NASTY, sample_metrics, sample_panels
@@ -194,7 +195,8 @@ def test_six_answers_need_no_reading_on(page: str, tmp_path: Path):
         ("Who was protected?", "50 people of the 150"), ("Against what?", "InceptionResnetV1, trained from scratch"),
         ("How sure is it?", "95% interval 0.0–7.6% over 50 people"), ("How visible is it?", "No colour value changes by more than 16/255"),
         ("When does it fail?", "Lost to: JPEG, quality 50"), ("", "On the face the change is visible: PSNR 29.8 dB"), ("", "−87.6 points"),
-        ("", "Also tried: stopping at the best epoch, "), ("", "all 3 passed"),
+        ("", "Also tried: stopping at the best epoch, 1 other trainer, 1 countermeasure, 1 share of protected photos."),
+        ("", "all 3 passed"),
         ("", "only 60% of each person’s photos protected (55.2%)"), ("", "Not tried here: "),
         ("", "named on at most 16.0% of their clean photos after the last epoch and 20.0% after the best, limits set before the run."),
         ("Does the owner’s own software still work?", "The detector finds the face again in 99.3% of 300 protected photos."),
@@ -259,6 +261,37 @@ def test_how_many_are_never_named(most: float, said: str, tmp_path: Path):
     metrics = sample_metrics()
     metrics["arms"]["error-min"]["protected"] |= {"per_identity": {"a": 0.0, "b": most}, "test_photos": {"a": 4, "b": 4}}
     assert f"That is of 8 photos; 1 person is {said}" in words_of(page_of(metrics, [], tmp_path))
+
+
+def test_what_another_trainer_got_is_a_key_number(page: str, tmp_path: Path):
+    """The worst of those who fight the noise; where a part of the photos is clean there is less noise to fight."""
+    found = ("Protected people, worst trial of another trainer", "61.2%", f"JPEG, quality 50 {NASTY}", "protected")
+    assert found in key_numbers(sample_metrics())
+    peak = {"trial": "mixup", "title": "MixUp", "accuracy": 0.7, "peak": True}
+    rows = [peak, {"trial": "share-60", "title": "", "accuracy": 0.9, "peak": False}]
+    assert (found[0], "70.0%", "MixUp, best epoch", "protected") in key_numbers(sample_metrics() | {"lost_to": rows})
+    alone = sample_metrics() | {"lost_to": [], "held_against": sample_metrics()["held_against"][:1]}
+    assert not any("another trainer" in one[0] for one in key_numbers(alone)), "early stopping has a place of its own"
+
+
+def test_an_interval_across_the_limit_is_said(page: str, tmp_path: Path):
+    assert "reaches across the limit" not in page
+    metrics = sample_metrics()
+    metrics["arms"]["error-min"]["protected"] |= {"final": 0.17, "ci95": [0.11, 0.235]}
+    assert "The interval reaches across the limit of 16.0%" in words_of(page_of(metrics, [], tmp_path))
+
+
+def test_whose_weights_the_search_began_with_is_said(tmp_path: Path):
+    metrics = sample_metrics()
+    metrics["arms"]["error-min"]["identification"]["pretrained"] = metrics["arms"]["error-min"]["identification"]["own"]
+    config = metrics["provenance"]["config"]
+    config["train"] |= {"weights": "/there/casia.safetensors", "weights_sha256": "a"}
+    config["noise-error-min"] = {"weights_sha256": "a"}
+    words = words_of(page_of(metrics, [], tmp_path))
+    assert "casia, with whose weights the noise search began, puts them first" in words
+    assert "casia: with whose weights the noise search began" in words
+    config["noise-error-min"]["weights_sha256"] = "b"
+    assert "casia, trained elsewhere, puts them first" in words_of(page_of(metrics, [], tmp_path))
 
 
 def test_what_was_swapped_by_chance_is_said(page: str, tmp_path: Path):
