@@ -30,7 +30,7 @@ def summarise_run(arms: list[str], data: Path, run: Path, runtime: Runtime) -> d
     """
     config = load(EvaluateConfig, run / "config" / "evaluate.yaml")
     split_config = load(SplitConfig, run / "config" / "split.yaml")
-    shown = load(ReportConfig, run / "config" / "report.yaml").faces_shown
+    hidden = not load(ReportConfig, run / "config" / "report.yaml").faces_shown
     table = read_table(run / "split.parquet", SPLIT_COLUMNS)
     split_facts = read_json(run / "split.json")
     manifest = read_table(data / "aligned" / "manifest.parquet", ["photo", "sha256", "identity"])
@@ -67,7 +67,7 @@ def summarise_run(arms: list[str], data: Path, run: Path, runtime: Runtime) -> d
             "auxiliary": split_facts["identities"]["auxiliary"],
             "protected_names": sorted(names),
         },
-        "panels_note": "" if shown else "The photos show real people: none is shown unless they consented (SHOW_PEOPLE=consented).",
+        "panels_note": "The photos show real people, so none is shown here (SHOW_PEOPLE=consented shows them)." if hidden else "",
         "provenance": {
             **revision(),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
