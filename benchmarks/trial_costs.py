@@ -64,7 +64,7 @@ def main(names: list[str]) -> None:
     prepare_torch(runtime, 1 if runtime.device == "cpu" else cores())
     faces = photos()
     plain = TrainConfig(epochs=2, batch=32, input_size=75, dropout=0.0)
-    full = trials_asked_for("full", FROM_SCRATCH, tuned=False)
+    full = trials_asked_for("full", FROM_SCRATCH, plain)
     wanted = names or [name for name in full if name not in KNOWN]
     epochs: dict[str, list[float]] = {name: [] for name in wanted}
     once: dict[str, float] = {}
@@ -80,7 +80,7 @@ def main(names: list[str]) -> None:
         print(f"{name:24}{ratios[name]:6.2f} × a plain epoch   ({min(found):.2f} to {max(found):.2f}; once {once[name]:.1f} s)", flush=True)
     if not names:
         for matrix in ("core", "countermeasures", "full"):
-            some = trials_asked_for(matrix, FROM_SCRATCH, tuned=False)
+            some = trials_asked_for(matrix, FROM_SCRATCH, plain)
             total = sum((KNOWN | ratios)[name] for name in some)
             print(f"MATRIX={matrix}: {len(some)} trials, {total:.1f} plain trainings an arm, {total * COUNT:.0f} for {COUNT} arms")
         print(f"torch {torch.__version__}, {runtime.device}, {runtime.precision}")

@@ -217,7 +217,7 @@ def run_stage(args: argparse.Namespace) -> None:
             photos=not load(AlignConfig, args.data / "align.yaml").already_aligned,
         )
         try:
-            trials = trials_asked_for(args.matrix, means, tuned=own.weights is not None)
+            trials = trials_asked_for(args.matrix, means, own)
         except ValueError as error:
             raise RequestError(f"MATRIX: {error}") from None
         run_matrix(args.arms.split(), trials, args.data, args.run, runtime, jobs=max(1, args.jobs), limits=limits)

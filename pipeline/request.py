@@ -268,7 +268,7 @@ def trial_snapshots(
     One, too, for every trial that has a snapshot from before, where it can still be made.
     """
     try:
-        names = trials_asked_for(request.matrix, means, tuned=own.weights is not None)
+        names = trials_asked_for(request.matrix, means, own)
     except ValueError as error:
         raise RequestError(f"MATRIX: {error}") from None
     scratch, tuned, extra = profile.get("train") or {}, profile.get("train_from_weights") or {}, profile.get("trials") or {}

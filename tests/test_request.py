@@ -36,6 +36,7 @@ PLAIN = Request(
     profile="smoke", dataset="synthetic", photos="", identities="3", setting="partial", arms="clean error-min random", epsilon="16",
     seeds="0", detector="mtcnn", detector_pack="", recogniser_weights="", surrogate_weights="", show_people="no",
 )  # fmt: skip
+SCRATCH = TrainConfig(input_size=75)
 EVERYTHING = Means({"weights": "w.safetensors"}, {"reference": "r.onnx"}, photos=True)
 NO_RECROPPINGS = ("magic", "jpeg", "jpeg-", "jpeg-0", "jpeg-075", "jpeg-101")
 
@@ -377,13 +378,14 @@ def test_a_set_leaves_out_what_the_run_cannot_do_or_does_anyway(tmp_path: Path) 
 
     weights = tmp_path / "weights.safetensors"
     weights.write_bytes(b"one")
-    assert names() == {"resnet18", "mobilefacenet", "arcface"}
+    assert names() == {"resnet18", "mobilefacenet", "arcface", "input-112"}
+    assert names(profile="paper") == {"resnet18", "mobilefacenet", "arcface"}, "whose crops enter at 112 px anyway"
     tuned = names(profile="laptop", recogniser_weights=str(weights))
-    assert tuned == {"scratch", "resnet18", "mobilefacenet", "arcface", "linear-probe", "svm", "nearest-neighbour"}
+    assert tuned == {"scratch", "resnet18", "mobilefacenet", "arcface", "linear-probe", "svm", "nearest-neighbour", "input-112"}
     reference = tmp_path / "reference.onnx"
     reference.write_bytes(b"two")
     elsewhere = {"linear-probe-reference", "svm-reference", "nearest-neighbour-reference"}
-    assert names(reference=str(reference)) == {"resnet18", "mobilefacenet", "arcface"} | elsewhere
+    assert names(reference=str(reference)) == {"resnet18", "mobilefacenet", "arcface", "input-112"} | elsewhere
 
 
 def test_embeddings_of_processed_photos_are_asked_for_by_name(tmp_path: Path) -> None:
@@ -427,18 +429,18 @@ def test_a_reference_is_taken_whatever_the_run_starts_from(tmp_path: Path) -> No
 
 
 def test_full_is_all_sets() -> None:
-    full = trials_asked_for("full", EVERYTHING, tuned=False)
-    assert full == trials_asked_for("countermeasures trainers shares", EVERYTHING, tuned=False)
-    assert set(trials_asked_for("core", Means({}, {}, photos=True), tuned=False)) < set(full)
+    full = trials_asked_for("full", EVERYTHING, SCRATCH)
+    assert full == trials_asked_for("countermeasures trainers shares", EVERYTHING, SCRATCH)
+    assert set(trials_asked_for("core", Means({}, {}, photos=True), SCRATCH)) < set(full)
     wanted = {"jpeg-10", "last-layer-refit", "svm", "svm-reference", "share-20", "recropped", "recropped-jpeg-75"}
     assert len(full) == len(set(full)) and wanted <= set(full)
 
 
 def test_crops_cannot_be_cropped_anew() -> None:
     crops = replace(EVERYTHING, photos=False)
-    assert not [name for name in trials_asked_for("full", crops, tuned=False) if name.startswith("recropped")]
+    assert not [name for name in trials_asked_for("full", crops, SCRATCH) if name.startswith("recropped")]
     with pytest.raises(ValueError, match="'recropped' looks for faces in whole photos: this data set is of crops"):
-        trials_asked_for("grey recropped", crops, tuned=False)
+        trials_asked_for("grey recropped", crops, SCRATCH)
 
 
 def test_a_scrapers_detector_is_told_apart_from_the_runs(tmp_path: Path) -> None:
@@ -462,6 +464,7 @@ def test_a_scrapers_detector_is_told_apart_from_the_runs(tmp_path: Path) -> None
         *[(f"recropped-{how}", f"MATRIX: 'recropped-{how}': allowed are recropped, recropped-jpeg-Q, rec") for how in NO_RECROPPINGS],
         ("jpeg-0", "MATRIX: countermeasure 'jpeg-0': allowed"),
         ("share-101", "MATRIX: 'share-101': allowed are share-0 to share-100"),
+        *[(f"input-{size}", f"MATRIX: 'input-{size}': allowed are input-75 to input-224") for size in ("74", "225", "112px", "²24", "")],
         ("magic", "MATRIX: countermeasure 'magic': allowed are"),
         ("svm", "MATRIX: 'svm' starts from pretrained weights: give RECOGNISER_WEIGHTS="),
         ("grey svm-reference", "MATRIX: 'svm-reference' uses the embeddings of a recogniser that was trained elsewhere: give REFERENCE="),

@@ -6,11 +6,14 @@ A trial is the run's own training recipe with a few values changed, so it differ
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.countermeasures.names import CORE as CORE_COUNTERMEASURES
 from pipeline.countermeasures.names import FULL as FULL_COUNTERMEASURES
 from pipeline.countermeasures.names import PROCESSING, check_name, parse_name, title_of
+
+if TYPE_CHECKING:
+    from pipeline.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Trial:
     noise_only: bool = False  # changes nothing where nothing is protected: the clean arm's result is that of the study itself
 
 
+INPUT_SIZES = range(75, 225)  # px, as a training config allows them
 # Whose embeddings a trial takes; the report puts the network's file in their place.
 PRETRAINED, REFERENCES = "Frozen pretrained embeddings", "Reference’s embeddings"
 TRAINERS: dict[str, Trial] = {
@@ -52,7 +56,7 @@ REFIT = Trial("countermeasure", "last layer refitted on a few clean photos (DFR)
 SETS: dict[str, tuple[str, ...]] = {
     "core": CORE_COUNTERMEASURES,
     "countermeasures": ("recropped", "recropped-jpeg-75", *FULL_COUNTERMEASURES, "last-layer-refit"),
-    "trainers": tuple(TRAINERS),
+    "trainers": (*TRAINERS, "input-112"),  # crops have 112 px: a network that looks at all of them
     "shares": ("share-20", "share-40", "share-60", "share-80"),
 }
 # Who takes embeddings of a network that exists, of the photos as they are and as a scraper may leave them: what a cloak is to stand.
@@ -71,6 +75,8 @@ def trial_of(name: str) -> Trial:
         return REFIT
     if name == "recropped" or name.startswith("recropped-"):
         return recropped_trial(name)
+    if name.startswith("input-"):
+        return input_trial(name)
     if name.startswith("share-"):
         percent = name.removeprefix("share-")
         if percent.isascii() and percent.isdigit() and 0 <= int(percent) <= 100:
@@ -81,10 +87,18 @@ def trial_of(name: str) -> Trial:
     except ValueError as error:
         raise ValueError(
             f"{error}; or a trainer: {', '.join(TRAINERS)}; or, as in svm{AFTER}jpeg-75, a trainer on processed photos; "
-            f"or {', '.join(RECROPPINGS)}, last-layer-refit, share-N; "
+            f"or {', '.join(RECROPPINGS)}, last-layer-refit, input-N, share-N; "
             f"or a set: {', '.join(SETS)}"
         ) from None
     return Trial("countermeasure", title_of(name), {"countermeasure": name})
+
+
+def input_trial(name: str) -> Trial:
+    """`input-112` and the like: the study’s training at another size than that of the search for noise."""
+    size = name.removeprefix("input-")
+    if not (size.isascii() and size.isdigit() and int(size) in INPUT_SIZES):
+        raise ValueError(f"{name!r}: allowed are input-{INPUT_SIZES[0]} to input-{INPUT_SIZES[-1]}")
+    return Trial("trainer", f"crops enter the network at {size} px", {"input_size": int(size)})
 
 
 def without_processing(name: str) -> str:
@@ -150,17 +164,18 @@ class Means:
         return self.weights if trial.weights else {}
 
 
-def trials_asked_for(text: str, means: Means, *, tuned: bool) -> list[str]:
+def trials_asked_for(text: str, means: Means, own: TrainConfig) -> list[str]:
     """The names behind `MATRIX`: one of `SETS` (`full` is all of them), or names, in order and once each.
 
     From a set, what this run lacks the means for or does anyway (its own trainer) is left out.
 
     Args:
-        tuned: the run itself fine-tunes.
+        own: the run's own training.
 
     Raises:
         ValueError: an unknown name, or one that needs what there is not.
     """
+    done = {"scratch" if own.weights is None else "fine-tune", f"input-{own.input_size}"}
     found: list[str] = []
     for word in text.split():
         for name in SETS.get(word, (word,)):
@@ -168,7 +183,7 @@ def trials_asked_for(text: str, means: Means, *, tuned: bool) -> list[str]:
                 if word in SETS:
                     continue
                 raise ValueError(f"{name!r} {missing}")
-            if word in SETS and name == ("fine-tune" if tuned else "scratch"):
+            if word in SETS and name in done:
                 continue
             if name not in found:
                 found.append(name)
