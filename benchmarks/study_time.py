@@ -1,6 +1,6 @@
 """How long `make study` takes at one revision against another, from nothing to the report.
 
-    python -m benchmarks.study_time --against v0.1            # this commit against v0.1: 20 minutes and more on 2 cores
+    python -m benchmarks.study_time --against v0.1            # this commit against v0.1: half an hour and more on 2 cores
     python -m benchmarks.study_time --against HEAD~3 --revision HEAD -- PROFILE=smoke IDENTITIES=3
 
 Each revision is cloned into a temporary folder, set up (which is not timed), and runs the study with fresh data, one after the other: both
@@ -27,7 +27,7 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", required=True, metavar="REV", help="the revision to compare with")
     parser.add_argument("--revision", default="HEAD", metavar="REV", help="the revision in question (default HEAD)")
-    parser.add_argument("--repeats", type=int, default=1, help="runs of each, in turns")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each, in turns (default 3: a single pair can be far off)")
     parser.add_argument("variables", nargs="*", help="variables of make, such as PROFILE=smoke")
     args = parser.parse_args(words)
     commits = {}

@@ -12,6 +12,7 @@ from pipeline.report.validity import counts, counts_elsewhere
 from pipeline.report.views import (
     called,
     checks_of,
+    data_set,
     from_where,
     headline_arm,
     largest_change,
@@ -52,7 +53,7 @@ def who(metrics: dict[str, Any], arm: str) -> list[str]:
     }
     more = [other for other in noisy(metrics) if other != arm]
     others = [f"These answers are about {arm}; the tables have the other kinds of noise, too."] if more else []
-    data = str(at(metrics, "provenance", "dataset", "name") or NOT_RECORDED)
+    data = data_set(metrics) or NOT_RECORDED
     rendered = "The people do not exist: their photos are rendered." if data.startswith("synthetic") else f"Data set: {data}."
     return [people, *[text for key, text in setting.items() if key == metrics.get("setting")], *others, rendered]
 

@@ -13,7 +13,7 @@ from pipeline.report.cells import INVALID, Cell, Table, cell, deviation, head
 from pipeline.report.page import fill
 from pipeline.report.table import GROUPS, accuracy_of, metrics_frame
 from pipeline.report.validity import counts, explained, left_out
-from pipeline.report.views import headline_arm, result_is_invalid, state_of
+from pipeline.report.views import data_set, headline_arm, result_is_invalid, state_of
 from pipeline.report.words import NOT_RECORDED, at, interval, is_number, number, percent
 
 SECTIONS = (
@@ -138,7 +138,7 @@ def conditions_of_runs(runs: list[dict[str, Any]]) -> Table:
     """What the runs were: data, setting, trainer, and of each arm compared its strength and visibility."""
     rows = []
     for run in runs:
-        data, kind = at(run, "provenance", "dataset", "name"), at(run, "training", "kind")
+        data, kind = data_set(run), at(run, "training", "kind")
         seeds = " ".join(map(str, at(run, "provenance", "seeds") or [])) or NOT_RECORDED
         for arm in compared_arms(run) or [""]:
             mine = at(run, "arms", arm)

@@ -129,8 +129,9 @@ def separability_table(metrics: dict[str, Any]) -> Table | None:
         return None
     note = (
         "Detection: can a linear model on frequencies, shown photos with and without this noise, tell protected from clean photos of "
-        "people it has not seen (AUC; 0.5: it cannot, 1: always)? Naming: how often a linear model on small pictures names the person; "
-        "where noise raises it, the noise carries the name. Whether a network relies on that, accuracy says."
+        "people it has not seen (AUC; 0.5: it cannot, 1: always)? Naming: how often a linear model fitted on the pixels of some photos, "
+        "made small, names the person in others of the same kind: clean ones by what it sees of faces, those with noise by that and the "
+        "noise. What noise adds is the name that it carries. Whether a network relies on that, accuracy says."
     )
     columns = ["Arm", "Detection", "Naming, clean", "Naming, with noise", "Chance"]
     return Table("separability", "What a linear model sees of the noise", columns, rows, note)

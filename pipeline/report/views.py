@@ -49,6 +49,18 @@ def called(metrics: dict[str, Any], kind: str) -> str:
     return Path(path).stem if isinstance(path, str) else kind
 
 
+DATA_SETS = {"webface": "CASIA-WebFace", "celeba": "CelebA", "lfw": "LFW"}
+
+
+def data_set(metrics: dict[str, Any]) -> str:
+    """What a reader calls the data set: its public name, or of the user's own photos their folder; empty where it was not recorded."""
+    name = str(at(metrics, "provenance", "dataset", "name") or "")
+    path = at(metrics, "provenance", "config", "data", "photos")
+    if name == "folder" and isinstance(path, str):
+        return f"photos in the folder {Path(path).name!r}"
+    return DATA_SETS.get(name, name)
+
+
 def tried_on(metrics: dict[str, Any], arm: str | None) -> list[str]:
     """The trainers, countermeasures and shares that `arm` has a number under; those that say nothing are left out."""
     silent = {one["trial"] for one in metrics.get("silent") or []}
@@ -103,7 +115,7 @@ def facts_of(metrics: dict[str, Any]) -> list[tuple[str, list[str]]]:
         ("Setting", [settings.get(str(metrics.get("setting")), str(metrics.get("setting") or NOT_RECORDED))]),
         ("Against", [how, plural(training.get("epochs"), "epoch", "epochs")]),
         *([("Change allowed", [", ".join(level(one) for one in sorted(epsilon)) + " a colour value"])] if epsilon else []),
-        ("Data set", [str(data.get("name") or NOT_RECORDED), plural(data.get("identities"), "person", "people") + left_out]),
+        ("Data set", [data_set(metrics) or NOT_RECORDED, plural(data.get("identities"), "person", "people") + left_out]),
         ("Photos", photos),
         ("Split", held),
         *([("Noise search also sees", [f"Clean photos of {plural(seen, 'other person', 'other people')}"])] if seen else []),

@@ -19,7 +19,7 @@ from pipeline.noise.transforms import QUALITY, describe_transforms
 from pipeline.report.figures import accuracy_per_identity, roc_curves, say_spread
 from pipeline.report.limits import KNOWN
 from pipeline.report.render import Panel, amplified_change, build_page, content_of, render_report
-from pipeline.report.views import key_numbers
+from pipeline.report.views import data_set, key_numbers
 from pipeline.report.words import duration, interval, level, number, percent
 from pipeline.training.trials import SETS
 from tests.report.sample import NASTY, sample_metrics, sample_panels
@@ -306,6 +306,23 @@ def test_every_arm_is_explained(page: str):
     assert all(ARMS[arm].text in words for arm in sample_metrics()["arms"])
 
 
+@pytest.mark.parametrize(
+    ("name", "photos", "said"),
+    [
+        ("folder", "/home/a/my photos", "photos in the folder 'my photos'"),
+        ("celeba", "/data/celeba", "CelebA"),
+        ("synthetic", None, "synthetic"),
+        ("own", None, "own"),
+    ],
+)
+def test_a_data_set_is_called_as_its_reader_knows_it(name: str, photos: str | None, said: str, tmp_path: Path):
+    metrics = sample_metrics()
+    metrics["provenance"]["dataset"]["name"] = name
+    metrics["provenance"]["config"]["data"] = {"dataset": name, "photos": photos}
+    assert data_set(metrics) == said
+    assert (f"Data set: {said}." in words_of(page_of(metrics, [], tmp_path))) == (name != "synthetic")
+
+
 def test_the_page_says_which_noise_it_is_about(tmp_path: Path):
     top = words_of(page_of(sample_metrics(), [], tmp_path).split("<nav")[0])
     assert "Protected people (error-min), last epoch" in top and "carry noise (error-min); everybody else’s stay clean" in top
@@ -408,8 +425,8 @@ def test_how_near_the_surrogate_was_is_said_as_it_was(tmp_path: Path):
 
     own = {"input_size": 75, "weights_sha256": None}
     assert "a network of the recogniser’s own kind, at the same input size, from other initial weights" in words(own, own)
-    tuned = {"input_size": 96, "weights_sha256": "a1"}
-    assert "at 75 px where the recogniser has 96, from other initial weights" in words(tuned, own)
+    tuned = {"input_size": 160, "weights_sha256": "a1"}
+    assert "at 75 px where the recogniser has 160, from other initial weights" in words(tuned, own)
     alike = words(tuned, tuned)
     assert "from the same pretrained weights" in alike and "Weights that the defender does not have" in alike
     known = "began with the very weights that the recogniser begins with"
