@@ -156,6 +156,19 @@ def test_a_folder_must_hold_the_identities(tmp_path: Path, dataset: str) -> None
     ask(tmp_path, dataset="folder", photos=str(photos), identities="1")
 
 
+@pytest.mark.parametrize("profile", ["laptop", "paper"])
+def test_pretrained_weights_are_asked_at_the_size_they_were_made_at(profile: str, tmp_path: Path) -> None:
+    """At 96 px those of CASIA-WebFace hardly know faces, and any noise looks as if it held (`benchmarks/pretrained_size.py`)."""
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes(b"one")
+    known = {"recogniser_weights": str(weights), "surrogate_weights": str(weights), "cloak_against": str(weights)}
+    ask(tmp_path, profile=profile, arms="clean error-min error-min-bound cloak", matrix="svm", **known)
+    config = tmp_path / "run" / "config"
+    noise = [load(NoiseConfig, config / f"noise-{arm}.yaml") for arm in ("error-min", "error-min-bound", "cloak")]
+    train = [load(TrainConfig, config / name) for name in ("train.yaml", "trials/svm.yaml")]
+    assert {one.input_size for one in [*noise, *train]} == {160}
+
+
 def test_weights_change_the_recipe_and_are_named_by_content(tmp_path: Path) -> None:
     weights = tmp_path / "w.safetensors"
     weights.write_bytes(b"one")
