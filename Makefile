@@ -24,7 +24,7 @@ DETECTOR ?= mtcnn##            mtcnn, or scrfd (needs DETECTOR_PACK)
 DETECTOR_PACK ?=##              folder of a local insightface pack: for DETECTOR=scrfd, or MATRIX=recropped-scrfd
 RECOGNISER_WEIGHTS ?=##         safetensors the recogniser is fine-tuned from (empty: from scratch)
 SURROGATE_WEIGHTS ?=##          safetensors the noise's surrogate starts from (empty: from scratch)
-CLOAK_AGAINST ?=##              recognisers that exist which ARMS=cloak is made against: one or more paths of .safetensors, .onnx
+CLOAK_AGAINST ?=##              recognisers that exist which ARMS=cloak or cloak-error-min is made against: one or more paths of .safetensors, .onnx
 LFW ?=##                        folder of LFW with pairs.txt: verification by its protocol, too
 REFERENCE ?=##                  insightface recogniser (.onnx): does it know the protected still, can one be built on it? Measured on LFW, too
 RUNS ?=##                       finished runs to compare, as named in reports/
@@ -43,10 +43,10 @@ TOGETHER = $(if $(filter 1,$(NPROC)),$(PIPELINE),$(PY) -m torch.distributed.run 
 INSTALLED := $(VENV)/installed.lock
 
 # Named before there is a Python to ask for them; a test holds them to `python -m pipeline arms`.
-EVERY_ARM := clean removed random random-samplewise error-max error-max-samplewise error-min error-min-samplewise error-min-released error-min-robust error-min-bound lsp tap fawkes cloak backdoor
+EVERY_ARM := clean removed random random-samplewise error-max error-max-samplewise error-min error-min-samplewise error-min-released error-min-robust error-min-bound lsp tap fawkes cloak cloak-error-min backdoor
 ifeq ($(strip $(ARMS)),all)
 # Who protects everybody leaves nobody to train on once they are removed, and a cloak needs recognisers to be made against.
-override ARMS := $(filter-out $(if $(filter full,$(SETTING)),removed) $(if $(CLOAK_AGAINST),,cloak),$(EVERY_ARM))
+override ARMS := $(filter-out $(if $(filter full,$(SETTING)),removed) $(if $(CLOAK_AGAINST),,cloak cloak-error-min),$(EVERY_ARM))
 endif
 
 # Recipes read these from the environment, so that no quote or space in a path is read as shell.
@@ -100,7 +100,7 @@ R := $(DATA_ROOT)/runs/$(RUN)
 REPORT := $(REPORTS_ROOT)/$(RUN)
 NOISY := $(filter-out clean removed,$(ARMS))
 AGAINST := $(filter error-max% tap fawkes,$(ARMS))
-PUBLISHED := $(firstword $(filter error-min error-min-robust error-min-bound error-min-released,$(ARMS)) $(filter cloak,$(ARMS)) $(NOISY))
+PUBLISHED := $(firstword $(filter error-min error-min-robust error-min-bound error-min-released,$(ARMS)) $(filter cloak cloak-error-min,$(ARMS)) $(NOISY))
 $(if $(filter protect,$(MAKECMDGOALS)),$(if $(PUBLISHED),,$(error ARMS=$(ARMS): nothing to protect with; allowed is an arm with noise, such as error-min)))
 
 # Each stage's own code: an edit to training makes no noise anew.

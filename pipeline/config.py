@@ -120,6 +120,9 @@ class NoiseConfig(StageConfig):
     weights_sha256: str | None = None
     against: tuple[str, ...] = Field(default=(), description="cloak: recognisers that exist, safetensors or insightface ONNX")
     against_sha256: tuple[str, ...] = ()
+    beneath: NoiseConfig | None = Field(
+        default=None, description="cloak-error-min: the search for the pattern beneath the cloak, whose epsilon it takes from this one"
+    )
 
 
 class RecropConfig(StageConfig):

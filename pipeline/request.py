@@ -216,6 +216,8 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
             # At the size at which the profile builds on pretrained weights, whatever this run's own recogniser starts from.
             tuned = build(TrainConfig, "train", sections["train"], profile.get("train_from_weights") or {})
             values.append(cloaked_from(request.cloak_against) | {"input_size": tuned.input_size})
+        if arm == "cloak-error-min":
+            values.append({"beneath": beneath_a_cloak(noise.get("error-min") or {}, common)})
         if arm != ARMS[arm].method:
             values.append(noise.get(arm) or {})  # what an arm needs of its own goes over what pretrained weights do to all
         if ARMS[arm].surrogate:
@@ -363,6 +365,18 @@ def lfw_asked_for(value: str, dataset: str, source: str | None) -> str | None:
     if not (Path(value) / PAIRS_FILE).is_file():
         raise RequestError(f"LFW={value}: allowed is a folder of LFW with {PAIRS_FILE} in it, or nothing")
     return str(Path(value).absolute())
+
+
+def beneath_a_cloak(searched: dict[str, Any], common: dict[str, Any]) -> NoiseConfig:
+    """The profile's search for error-minimizing noise with half of epsilon, rounded down, and a step that is as much smaller.
+
+    From scratch in any case: who starts from pretrained weights is the cloak's to stop.
+    """
+    whole = build(NoiseConfig, "noise", searched, common, {"arm": "error-min"})
+    if whole.epsilon < 2:
+        raise RequestError(f"EPSILON={whole.epsilon}: allowed are 2 to 64 with cloak-error-min, which divides it by two")
+    half = whole.epsilon // 2
+    return whole.model_copy(update={"epsilon": half, "step": whole.step * half / whole.epsilon})
 
 
 def cloaked_from(value: str) -> dict[str, Any]:

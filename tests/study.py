@@ -45,6 +45,8 @@ class Study:
         if ARMS[arm].method == "cloak":
             known = [write_recogniser(self.run / f"known-{seed}.onnx", seed=seed) for seed in (0, 1)]
             base |= {"against": [str(path) for path in known], "against_sha256": [str(seed) * 64 for seed in (0, 1)]}
+        if arm == "cloak-error-min":
+            base["beneath"] = base | {"arm": "error-min", "epsilon": 8, "transforms": False, "against": (), "against_sha256": ()}
         folder = self.run / arm
         make_noise(NoiseConfig.model_validate(base | values), self.split, self.aligned, self.run / "surrogate" / "model", folder, CPU)
         protect(self.split, self.data, folder, folder / "protected", CPU, photos=False, max_side=1000)

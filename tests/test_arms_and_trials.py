@@ -22,8 +22,8 @@ from pipeline.noise.descent import descend
 from pipeline.noise.error_min import SearchResult
 from pipeline.noise.fawkes import distant_identity, feature_cloak, mean_embeddings
 from pipeline.noise.known import load_known
-from pipeline.noise.searched import embeddings_by
-from pipeline.noise.table import load_noise
+from pipeline.noise.searched import embeddings_by, search
+from pipeline.noise.table import load_noise, quantise
 from pipeline.noise.tap import next_identity
 from pipeline.training.loop import predict
 from pipeline.training.matrix import is_current
@@ -110,6 +110,38 @@ def test_a_cloak_moves_the_embedding_towards_the_most_distant_of_the_others() ->
     cloaked = model.embed((x_BCHW + torch.from_numpy(delta) / 255).clamp(0, 1)).numpy()
     assert (cloaked @ target[0] > model.embed(x_BCHW).numpy() @ target[0] + 0.1).all()
     assert np.abs(delta).max() <= 16
+
+
+def test_beneath_a_cloak_lies_a_pattern_a_person_that_a_kill_does_not_lose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of epsilon 16 the pattern has 8 and the cloak over it the rest."""
+    study, arm = Study(tmp_path), "cloak-error-min"
+    searched: list[np.ndarray] = []
+
+    def kept(*given: Any, **named: Any) -> Any:
+        found = search(*given, **named)
+        searched.append(quantise(found.delta, 8))
+        return found
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.noise.searched.search", kept)
+    with monkeypatch.context() as during:
+        during.setattr("pipeline.noise.searched.descend", killed)
+        with pytest.raises(KeyboardInterrupt):
+            study.noise(arm)
+    assert not (study.run / arm / "noise.json").exists()
+    study.noise(arm)
+    assert len(searched) == 1 and "the pattern beneath the cloak is known already" in capsys.readouterr().err
+    assert not (study.run / arm / "beneath").exists()
+    noise, facts = load_noise(study.run / arm)
+    assert (facts["beneath"], facts["rounds"], facts["epsilon"]) == ({"method": "error-min", "epsilon": 8}, 1, 16)
+    whose = study.table().set_index("photo")["identity"]
+    people = sorted(whose[list(noise.names)].unique())
+    over = np.stack([row.astype(int) - searched[0][people.index(whose[name])] for name, row in zip(noise.names, noise.delta, strict=True)])
+    assert 0 < np.abs(searched[0].astype(int)).max() <= 8 and np.abs(over).max() == 8
 
 
 def test_each_recogniser_that_a_cloak_is_made_against_sees_somebody_else(study: Study) -> None:

@@ -304,7 +304,7 @@ def test_a_study_that_cannot_end_in_a_claim_says_so_when_it_is_new(tmp_path: Pat
         ("- data\n", "has no sections"),
         ("train: 3\n", "section train is 3"),
         ("speed: {}\n", "unknown section speed"),
-        ("noise: {error-mini: {step: 2.0}}\n", "noise: 'error-mini': allowed are backdoor, cloak, error-max,"),
+        ("noise: {error-mini: {step: 2.0}}\n", "noise: 'error-mini': allowed are backdoor, cloak, cloak-error-min,"),
         ("noise: {clean: {step: 2.0}}\n", "noise: 'clean': allowed are"),
         ("trials: {jpeg-500: {epochs: 2}}\n", "trials: countermeasure 'jpeg-500': allowed is"),
         ("trials: {grey: {countermeasure: jpeg-10}}\n", "trials: grey: countermeasure is not for a profile to say (that is what"),
@@ -496,6 +496,20 @@ def test_nothing_is_trained_on_strangers() -> None:
         profile = load_profile(path)
         data, split = DataConfig.model_validate({"dataset": "synthetic"} | profile["data"]), SplitConfig.model_validate(profile["split"])
         assert not data.strangers or data.photos_per_stranger < split.min_photos <= data.photos_per_identity, path.stem
+
+
+def test_a_pattern_beneath_a_cloak_has_half_of_epsilon_and_starts_from_scratch(tmp_path: Path) -> None:
+    known, arms = tmp_path / "w.safetensors", "clean error-min cloak-error-min"
+    known.write_bytes(b"one")
+    ask(tmp_path, profile="laptop", arms=arms, epsilon="15", cloak_against=str(known), surrogate_weights=str(known))
+    config = tmp_path / "run" / "config"
+    alone, both = (load(NoiseConfig, config / f"noise-{arm}.yaml") for arm in ("error-min", "cloak-error-min"))
+    beneath = both.beneath
+    assert beneath is not None and (both.epsilon, beneath.epsilon, beneath.arm) == (15, 7, "error-min")
+    assert (alone.weights, beneath.weights, both.against) == (str(known), None, (str(known),))
+    assert beneath.step / alone.step == pytest.approx(7 / 15) and beneath.input_size < both.input_size == alone.input_size
+    with pytest.raises(RequestError, match="EPSILON=1: allowed are 2 to 64 with cloak-error-min"):
+        ask(tmp_path / "other", arms=arms, epsilon="1", cloak_against=str(known))
 
 
 def test_a_cloak_says_what_it_is_made_against(tmp_path: Path) -> None:

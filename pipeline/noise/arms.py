@@ -2,7 +2,7 @@
 
 `per` says what one row of the noise table belongs to: an identity (one pattern for all photos, later ones too), a single photo, or nobody
 (`clean` and `removed` have no noise). `surrogate` says that the noise is made against a network that has learned the clean photos before;
-a cloak is made against recognisers that exist (CLOAK_AGAINST).
+a cloak is made against recognisers that exist (CLOAK_AGAINST), over an error-minimizing pattern in `cloak-error-min`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+BENEATH = "beneath"  # folder, within an arm's, of what the search for the pattern beneath a cloak keeps until the noise is whole
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,13 @@ ARMS: dict[str, Arm] = {
         "cloak",
         "photo",
         "Feature cloak against recognisers that exist (CLOAK_AGAINST): to each of them every photo shows the same distant person.",
+        {"transforms": True},
+        published=True,
+    ),
+    "cloak-error-min": Arm(
+        "cloak",
+        "photo",
+        "An error-minimizing pattern a person with half of ε, and over it a cloak (CLOAK_AGAINST) with the other half.",
         {"transforms": True},
         published=True,
     ),

@@ -11,21 +11,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.artifacts import read_json, sha256_of_files
+from pipeline.artifacts import read_json, sha256_of, sha256_of_files
 from pipeline.config import NoiseConfig, dump
 from pipeline.errors import StageError
 from pipeline.faces.geometry import CROP_SIZE
 from pipeline.models.recognisers import load_trained, make_recogniser
-from pipeline.noise.arms import Arm
+from pipeline.noise.arms import ARMS, BENEATH, Arm
 from pipeline.noise.cloak import leave
 from pipeline.noise.descent import Objective, descend
 from pipeline.noise.error_max import lower_certainty
 from pipeline.noise.error_min import SearchResult, pass_batch, search_noise
 from pipeline.noise.fawkes import distant_identity, feature_cloak, mean_embeddings
 from pipeline.noise.known import load_known
-from pipeline.noise.table import row_names
+from pipeline.noise.table import add_noise, quantise, row_names
 from pipeline.noise.tap import look_like, next_identity
 from pipeline.runtime import Runtime, free_memory, hash_seed, say
+from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.faces import FaceSet, face_set, prefetched
 from pipeline.training.keys import code_in
 from pipeline.training.loop import predict, share_in_batches
@@ -63,15 +64,20 @@ def against_surrogate(
         means = mean_embeddings(predict(model, everyone, runtime)[1], everyone.label, trained["classes"])
         target = means[distant_identity([means], protected, candidates=CANDIDATES, seed=config.seed)]
         objective = feature_cloak(model, torch.from_numpy(target).to(device))
-    return lowered([objective], carrying, config, arm, names, aligned, runtime, "the clean surrogate")
+    faces = face_set(carrying, aligned)
+    return lowered([objective], carrying, faces, config.epsilon, config, arm, names, runtime, "the clean surrogate")
 
 
 def against_known(
     config: NoiseConfig, arm: Arm, table: Any, names: tuple[str, ...], split: Path, aligned: Path, output: Path, runtime: Runtime
-) -> np.ndarray:
-    """A cloak of the photos `names` against `config.against`: float32 (K, 3, 112, 112) in 1/255."""
+) -> tuple[np.ndarray, SearchResult | None]:
+    """A cloak of the photos `names` against `config.against`: float32 (K, 3, 112, 112) in 1/255, and the search for what is beneath it.
+
+    Where there is a pattern beneath, the cloak is made for photos that carry it, and the noise is the sum of both.
+    """
     check_memory(len(names), arm, runtime)
     device = runtime.torch_device()
+    pattern = None if config.beneath is None else pattern_beneath(config.beneath, table, split, aligned, output, runtime)
     table = table[table["role"].isin(("protected", "auxiliary"))]
     seen, carrying = table[table["part"] == "train"], table[table["role"] == "protected"]
     protected, classes = np.unique(carrying["label"].to_numpy()), int(table["label"].max()) + 1
@@ -83,23 +89,59 @@ def against_known(
     objectives = [leave(network, mean, mean[runtime.tensor(whom)]) for network, mean in zip(networks, own, strict=True)]
     against = ", ".join(Path(path).name for path in config.against)
     key = dump(config) + sha256_of_files([split, split.with_suffix(".json"), *code_of_search(arm.method)])
-    return lowered(objectives, carrying, config, arm, names, aligned, runtime, against, checkpoint=output / "checkpoint.pt", key=key)
+    kept = {"checkpoint": output / "checkpoint.pt"}
+    faces = face_set(carrying, aligned)
+    if pattern is None or config.beneath is None:
+        return lowered(objectives, carrying, faces, config.epsilon, config, arm, names, runtime, against, key=key, **kept), None
+    place = {name: code for code, name in enumerate(sorted(carrying["identity"].unique()))}
+    under = quantise(pattern.delta, config.beneath.epsilon)[carrying["identity"].map(place).to_numpy(np.int64)]
+    crops = add_noise(faces.crops(np.arange(len(faces))), under)
+    patterned = FaceSet((crops,), np.zeros(len(faces), np.int64), np.arange(len(faces)), faces.label)
+    left, key = config.epsilon - config.beneath.epsilon, key + sha256_of(under.tobytes())
+    cloak = lowered(objectives, carrying, patterned, left, config, arm, names, runtime, against, key=key, **kept)
+    row = rows_of(carrying, arm, names)
+    cloak[row] = quantise(cloak, left)[row] + under.astype(np.float32)  # each rounded by itself, or the sum could pass epsilon
+    return cloak, pattern
+
+
+def pattern_beneath(config: NoiseConfig, table: Any, split: Path, aligned: Path, output: Path, runtime: Runtime) -> SearchResult:
+    """The error-minimizing pattern of each protected identity, in the order of their names: searched, or as an earlier call left it.
+
+    A cloak over it takes much longer than the search, and may be killed in its middle.
+    """
+    arm = ARMS[config.arm]
+    names = tuple(sorted(table.loc[table["role"] == "protected", "identity"].unique()))
+    folder = output / BENEATH
+    key = dump(config) + sha256_of_files([split, split.with_suffix(".json"), *code_of_search(arm.method)])
+    state = load_checkpoint(folder / "found.pt", key, torch.device("cpu"), found="the pattern beneath the cloak is known already")
+    if state is None:
+        result = search(config, arm, table, names, split, aligned, folder, runtime)
+        if runtime.ranks.first:
+            save_checkpoint(folder / "found.pt", key, vars(result) | {"delta": torch.from_numpy(result.delta)})
+        return result
+    return SearchResult(**state | {"delta": state["delta"].numpy()})
+
+
+def rows_of(carrying: Any, arm: Arm, names: tuple[str, ...]) -> np.ndarray:
+    """The place of each photo's row among `names`, int64 (N,)."""
+    place = {name: code for code, name in enumerate(names)}
+    return row_names(carrying, arm.per).map(place).to_numpy(np.int64)
 
 
 def lowered(
     objectives: list[Objective],
     carrying: Any,
+    faces: FaceSet,
+    epsilon: int,
     config: NoiseConfig,
     arm: Arm,
     names: tuple[str, ...],
-    aligned: Path,
     runtime: Runtime,
     against: str,
     **kept: Any,
 ) -> np.ndarray:
-    """The descent of `objectives` on the photos `carrying`, told as it goes; `kept`: checkpoint and key."""
-    place = {name: code for code, name in enumerate(names)}
-    rows = row_names(carrying, arm.per).map(place).to_numpy(np.int64)
+    """The descent of `objectives` on `faces`, the photos of the rows `carrying`, told as it goes; `kept`: checkpoint and key."""
+    rows = rows_of(carrying, arm, names)
     say(f"{config.arm}: {config.steps} steps against {against} on {len(carrying)} photos")
 
     def report(number: int, loss: float) -> None:
@@ -107,10 +149,10 @@ def lowered(
 
     return descend(
         objectives,
-        face_set(carrying, aligned),
+        faces,
         rows,
         rows=len(names),
-        epsilon=config.epsilon,
+        epsilon=epsilon,
         steps=config.steps,
         batch=pass_batch(config, runtime.torch_device(), len(carrying)),
         runtime=runtime,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from pipeline.artifacts import read_table
 from pipeline.config import NoiseConfig
 from pipeline.errors import StageError
-from pipeline.noise.arms import arm_of
+from pipeline.noise.arms import BENEATH, arm_of
 from pipeline.noise.backdoor import trigger_patches
 from pipeline.noise.lsp import linearly_separable_patches
 from pipeline.noise.random import random_noise
@@ -32,6 +33,7 @@ def make_noise(
         threads: CPU threads of a search.
     """
     arm = arm_of(config.arm)
+    assert (config.arm == "cloak-error-min") == (config.beneath is not None), config.arm
     table = read_table(split, SPLIT_COLUMNS)
     # What is published carries noise whoever trains on it; of the other arms only what the recogniser is trained on.
     carrying = table[(table["role"] == "protected") & ((table["part"] == "train") | arm.published)]
@@ -50,25 +52,20 @@ def make_noise(
             found = against_surrogate(config, arm, table, names, aligned, surrogate, runtime)
             facts["steps"] = config.steps
         elif arm.method == "cloak":
-            found = against_known(config, arm, table, names, split, aligned, output, runtime)
+            found, pattern = against_known(config, arm, table, names, split, aligned, output, runtime)
             named = zip(config.against, config.against_sha256, strict=True)
             facts |= {"steps": config.steps, "against": [{"name": Path(path).name, "sha256": digest} for path, digest in named]}
+            if pattern is not None and config.beneath is not None:
+                facts |= {"beneath": {"method": config.beneath.arm, "epsilon": config.beneath.epsilon}, **facts_of(pattern)}
         else:
             result = search(config, arm, table, names, split, aligned, output, runtime)
             # A search stops as soon as the surrogate errs little; what it left of epsilon makes the same pattern quicker to learn.
             found = result.delta if config.gain == 1 else result.delta * config.gain
-            facts |= {
-                "rule": config.rule,
-                "rounds": result.rounds,
-                "converged": result.converged,
-                "error": result.error,
-                "gain": config.gain,
-            }
+            facts |= {"rule": config.rule, "gain": config.gain, **facts_of(result)}
             if config.transforms:
                 facts["draws"] = config.draws
             if config.binding:
                 facts |= {"binding": "other people's photos", "error_on_others": result.history[-1]["error"]}
-            facts["history"] = result.history
         if config.transforms:
             facts["transforms"] = describe_transforms()
         delta = quantise(found, config.epsilon)
@@ -81,5 +78,12 @@ def make_noise(
     facts["mean_abs"] = round(float(np.mean([np.abs(one.astype(np.int16)).mean() for one in delta])), 3)
     save_noise(output, NoiseTable(delta, names, config.epsilon, arm.per), facts)
     (output / "checkpoint.pt").unlink(missing_ok=True)
+    shutil.rmtree(output / BENEATH, ignore_errors=True)
     if facts["converged"] is False:
-        say(f"{config.arm}: did not converge in {facts['rounds']} rounds (error {facts['error']:.1%}, wanted < {config.stop_error:.0%})")
+        wanted = (config.beneath or config).stop_error
+        say(f"{config.arm}: did not converge in {facts['rounds']} rounds (error {facts['error']:.1%}, wanted < {wanted:.0%})")
+
+
+def facts_of(result: Any) -> dict[str, Any]:
+    """What `noise.json` says of a search for error-minimizing noise, a `SearchResult`."""
+    return {"rounds": result.rounds, "converged": result.converged, "error": result.error, "history": result.history}
