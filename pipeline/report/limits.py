@@ -171,7 +171,9 @@ def limits_of(metrics: dict[str, Any]) -> list[Limit]:
         found.append(Limit(title, text + near, measured))
     through = at(metrics, "arms", arm, "noise", "transforms") if arm else None
     if isinstance(through, dict):
-        found.append(Limit(KNOWN_BEFORE[0], KNOWN_BEFORE[1].format(**through)))
+        over = at(metrics, "arms", arm or "", "noise", "beneath")
+        beneath = " The pattern beneath the cloak was searched without them." if over else ""
+        found.append(Limit(KNOWN_BEFORE[0], KNOWN_BEFORE[1].format(**through) + beneath))
     if known := made_against(metrics, arm):
         by_others = [name for name in names if unknown_to(metrics, arm, name)]
         measured = f"Measured in this run: {listed(metrics, by_others)}." if by_others else ""

@@ -247,6 +247,8 @@ def noise_table(metrics: dict[str, Any]) -> Table | None:
         method += " · through transforms" if noise.get("transforms") else ""
         method += f" · on {noise['binding']}" if noise.get("binding") else ""
         method += f" · against {', '.join(known)}" if (known := made_against(metrics, arm)) else ""
+        if is_number(beneath := at(noise, "beneath", "epsilon")):
+            method += f" · over an error-minimizing pattern of {level(beneath)}"
         unmoved = noise.get("error_on_others")
         errs = f"{percent(error)}; on other people’s photos {percent(unmoved)}" if is_number(unmoved) else percent(error)
         rows.append([

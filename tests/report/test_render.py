@@ -459,6 +459,20 @@ def test_a_cloak_says_what_it_was_made_against_and_what_not(tmp_path: Path):
     assert "Measured in this run: svm-reference; open-set identification by r50." not in known
 
 
+def test_what_lies_beneath_a_cloak_is_said(tmp_path: Path):
+    said = ("over an error-minimizing pattern of 8/255", "The pattern beneath the cloak was searched without them.")
+
+    def words(**beneath: Any) -> str:
+        metrics = sample_metrics()
+        both = metrics["arms"].pop("error-min")
+        both["noise"] |= {"against": [{"name": "a.onnx", "sha256": "1"}], "transforms": describe_transforms(), **beneath}
+        metrics["arms"]["cloak-error-min"] = both
+        return words_of(page_of(metrics, [], tmp_path))
+
+    assert all(part in words(beneath={"method": "error-min", "epsilon": 8}) for part in said)
+    assert not any(part in words() for part in said)
+
+
 def test_the_largest_change_is_that_of_crops_and_photos(tmp_path: Path):
     metrics = sample_metrics()
     for arm in metrics["arms"].values():
