@@ -7,7 +7,9 @@ that of a distant person, the same one for all of a person's photos: a classifie
 wrong template. Photos go through the transforms of `transforms.py`, since they are found, cropped and compressed again before anybody
 embeds them. Neither paper's program: the change is bounded by epsilon, as all arms' here, and there is no perceptual term.
 
-What it does to a network that was not among those it was made against is for `MATRIX=svm-reference` to say.
+A cloak leaves most of a face to who trains a network from scratch, so `cloak-error-min` makes it, with half of epsilon, for photos that
+carry an error-minimizing pattern with the other half: that pattern is what such a network learns. What a cloak does to a network that was
+not among those it was made against is for `MATRIX=svm-reference` to say.
 """
 
 from __future__ import annotations
