@@ -35,8 +35,8 @@ def network(weights: Path, size: int) -> Embed:
     return embedder_of(made, one_thread())
 
 
-def named(embed: Embed, data: Path, run: Path, arms: list[str]) -> Iterator[tuple[str, str, float, float]]:
-    """Of each arm and classifier on the embeddings: their names, and the shares of clean test photos, protected and others, named rightly.
+def named(embed: Embed, data: Path, run: Path, arms: list[str]) -> Iterator[tuple[str, str, dict[str, float | None]]]:
+    """Of each arm and classifier on the embeddings: their names, and the share of clean test photos of each group named rightly.
 
     Raises:
         StageError: the run's split or an arm's crops are missing.
@@ -45,6 +45,7 @@ def named(embed: Embed, data: Path, run: Path, arms: list[str]) -> Iterator[tupl
     from pipeline.evaluation.probes import linear_svm, nearest_neighbour
     from pipeline.split import SPLIT_COLUMNS
     from pipeline.training.faces import embedded
+    from pipeline.training.loop import accuracy_by_group
     from pipeline.training.stage import test_photos, training_set
 
     table, aligned = read_table(run / "split.parquet", SPLIT_COLUMNS), data / "aligned"
@@ -54,8 +55,7 @@ def named(embed: Embed, data: Path, run: Path, arms: list[str]) -> Iterator[tupl
         train = training_set(table, arm, aligned, run)
         known = embedded(embed, train)
         for name, fit in (("linear SVM", linear_svm), ("nearest photo", nearest_neighbour)):
-            right = fit(known, train.label, asked) == test.faces.label
-            yield arm, name, float(right[test.protected].mean()), float(right[~test.protected].mean())
+            yield arm, name, accuracy_by_group(fit(known, train.label, asked), test)
 
 
 def main() -> None:
@@ -85,8 +85,9 @@ def main() -> None:
             text = f"accuracy {found['accuracy']:.4f} ± {found['standard_error']:.4f}, AUC {found['auc']:.4f}, {found['pairs']} pairs"
             print(f"{size:3d} px  LFW {text}", flush=True)
         if options.run is not None:
-            for arm, name, protected, others in named(embed, options.data, options.run, options.arms.split()):
-                print(f"{size:3d} px  {arm}, {name}: protected {protected:6.1%}, others {others:6.1%}", flush=True)
+            for arm, name, shares in named(embed, options.data, options.run, options.arms.split()):
+                said = ", ".join(f"{group} {share:6.1%}" for group, share in shares.items() if share is not None)
+                print(f"{size:3d} px  {arm}, {name}: {said}", flush=True)
 
 
 if __name__ == "__main__":

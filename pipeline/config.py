@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from pipeline.countermeasures.names import check_name
 from pipeline.errors import RequestError, StageError
+from pipeline.training.trials import INPUT_SIZES, trial_of
 
 Dataset = Literal["synthetic", "folder", "webface", "celeba", "lfw"]  # how each is read: `pipeline/photos/stage.py`
 DATASETS: tuple[str, ...] = get_args(Dataset)
@@ -114,7 +115,7 @@ class NoiseConfig(StageConfig):
     weight_decay: float = 5e-4
     clip: float = Field(default=5.0, gt=0, description="largest gradient norm of the surrogate")
     dropout: float = Field(default=0.6, ge=0, lt=1)
-    input_size: int = Field(default=112, ge=75, le=224, description="the surrogate resizes crops to this")
+    input_size: int = Field(default=112, ge=INPUT_SIZES[0], le=INPUT_SIZES[-1], description="the surrogate resizes crops to this")
     normalise: bool = Field(default=True, description="the surrogate sees (255 x - 127.5) / 128 rather than x in [0, 1]")
     weights: str | None = Field(default=None, description="safetensors the surrogate starts from; none: from scratch")
     weights_sha256: str | None = None
@@ -153,7 +154,7 @@ class TrainConfig(StageConfig):
     clip: float = Field(default=5.0, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     flip: bool = True
-    input_size: int = Field(default=112, ge=75, le=224, description="the recogniser resizes crops to this")
+    input_size: int = Field(default=112, ge=INPUT_SIZES[0], le=INPUT_SIZES[-1], description="the recogniser resizes crops to this")
     normalise: bool = Field(default=True, description="the recogniser sees (255 x - 127.5) / 128 rather than x in [0, 1]")
     score_every: int = Field(default=1, ge=1, description="clean test photos are scored every so many epochs, and after the last")
     weights: str | None = Field(default=None, description="safetensors to fine-tune from; none: from scratch")
@@ -256,7 +257,6 @@ def load_profile(path: Path) -> dict[str, Any]:
         RequestError: no such profile, not YAML, an unknown section, or values for an arm or a trial that there is not.
     """
     from pipeline.noise.arms import ARMS
-    from pipeline.training.trials import trial_of
 
     try:
         sections = yaml.safe_load(path.read_text(encoding="utf-8"))

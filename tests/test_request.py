@@ -162,9 +162,9 @@ def test_pretrained_weights_are_asked_at_the_size_they_were_made_at(profile: str
     weights = tmp_path / "w.safetensors"
     weights.write_bytes(b"one")
     known = {"recogniser_weights": str(weights), "surrogate_weights": str(weights), "cloak_against": str(weights)}
-    ask(tmp_path, profile=profile, arms="clean error-min error-min-bound cloak", matrix="svm", **known)
+    ask(tmp_path, profile=profile, arms="clean error-min error-min-bound cloak cloak-error-min", matrix="svm", **known)
     config = tmp_path / "run" / "config"
-    noise = [load(NoiseConfig, config / f"noise-{arm}.yaml") for arm in ("error-min", "error-min-bound", "cloak")]
+    noise = [load(NoiseConfig, config / f"noise-{arm}.yaml") for arm in ("error-min", "error-min-bound", "cloak", "cloak-error-min")]
     train = [load(TrainConfig, config / name) for name in ("train.yaml", "trials/svm.yaml")]
     assert {one.input_size for one in [*noise, *train]} == {160}
 

@@ -11,8 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-BENEATH = "beneath"  # folder, within an arm's, of what the search for the pattern beneath a cloak keeps until the noise is whole
-
 
 @dataclass(frozen=True)
 class Arm:

@@ -5,6 +5,7 @@ Apart from the stage, because a drawn pattern needs neither torch nor the second
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pipeline.config import NoiseConfig, dump
 from pipeline.errors import StageError
 from pipeline.faces.geometry import CROP_SIZE
 from pipeline.models.recognisers import load_trained, make_recogniser
-from pipeline.noise.arms import ARMS, BENEATH, Arm
+from pipeline.noise.arms import ARMS, Arm
 from pipeline.noise.cloak import leave
 from pipeline.noise.descent import Objective, descend
 from pipeline.noise.error_max import lower_certainty
@@ -64,8 +65,9 @@ def against_surrogate(
         means = mean_embeddings(predict(model, everyone, runtime)[1], everyone.label, trained["classes"])
         target = means[distant_identity([means], protected, candidates=CANDIDATES, seed=config.seed)]
         objective = feature_cloak(model, torch.from_numpy(target).to(device))
-    faces = face_set(carrying, aligned)
-    return lowered([objective], carrying, faces, config.epsilon, config, arm, names, runtime, "the clean surrogate")
+    row_N = rows_of(carrying, arm, names)
+    faces, against = face_set(carrying, aligned), "the clean surrogate"
+    return lowered([objective], faces, row_N, config, runtime, against, rows=len(names), epsilon=config.epsilon)
 
 
 def against_known(
@@ -89,18 +91,18 @@ def against_known(
     objectives = [leave(network, mean, mean[runtime.tensor(whom)]) for network, mean in zip(networks, own, strict=True)]
     against = ", ".join(Path(path).name for path in config.against)
     key = dump(config) + sha256_of_files([split, split.with_suffix(".json"), *code_of_search(arm.method)])
-    kept = {"checkpoint": output / "checkpoint.pt"}
-    faces = face_set(carrying, aligned)
-    if pattern is None or config.beneath is None:
-        return lowered(objectives, carrying, faces, config.epsilon, config, arm, names, runtime, against, key=key, **kept), None
-    place = {name: code for code, name in enumerate(sorted(carrying["identity"].unique()))}
-    under = quantise(pattern.delta, config.beneath.epsilon)[carrying["identity"].map(place).to_numpy(np.int64)]
-    crops = add_noise(faces.crops(np.arange(len(faces))), under)
-    patterned = FaceSet((crops,), np.zeros(len(faces), np.int64), np.arange(len(faces)), faces.label)
-    left, key = config.epsilon - config.beneath.epsilon, key + sha256_of(under.tobytes())
-    cloak = lowered(objectives, carrying, patterned, left, config, arm, names, runtime, against, key=key, **kept)
-    row = rows_of(carrying, arm, names)
-    cloak[row] = quantise(cloak, left)[row] + under.astype(np.float32)  # each rounded by itself, or the sum could pass epsilon
+    faces, row_N, epsilon, under = face_set(carrying, aligned), rows_of(carrying, arm, names), config.epsilon, None
+    if pattern is not None and config.beneath is not None:
+        people = tuple(sorted(carrying["identity"].unique()))
+        under = quantise(pattern.delta, config.beneath.epsilon)[rows_of(carrying, ARMS[config.beneath.arm], people)]
+        every = np.arange(len(faces))
+        faces = FaceSet((add_noise(faces.crops(every), under),), np.zeros_like(every), every, faces.label)
+        epsilon, key = epsilon - config.beneath.epsilon, key + sha256_of(under.tobytes())
+    cloak = lowered(
+        objectives, faces, row_N, config, runtime, against, rows=len(names), epsilon=epsilon, checkpoint=output / "checkpoint.pt", key=key
+    )
+    if under is not None:
+        cloak[row_N] = quantise(cloak, epsilon)[row_N] + under.astype(np.float32)  # each rounded by itself, or the sum could pass epsilon
     return cloak, pattern
 
 
@@ -111,13 +113,13 @@ def pattern_beneath(config: NoiseConfig, table: Any, split: Path, aligned: Path,
     """
     arm = ARMS[config.arm]
     names = tuple(sorted(table.loc[table["role"] == "protected", "identity"].unique()))
-    folder = output / BENEATH
+    found = output / "beneath.pt"
     key = dump(config) + sha256_of_files([split, split.with_suffix(".json"), *code_of_search(arm.method)])
-    state = load_checkpoint(folder / "found.pt", key, torch.device("cpu"), found="the pattern beneath the cloak is known already")
+    state = load_checkpoint(found, key, torch.device("cpu"), found="the pattern beneath the cloak is known already")
     if state is None:
-        result = search(config, arm, table, names, split, aligned, folder, runtime)
+        result = search(config, arm, table, names, split, aligned, output / "beneath-checkpoint.pt", runtime)
         if runtime.ranks.first:
-            save_checkpoint(folder / "found.pt", key, vars(result) | {"delta": torch.from_numpy(result.delta)})
+            save_checkpoint(found, key, vars(result) | {"delta": torch.from_numpy(result.delta)})
         return result
     return SearchResult(**state | {"delta": state["delta"].numpy()})
 
@@ -130,19 +132,18 @@ def rows_of(carrying: Any, arm: Arm, names: tuple[str, ...]) -> np.ndarray:
 
 def lowered(
     objectives: list[Objective],
-    carrying: Any,
     faces: FaceSet,
-    epsilon: int,
+    row_N: np.ndarray,
     config: NoiseConfig,
-    arm: Arm,
-    names: tuple[str, ...],
     runtime: Runtime,
     against: str,
+    *,
+    rows: int,
+    epsilon: int,
     **kept: Any,
 ) -> np.ndarray:
-    """The descent of `objectives` on `faces`, the photos of the rows `carrying`, told as it goes; `kept`: checkpoint and key."""
-    rows = rows_of(carrying, arm, names)
-    say(f"{config.arm}: {config.steps} steps against {against} on {len(carrying)} photos")
+    """The descent of `objectives`, told as it goes: float32 (rows, 3, 112, 112) in 1/255, within ±epsilon; `kept`: checkpoint and key."""
+    say(f"{config.arm}: {config.steps} steps against {against} on {len(faces)} photos")
 
     def report(number: int, loss: float) -> None:
         say(f"{config.arm}: step {number} of {config.steps}: objective {loss:.3f}")
@@ -150,11 +151,11 @@ def lowered(
     return descend(
         objectives,
         faces,
-        rows,
-        rows=len(names),
+        row_N,
+        rows=rows,
         epsilon=epsilon,
         steps=config.steps,
-        batch=pass_batch(config, runtime.torch_device(), len(carrying)),
+        batch=pass_batch(config, runtime.torch_device(), len(faces)),
         runtime=runtime,
         seed=hash_seed(config.seed, 0xADE),
         report=report,
@@ -175,9 +176,12 @@ def embeddings_by(network: Any, faces: FaceSet, runtime: Runtime) -> np.ndarray:
 
 
 def search(
-    config: NoiseConfig, arm: Arm, table: Any, names: tuple[str, ...], split: Path, aligned: Path, output: Path, runtime: Runtime
+    config: NoiseConfig, arm: Arm, table: Any, names: tuple[str, ...], split: Path, aligned: Path, checkpoint: Path, runtime: Runtime
 ) -> SearchResult:
-    """Error-minimizing noise of `names` on the training photos of protected and auxiliary identities."""
+    """Error-minimizing noise of `names` on the training photos of protected and auxiliary identities.
+
+    A search stops as soon as the surrogate errs little; `config.gain` takes what it left of epsilon: the same pattern, quicker to learn.
+    """
     table = table[table["role"].isin(("protected", "auxiliary")) & (table["part"] == "train")]
     protected = sorted(table.loc[table["role"] == "protected", "identity"].unique())
     identities = protected + sorted(set(table["identity"]) - set(protected))
@@ -223,10 +227,11 @@ def search(
         rows=len(carrying),
         runtime=runtime,
         report=report,
-        checkpoint=output / "checkpoint.pt",
+        checkpoint=checkpoint,
         key=dump(config) + sha256_of_files([split, split.with_suffix(".json"), *code_of_search(arm.method)]),
     )
-    return SearchResult(**{**vars(result), "delta": result.delta[: len(names)]})
+    delta = result.delta[: len(names)]
+    return replace(result, delta=delta if config.gain == 1 else delta * config.gain)
 
 
 def code_of_search(method: str) -> list[Path]:

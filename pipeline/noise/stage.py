@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from pipeline.artifacts import read_table
 from pipeline.config import NoiseConfig
 from pipeline.errors import StageError
-from pipeline.noise.arms import BENEATH, arm_of
+from pipeline.noise.arms import arm_of
 from pipeline.noise.backdoor import trigger_patches
 from pipeline.noise.lsp import linearly_separable_patches
 from pipeline.noise.random import random_noise
@@ -58,9 +57,8 @@ def make_noise(
             if pattern is not None and config.beneath is not None:
                 facts |= {"beneath": {"method": config.beneath.arm, "epsilon": config.beneath.epsilon}, **facts_of(pattern)}
         else:
-            result = search(config, arm, table, names, split, aligned, output, runtime)
-            # A search stops as soon as the surrogate errs little; what it left of epsilon makes the same pattern quicker to learn.
-            found = result.delta if config.gain == 1 else result.delta * config.gain
+            result = search(config, arm, table, names, split, aligned, output / "checkpoint.pt", runtime)
+            found = result.delta
             facts |= {"rule": config.rule, "gain": config.gain, **facts_of(result)}
             if config.transforms:
                 facts["draws"] = config.draws
@@ -77,8 +75,8 @@ def make_noise(
     facts["seconds"] = round(time.perf_counter() - started, 1)
     facts["mean_abs"] = round(float(np.mean([np.abs(one.astype(np.int16)).mean() for one in delta])), 3)
     save_noise(output, NoiseTable(delta, names, config.epsilon, arm.per), facts)
-    (output / "checkpoint.pt").unlink(missing_ok=True)
-    shutil.rmtree(output / BENEATH, ignore_errors=True)
+    for kept in output.glob("*.pt"):
+        kept.unlink()
     if facts["converged"] is False:
         wanted = (config.beneath or config).stop_error
         say(f"{config.arm}: did not converge in {facts['rounds']} rounds (error {facts['error']:.1%}, wanted < {wanted:.0%})")

@@ -169,10 +169,9 @@ def limits_of(metrics: dict[str, Any]) -> list[Limit]:
             measured += f"also measured: {listed(metrics, frozen)}." if frozen else "what frozen embeddings give was not measured."
         near = searched_with(metrics, arm) if title == OTHER_NETWORKS else ""
         found.append(Limit(title, text + near, measured))
-    through = at(metrics, "arms", arm, "noise", "transforms") if arm else None
-    if isinstance(through, dict):
-        over = at(metrics, "arms", arm or "", "noise", "beneath")
-        beneath = " The pattern beneath the cloak was searched without them." if over else ""
+    noise = at(metrics, "arms", arm, "noise") if arm else None
+    if isinstance(through := at(noise, "transforms"), dict):
+        beneath = " The pattern beneath the cloak was searched without them." if at(noise, "beneath") else ""
         found.append(Limit(KNOWN_BEFORE[0], KNOWN_BEFORE[1].format(**through) + beneath))
     if known := made_against(metrics, arm):
         by_others = [name for name in names if unknown_to(metrics, arm, name)]

@@ -30,7 +30,7 @@ class Trial:
     noise_only: bool = False  # changes nothing where nothing is protected: the clean arm's result is that of the study itself
 
 
-INPUT_SIZES = range(75, 225)  # px, as a training config allows them
+INPUT_SIZES = range(75, 225)  # px; InceptionResnetV1 takes no less than 75
 # Whose embeddings a trial takes; the report puts the network's file in their place.
 PRETRAINED, REFERENCES = "Frozen pretrained embeddings", "Reference’s embeddings"
 TRAINERS: dict[str, Trial] = {
