@@ -120,13 +120,14 @@ def why_not(name: str, photos: int, usable: int, config: SplitConfig) -> str:
     return f"the {photos} aligned photos of {name!r} are near-duplicates of one another; one that is not is needed, to be held out"
 
 
-def draw_roles(counts: Any, names: list[str], config: SplitConfig) -> dict[str, str]:
-    """Who of `names` is `protected`, `auxiliary`, `other` or a `stranger`, by seed; the rest of them is in no role.
+def draw_roles(counts: Any, enough: list[str], alike: set[str], config: SplitConfig) -> dict[str, str]:
+    """Who of `enough` without `alike` is `protected`, `auxiliary`, `other` or a `stranger`, by seed; the rest of them is in no role.
 
     Raises:
         RequestError: there are too few of them, or one who was asked for is none of them.
     """
     generator = np.random.default_rng((config.seed, 0x51))
+    names = [name for name in enough if name not in alike]
     everyone = config.setting == "full" and isinstance(config.identities, int)  # a list of names is who there is, in the full setting
     protected = [] if everyone else choose_protected(counts, names, config, generator)
     rest = sorted(set(names) - set(protected))
@@ -146,19 +147,20 @@ def draw_roles(counts: Any, names: list[str], config: SplitConfig) -> dict[str, 
             f"IDENTITIES: all {len(protected)} identities would be protected, and SETTING=partial trains on others, too; "
             f"allowed are 1 to {most - 1}, or SETTING=full"
         )
-    strangers = choose_strangers(counts, rest, protected, config)
+    strangers = choose_strangers(counts, rest, protected, alike, config)
     rest = sorted(set(rest) - set(strangers))
     auxiliary = generator.choice(rest, min(config.auxiliary, len(rest)), replace=False) if rest else []
     roles = dict.fromkeys(rest, "other") | dict.fromkeys(auxiliary, "auxiliary") | dict.fromkeys(protected, "protected")
     return roles | dict.fromkeys(strangers, STRANGER)
 
 
-def choose_strangers(counts: Any, rest: list[str], protected: list[str], config: SplitConfig) -> list[str]:
+def choose_strangers(counts: Any, rest: list[str], protected: list[str], alike: set[str], config: SplitConfig) -> list[str]:
     """Who of `rest` is kept out of training, where those who are left out anyway are fewer than asked for.
 
-    Two aligned photos of a person are enough to verify them. In the full setting nobody is: everyone there is to be protected.
+    Two aligned photos of a person are enough to verify them, where they are not one shot. In the full setting nobody is: everyone there
+    is to be protected.
     """
-    anyway = int((counts.drop([*rest, *protected]) >= 2).sum())
+    anyway = int((counts.drop([*rest, *protected, *alike]) >= 2).sum())
     count = min(config.strangers - anyway, int(len(rest) * STRANGERS_SHARE))
     if config.setting == "full" or count <= 0:
         return []
@@ -185,7 +187,7 @@ def split_photos(config: SplitConfig, aligned: Path, output: Path) -> None:
     groups: dict[str, np.ndarray] = {}
     alike: set[str] = set()
     while True:
-        role = draw_roles(counts, [name for name in enough if name not in alike], config)
+        role = draw_roles(counts, enough, alike, config)
         new = role.keys() - groups.keys()
         groups |= groups_of(manifest[manifest["identity"].isin(new)], aligned, config.duplicate_bits)
         found = {name for name in new if len(np.unique(groups[name])) == 1}
@@ -216,6 +218,7 @@ def split_photos(config: SplitConfig, aligned: Path, output: Path) -> None:
             "for_verification": len(strangers),
         },
         "duplicates_moved": moved,
+        "duplicate_bits": config.duplicate_bits,
         "aligned_sha256": sha256_of_files([aligned / "manifest.parquet"]),
     }
     write_json(output.with_suffix(".json"), facts)
@@ -236,6 +239,13 @@ def groups_of(table: Any, aligned: Path, bits: int) -> dict[str, np.ndarray]:
         return {}
     hashes = hashes_of(crop_table(table, aligned))
     return {name: near_duplicates(hashes[rows], bits) for name, rows in table.groupby("identity").indices.items()}
+
+
+def without_duplicates(table: Any, aligned: Path, bits: int) -> Any:
+    """The rows of a table without all but the first of each identity's near-duplicates."""
+    places, groups = table.groupby("identity").indices, groups_of(table, aligned, bits)
+    kept = [places[name][group == np.arange(len(group))] for name, group in groups.items()]
+    return table.iloc[np.sort(np.concatenate(kept))] if kept else table
 
 
 def left_out_of(counts: Any, used: set[str], alike: set[str], strangers: set[str], aligned: Path, config: SplitConfig) -> Any:

@@ -15,6 +15,7 @@ from pipeline import split as split_module
 from pipeline.artifacts import read_json, write_array, write_table
 from pipeline.config import SplitConfig
 from pipeline.errors import RequestError
+from pipeline.evaluation.stage import people_held_out
 from pipeline.shards import crop_table
 from pipeline.split import hashes_of, hold_out, near_duplicates, perceptual_hash, split_photos
 
@@ -149,6 +150,22 @@ def test_some_are_kept_out_of_training_where_too_few_are_left_out_anyway(tmp_pat
     assert strangers(strangers=9, setting="full") == set(), "who asks for everybody's protection gets it"
     named = ("p01", "p02", "p03")
     assert not strangers(strangers=9, identities=named) & set(named)
+
+
+def test_near_duplicates_are_nobody_to_verify_on(tmp_path: Path) -> None:
+    """Two crops of one shot are a pair that any recogniser knows: it says nothing of what was learned."""
+    aligned = aligned_folder(tmp_path / "aligned", {f"one{i}": 6 for i in range(4)}, duplicates=6)
+    several = aligned_folder(tmp_path / "more", {f"two{i}": 6 for i in range(12)} | {"few": 4}, duplicates=2)
+    both = [pd.read_parquet(folder / "manifest.parquet") for folder in (aligned, several)]
+    write_array(aligned / "crops-b.npy", np.load(several / "crops-a.npy"))
+    write_table(aligned / "manifest.parquet", pd.concat([both[0], both[1].assign(shard="crops-b.npy")], ignore_index=True))
+    table = split(tmp_path, aligned, strangers=3)
+    facts = read_json(tmp_path / "split.json")
+    assert facts["left_out"]["for_verification"] == 1, "few and one of nine others: a fifth of them, since those of one shot are nobody"
+    held_out = people_held_out(table, aligned, 0, facts["duplicate_bits"])
+    assert held_out is not None
+    assert sorted(np.bincount(held_out.label)) == [3, 5], "of their near-duplicates one"
+    assert people_held_out(table, aligned, 0, 64) is None, "all photos of anybody are alike"
 
 
 @settings(max_examples=10)

@@ -1,4 +1,4 @@
-"""Accuracy on clean test photos, with intervals resampled by identity."""
+"""Accuracy on clean test photos, with intervals resampled by identity and never narrower than few people allow."""
 
 from __future__ import annotations
 
@@ -18,32 +18,56 @@ def counts_by_identity(right: np.ndarray, label: np.ndarray) -> tuple[np.ndarray
 
 
 def interval_by_identity(right: np.ndarray, label: np.ndarray, *, resamples: int, seed: int) -> list[float] | None:
-    """95 % bootstrap interval of the accuracy, resampling identities, not photos.
+    """95 % bootstrap interval of the accuracy, resampling identities, not photos, and widened to `interval_of_few` where that is wider.
 
-    Photos of one person are alike, so resampling them would promise more than was measured.
+    Photos of one person are alike, so resampling them would promise more than was measured. Near 0 and 1, where a protection that holds
+    is, resampling people who were all named alike gives one point; had others been drawn, some might not have been.
 
     Args:
         right: (N,) bool, whether each photo was recognised; label: (N,) int, its identity.
 
     Returns:
-        [low, high], or None with fewer than `FEWEST_IDENTITIES`. Where all identities score alike the interval is that point.
+        [low, high], or None with fewer than `FEWEST_IDENTITIES`.
     """
     from scipy.stats import bootstrap
 
     _, hits, photos = counts_by_identity(right, label)
     if len(photos) < FEWEST_IDENTITIES:
         return None
-    if (hits / photos).std() == 0:
-        return [float(hits[0] / photos[0])] * 2
+    low, high = interval_of_few(hits, photos, people=len(photos))
+    if (hits / photos).std() > 0:  # else scipy has nothing to resample
 
-    def share(hits: np.ndarray, photos: np.ndarray, axis: int = -1) -> np.ndarray:
-        return hits.sum(axis) / photos.sum(axis)
+        def share(hits: np.ndarray, photos: np.ndarray, axis: int = -1) -> np.ndarray:
+            return hits.sum(axis) / photos.sum(axis)
 
-    found = bootstrap(
-        (hits, photos), share, paired=True, vectorized=True, n_resamples=resamples, method="percentile",
-        rng=np.random.default_rng(seed), batch=max(1, RESAMPLED // len(photos)),
-    ).confidence_interval  # fmt: skip
-    return [round(float(found.low), 4), round(float(found.high), 4)]
+        found = bootstrap(
+            (hits, photos), share, paired=True, vectorized=True, n_resamples=resamples, method="percentile",
+            rng=np.random.default_rng(seed), batch=max(1, RESAMPLED // len(photos)),
+        ).confidence_interval  # fmt: skip
+        low, high = min(low, float(found.low)), max(high, float(found.high))
+    return [round(low, 4), round(high, 4)]
+
+
+def interval_of_few(hits: np.ndarray, photos: np.ndarray, *, people: int) -> tuple[float, float]:
+    """95 % interval of a share by Korn and Graubard (Survey Methodology 24, 1998): Clopper and Pearson's exact one, for so many photos of
+    people drawn one by one as would scatter as much as these, who come with several photos each.
+
+    Args:
+        hits, photos: of each identity, float64 (K,). people: how many there are at the least of independent photos, since people are.
+            Where all are named alike, which says nothing of how people scatter, there are no more.
+    """
+    from scipy.stats import beta, t
+
+    share, total = float(hits.sum() / photos.sum()), float(photos.sum())
+    variance = len(photos) / (len(photos) - 1) * float(((hits - photos * share) ** 2).sum()) / total**2
+    count = float(people)
+    if variance > 0:
+        fewer = (t.ppf(0.975, total - 1) / t.ppf(0.975, len(photos) - 1)) ** 2  # the variance itself is only estimated from people
+        count = min(max(count, share * (1 - share) / variance * float(fewer)), total)
+    named = share * count
+    low = float(beta.ppf(0.025, named, count - named + 1)) if named > 0 else 0.0
+    high = float(beta.ppf(0.975, named + 1, count - named)) if named < count else 1.0
+    return low, high
 
 
 def wide_enough(interval: list[float], by_seed: np.ndarray, *, least: float, most: float) -> list[float]:
@@ -91,7 +115,7 @@ def group_accuracy(
     identities, hits, photos = counts_by_identity(right, label)
     return {
         "final": round(float(right.mean()), 4),
-        "peak": round(peak, 4),
+        "peak": round(max(peak, float(right.mean())), 4),  # the last epoch's own score may be a rounding below the final model's
         "peak_epoch": -epoch,
         "by_epoch": [None if value is None else round(value, 4) for value in curve],
         "ci95": interval_by_identity(right, label, resamples=resamples, seed=seed),

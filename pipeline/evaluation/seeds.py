@@ -9,12 +9,21 @@ import numpy as np
 
 from pipeline.config import EvaluateConfig
 from pipeline.errors import StageError
-from pipeline.evaluation.accuracy import FEWEST_IDENTITIES, wide_enough
+from pipeline.evaluation.accuracy import FEWEST_IDENTITIES, interval_of_few, wide_enough
 from pipeline.evaluation.check_names import CLEAN_LEARNED
-from pipeline.evaluation.orderings import orderings
+from pipeline.evaluation.orderings import auc_of_everyone, orderings
 from pipeline.evaluation.paired import compare_arms
 from pipeline.evaluation.trials import SECTIONS
-from pipeline.evaluation.verdict import beyond, harm_to_others, searching, still_compared
+from pipeline.evaluation.verdict import (
+    beyond,
+    few_named,
+    harm_to_others,
+    how_trained,
+    made_for,
+    nothing_else,
+    searching,
+    still_compared,
+)
 from pipeline.noise.arms import headline_of
 
 RESAMPLES = 2000
@@ -94,18 +103,28 @@ def say(joined: dict[str, Any], runs: list[dict[str, Any]], seeds: list[int], st
         [joined["arms"][name][group] for name in (arm, "clean")] for group in ("protected", "others")
     )
     others = f" The others are named on {spread(theirs)} (without {spread(theirs_before)})." if theirs and theirs_before else ""
+    if not others:
+        auc, auc_before = (auc_of_everyone(joined["arms"][name]) for name in (arm, "clean"))
+        known = auc is not None and auc_before is not None
+        others = f" Comparing two faces, the recogniser reaches an AUC of {auc:.3f} ({auc_before:.3f} without)." if known else ""
     stored = joined["provenance"]["config"].get("evaluate") or {}  # perhaps of an earlier version, whose other keys say nothing here
     config = EvaluateConfig.model_validate({key: stored[key] for key in EvaluateConfig.model_fields if key in stored})
-    kind = str(joined["arms"][arm]["training"]["kind"]).replace("fine-tuned", "fine-tuning")
-    trainer = f"{'training ' if kind == 'from scratch' else ''}{kind} on unprocessed crops"
-    held = states.count("holds")
-    opening = "Holds" if held == len(states) else "Does not hold" if held == 0 else f"Holds in only {held} of {len(seeds)} seeds"
-    over = f", over {len(seeds)} seeds" if held in (0, len(states)) else ""
+    trainer, held = how_trained(joined["arms"][arm]), states.count("holds")
+    named = {"naming", "peak"} & {run.get("fails_by") for run in runs}
+    if held == len(states):
+        opening = f"Holds against {trainer}, over {held} seeds"
+    elif held:
+        opening = f"Holds in only {held} of {len(seeds)} seeds against {trainer}"
+    elif named:
+        opening = f"Does not hold against {trainer}, over {len(seeds)} seeds"
+    else:
+        opening = f"Does not hold, over {len(seeds)} seeds, though few are named after {trainer}"
     return (
-        f"{opening} against {trainer}{over}{beyond(joined['held_against'], joined['lost_to'])}. "
+        f"{opening}{beyond(joined['held_against'], joined['lost_to'])}. "
         f"People protected with {arm} noise are named on {spread(mine)} of their clean photos (at the best epoch {mine['peak']:.1%}, "
         f"without protection {spread(before)}; mean ± standard deviation over seeds).{others}"
         f"{why_not(runs, seeds, arm, config)}{searching(joined['arms'][arm], joined['arms']['clean'], config.protected_at_most)}"
+        f"{made_for(joined['arms'][arm])}{nothing_else(joined['held_against'] + joined['lost_to'], joined['silent'])}"
     )
 
 
@@ -119,7 +138,7 @@ def why_not(runs: list[dict[str, Any]], seeds: list[int], arm: str, config: Eval
         if run.get("fails_by") == "others":
             reasons.append(f"in seed {seed} the protected are safe, but {harm_to_others(mine, clean, config)}")
         elif run.get("fails_by") == "verification":
-            reasons.append(f"in seed {seed} nobody is named, but {still_compared(mine, clean)}")
+            reasons.append(f"in seed {seed} {few_named(mine['protected']['final'])}, but {still_compared(mine, clean)}")
         elif run.get("fails_by") == "peak":
             reasons.append(f"in seed {seed} they are named on {mine['protected']['peak']:.1%} at its best epoch")
         else:
@@ -198,7 +217,9 @@ def hits_and_photos(record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
 def interval_by_seed_and_identity(counts: list[tuple[np.ndarray, np.ndarray]]) -> list[float] | None:
     """95 % interval of the mean over seeds of the share of photos recognised; seeds and, in each, identities are resampled.
 
-    That is a hierarchical bootstrap, made `wide_enough` for few seeds. A seed that is drawn twice has its identities redrawn twice.
+    That is a hierarchical bootstrap, made `wide_enough` for few seeds and widened to `interval_of_few` people where that is wider: of all
+    seeds' identities, but no more than one seed's at the least, since seeds may draw the same. A seed that is drawn twice has its
+    identities redrawn twice.
 
     Args:
         counts: of each seed, its identities' photos recognised and photos there are, float64 (K,) each.
@@ -218,8 +239,10 @@ def interval_by_seed_and_identity(counts: list[tuple[np.ndarray, np.ndarray]]) -
             shares.append(hits[drawn].sum() / photos[drawn].sum())
         means.append(np.mean(shares))
     low, high = np.percentile(means, [2.5, 97.5])
+    hits, photos = (np.concatenate(every) for every in zip(*counts, strict=True))
+    few = interval_of_few(hits, photos, people=min(len(photos) for _, photos in counts))
     by_seed = np.array([hits.sum() / photos.sum() for hits, photos in counts])
-    return wide_enough([float(low), float(high)], by_seed, least=0.0, most=1.0)
+    return wide_enough([min(float(low), few[0]), max(float(high), few[1])], by_seed, least=0.0, most=1.0)
 
 
 def join_trials(runs: list[dict[str, Any]]) -> dict[str, Any]:

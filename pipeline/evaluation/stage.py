@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.artifacts import read_json, read_table, write_json
+from pipeline.artifacts import read_json, read_table, sha256_of_file, write_json
 from pipeline.config import AlignConfig, EvaluateConfig, TrainConfig
 from pipeline.errors import StageError
 from pipeline.evaluation.accuracy import group_accuracy
@@ -18,18 +18,17 @@ from pipeline.evaluation.lpips import lpips_of
 from pipeline.evaluation.separability import linear_class_accuracy, linear_separability
 from pipeline.evaluation.tested import digest_of
 from pipeline.evaluation.utility import found_again, matched
-from pipeline.evaluation.verification import MOST_PHOTOS, verify_people
+from pipeline.evaluation.verification import MOST_PHOTOS, verify_people, whole_identities
 from pipeline.models.arcface_onnx import ArcFaceOnnx
 from pipeline.models.recognisers import load_trained, make_recogniser
 from pipeline.noise.arms import arm_of
 from pipeline.photos.lfw import PAIRS_FILE
 from pipeline.runtime import Runtime
-from pipeline.split import SPLIT_COLUMNS
+from pipeline.split import SPLIT_COLUMNS, without_duplicates
 from pipeline.training.faces import FaceSet, embedded, face_set
 from pipeline.training.loop import TestPhotos, predict
 from pipeline.training.stage import read_history, test_photos, training_set
 
-SAME_SCORE = 0.02  # share of photos by which the same weights may score otherwise in training and in evaluation
 MOST_JUDGED = 2000  # photos that linear models are fitted on
 
 
@@ -54,8 +53,11 @@ def evaluate_arm(
     test = test_photos(table, aligned)
     training = read_json(folder / "model" / "train.json")
     history = read_history(folder / "model" / "history.jsonl")
+    weights = folder / "model" / "weights.safetensors"
+    if not weights.exists() or sha256_of_file(weights) != training["weights_sha256"]:
+        raise StageError(f"{weights}: missing, or not what this training wrote; delete {folder / 'model'} and run again")
     model = load_trained(
-        folder / "model" / "weights.safetensors",
+        weights,
         classes=training["classes"],
         input_size=train_config.input_size,
         normalise=train_config.normalise,
@@ -69,17 +71,11 @@ def evaluate_arm(
         metrics[group] = group_accuracy(
             history, group, right[mask], test.faces.label[mask], names, resamples=config.bootstrap, seed=config.seed
         )
-        last = history[-1][group]
-        if metrics[group] is not None and abs(metrics[group]["final"] - last) > SAME_SCORE:
-            raise StageError(
-                f"{folder / 'model'}: the weights score {metrics[group]['final']:.1%} on {group}, the training's last epoch "
-                f"{last:.1%}; weights and history are not of one run: delete {folder / 'model'} and run again"
-            )
     # What was really scored, so that `tested_checks` can tell whether it was clean.
     metrics["tested"] = digest_of(test.faces.where(test.protected))
     existing = existing_recognisers(config, train_config, runtime)
     models = {"own": embedder_of(model, runtime)} | existing
-    strangers = people_held_out(table, aligned, config.seed)
+    strangers = people_held_out(table, aligned, config.seed, read_json(split.with_suffix(".json"))["duplicate_bits"])
     metrics["identification"] = search_gallery(config, models, table, test, strangers, embedding, arm, aligned, folder.parent)
     metrics["verification"] = verify_people(
         embedding,
@@ -102,7 +98,7 @@ def evaluate_arm(
         metrics["noise"] = read_json(folder / "noise.json")
         metrics["imperceptibility"] = measures["crops"] | {"lpips": lpips_of(aligned, folder / "protected", table, runtime)}
         metrics["utility"] = {
-            "match": matched(existing, aligned, folder / "protected", table),
+            "match": matched(existing, aligned, folder / "protected", table, config.seed),
             "detector": found_again(align_config, aligned, folder / "protected", runtime),
         }
         if "photos" in measures:
@@ -148,21 +144,20 @@ def existing_recognisers(config: EvaluateConfig, train_config: TrainConfig, runt
     return found
 
 
-def people_held_out(table: Any, aligned: Path, seed: int) -> FaceSet | None:
+def people_held_out(table: Any, aligned: Path, seed: int, duplicate_bits: int) -> FaceSet | None:
     """Photos of people who were aligned but are not in the split: nothing was trained on them. None where there are none.
 
-    At most `MOST_PHOTOS`, of whole identities with at least two photos each, drawn by seed.
+    About `MOST_PHOTOS` at the most, of whole identities drawn by seed, with two photos at least that are not near-duplicates; of
+    near-duplicates one, since two of them are a pair that any recogniser knows.
     """
     rows = read_table(aligned / "manifest.parquet", ["photo", "identity", "shard", "row"])
-    rows = rows[~rows["identity"].isin(table["identity"].unique())].sort_values("photo")
-    counts = rows["identity"].value_counts()
-    names = sorted(counts[counts >= 2].index)
-    drawn = np.random.default_rng((seed, 0x4E1D)).permutation(names)
-    kept = set(drawn[np.cumsum(counts.reindex(drawn).to_numpy()) <= MOST_PHOTOS]) if len(names) else set()
-    rows = rows[rows["identity"].isin(kept)]
+    rows = rows[~rows["identity"].isin(table["identity"].unique())].sort_values(["identity", "photo"])
+    rows = rows[rows["identity"].isin(whole_identities(rows["identity"], MOST_PHOTOS, seed=seed))]
+    rows = without_duplicates(rows, aligned, duplicate_bits)
+    rows = rows[rows.groupby("identity")["photo"].transform("size") >= 2]
     if rows.empty:
         return None
-    return face_set(rows.assign(label=rows["identity"].map({name: code for code, name in enumerate(sorted(kept))})), aligned)
+    return face_set(rows.assign(label=rows["identity"].rank(method="dense").astype(np.int64) - 1), aligned)
 
 
 def search_gallery(

@@ -17,6 +17,7 @@ from pipeline.artifacts import read_table
 from pipeline.config import AlignConfig
 from pipeline.errors import StageError
 from pipeline.evaluation.lfw_protocol import Embed, embed_crops
+from pipeline.evaluation.verification import whole_identities
 from pipeline.faces.detect import searched_side
 from pipeline.faces.geometry import overlaps, to_crop
 from pipeline.faces.stage import detection_workers
@@ -71,14 +72,14 @@ def match_owner(embed: Embed, clean: np.ndarray, protected: np.ndarray, label: n
     }
 
 
-def matched(models: dict[str, Embed], aligned: Path, protected: Path, table: Any) -> dict[str, Any]:
-    """`match_owner` of each recogniser, on at most `MOST_MATCHED` of an arm's protected crops.
+def matched(models: dict[str, Embed], aligned: Path, protected: Path, table: Any, seed: int) -> dict[str, Any]:
+    """`match_owner` of each recogniser, on about `MOST_MATCHED` of an arm's protected crops: of whole identities, for the sake of pairs.
 
     Args:
         aligned: folder of the clean crops. protected: folder of the arm's `manifest.parquet` and crops. table: the split.
     """
     rows = read_table(protected / "manifest.parquet", ["photo", "identity", "shard", "row"]).sort_values("photo")
-    rows = rows.iloc[spread_evenly(len(rows), MOST_MATCHED)]
+    rows = rows[rows["identity"].isin(whole_identities(rows["identity"], MOST_MATCHED, seed=seed))]
     clean = table.set_index("photo").loc[rows["photo"]]
     after, before = crops_of(protected, rows), crops_of(aligned, clean)
     label = clean["label"].to_numpy()
@@ -98,9 +99,9 @@ def found_again(config: AlignConfig, aligned: Path, protected: Path, runtime: Ru
 
     Returns:
         {"photos", "found" (share), "landmarks_px" (median over photos of the landmarks' mean distance, px of the crop; None where no face
-        was found)}. The photos are those in which the same detector found the face before, and it is shown the originals as it is shown
-        the protected ones, with all their pixels, so without noise the share is 1 and nothing moved. None for an arm without whole
-        photos, or photos that were crops already.
+        was found)}. The photos are those in which the same detector finds the face without noise when it is shown them as the protected
+        ones are, with all their pixels, so without noise the share is 1 and nothing moved. None where there are none, for an arm
+        without whole photos, and for photos that were crops already.
     """
     rows = read_table(protected / "manifest.parquet", ["photo"])
     if "file" not in rows or config.already_aligned:
@@ -124,6 +125,8 @@ def found_again(config: AlignConfig, aligned: Path, protected: Path, runtime: Ru
     one = partial(look_again, config=config, device=runtime.device)
     moved = [distance for _, some in spread(one, chunks, workers=detection_workers(runtime)) for distance in some]
     shifts = [distance for distance in moved if distance is not None]
+    if not moved:
+        return None
     return {
         "photos": len(moved),
         "found": round(len(shifts) / len(moved), 4),
@@ -143,17 +146,21 @@ class Again:
 
 
 def look_again(chunk: list[Again], *, config: AlignConfig, device: str) -> list[float | None]:
-    """For each photo how far the landmarks of its face moved (px of the crop), or None where the face is not found."""
+    """How far the landmarks of each photo's face moved (px of the crop), or None where the face is not found any more.
+
+    A photo whose original was searched at a part of its size, and not found now with all its pixels, is left out.
+    """
     boxes = [one.box for one in chunk]
     after = landmarks_in([read_protected(one.protected, config.max_side) for one in chunk], boxes, config, device)
-    before = [one.landmarks for one in chunk]
+    before: list[np.ndarray | None] = [one.landmarks for one in chunk]
     reduced = [place for place, one in enumerate(chunk) if one.original is not None]
     originals = [read_original(*one.original, config.max_side)[0] for one in chunk if one.original is not None]
     for place, found in zip(reduced, landmarks_in(originals, [boxes[place] for place in reduced], config, device), strict=True):
-        before[place] = before[place] if found is None else found
+        before[place] = found
     return [
         None if now is None else float(np.linalg.norm(to_crop(now, one.matrix) - to_crop(then, one.matrix), axis=1).mean())
         for one, then, now in zip(chunk, before, after, strict=True)
+        if then is not None
     ]
 
 

@@ -12,6 +12,7 @@ from pipeline.evaluation.orderings import FALLS_TO_CHANCE, auc_of_everyone, auc_
 from pipeline.noise.arms import headline_of
 from pipeline.training.trials import trial_of
 
+EARLY = "early-stopping"  # no training of its own: the study's, at its best epoch
 MOST_NAMED = 3  # of what was lost to and of what was held against; `lost_to`, `held_against` and the tables have all
 
 
@@ -31,7 +32,7 @@ def verdict(
 
     Returns:
         {"verdict" (a few sentences), "verdict_state" (`holds`, `fails` or `invalid`), "fails_by" (why it fails: `naming`, protected people
-        are named; `peak`, at the best epoch only; `verification`, everybody is protected and nobody named, but the recogniser tells
+        are named; `peak`, at the best epoch only; `verification`, everybody is protected and few are named, but the recogniser tells
         people apart all the same; `others`, the protected are not named, but other people are recognised less well; else None),
         "lost_to", "held_against" (rows {"trial", "title", "accuracy" (of protected people), "peak" (bool: that of the best epoch), of early
         stopping also "others" (their accuracy at that epoch)}, the worst first), "silent" (rows {"trial", "title", "clean"}: what taught
@@ -49,9 +50,10 @@ def verdict(
     mine, before = arm["protected"], clean["protected"]
     held, lost, silent = sorted_trials(headline, trials, config)
     ends_low, stays_low = mine["final"] <= config.protected_at_most, mine["peak"] <= config.peak_at_most
+    if not ends_low:  # its best epoch may lie under its own limit all the same, where the last one's is lower
+        held = [row for row in held if row["trial"] != EARLY]
     harm = harm_to_others(arm, clean, config)
-    kind = arm["training"]["kind"]
-    trainer = f"{'training ' if kind == 'from scratch' else ''}{kind.replace('fine-tuned', 'fine-tuning')} on unprocessed crops"
+    trainer = how_trained(arm)
     compared = still_compared(arm, clean)
     fails_by = "naming" if not ends_low else "peak" if not stays_low else "verification" if compared else "others" if harm else None
     if fails_by is None:
@@ -59,7 +61,7 @@ def verdict(
     elif fails_by == "others":
         opening = f"Does not hold: the protected are safe from {trainer}, but {harm}"
     elif fails_by == "verification":
-        opening = f"Does not hold: nobody is named after {trainer}, but {compared}"
+        opening = f"Does not hold: {few_named(mine['final'])} after {trainer}, but {compared}"
     elif fails_by == "peak":
         opening = f"Does not hold: safe from {trainer} at its last epoch only (named on {mine['peak']:.1%} at its best)"
     else:
@@ -74,17 +76,39 @@ def verdict(
         auc, auc_before = (auc_of_everyone(one) for one in (arm, clean))
         if auc is not None and auc_before is not None:
             facts += f"; comparing two faces, the recogniser reaches an AUC of {auc:.3f} ({auc_before:.3f} without)"
-    tried = {row["trial"] for row in held + lost} - {"early-stopping"}
-    alone = "" if tried else " No other trainer or countermeasure was tried."
     sentences = f"{opening}{beyond(held, lost)}. {facts}.{searching(arm, clean, config.protected_at_most)}{made_for(arm)}"
     return {
-        "verdict": sentences + alone,
+        "verdict": sentences + nothing_else(held + lost, silent),
         "verdict_state": "holds" if fails_by is None else "fails",
         "fails_by": fails_by,
         "lost_to": lost,
         "held_against": held,
         "silent": silent,
     }
+
+
+def how_trained(arm: dict[str, Any]) -> str:
+    """What the study's own recogniser is an example of, in words."""
+    kind = str(arm["training"]["kind"])
+    return f"{'training ' if kind == 'from scratch' else ''}{kind.replace('fine-tuned', 'fine-tuning')} on unprocessed crops"
+
+
+def few_named(accuracy: float) -> str:
+    """How few are named, in words."""
+    return "nobody is named" if accuracy == 0 else f"{accuracy:.1%} of photos are named"
+
+
+def nothing_else(judged: list[dict[str, Any]], silent: list[dict[str, Any]]) -> str:
+    """Said where the study's own training is all that the verdict rests on; empty where it is not.
+
+    Args:
+        judged: rows of what was held against or lost to. silent: rows of what says nothing.
+    """
+    if any(row["trial"] != EARLY and trial_of(row["trial"]).kind != "share" for row in judged):
+        return ""
+    if silent:
+        return " Whatever else was tried taught a recogniser too little without protection to say anything."
+    return " No other trainer or countermeasure was tried."
 
 
 def harm_to_others(arm: dict[str, Any], clean: dict[str, Any], config: EvaluateConfig) -> str:
@@ -126,7 +150,7 @@ def sorted_trials(
         for name, arms in trials[section].items():
             mine, clean = arms.get(headline, {}), arms.get("clean", {}).get("protected")
             final, peak = mine.get("protected"), mine.get("protected_peak")
-            early = name == "early-stopping"  # whose accuracy is a peak
+            early = name == EARLY  # whose accuracy is a peak
             title = trials["trial_titles"].get(name, name)
             compared = early or not trial_of(name).noise_only
             ends_high = final is not None and final > (config.peak_at_most if early else config.protected_at_most)

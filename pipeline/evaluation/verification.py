@@ -37,6 +37,19 @@ def draw_pairs(label: np.ndarray, *, max_pairs: int, seed: int) -> tuple[np.ndar
     return np.stack([i[chosen], j[chosen]], 1), same[chosen]
 
 
+def whole_identities(identity: Any, most: int, *, seed: int) -> set[str]:
+    """So many identities of two photos or more, drawn by seed, as have at most `most` photos together; one at the least, if there is any.
+
+    Args:
+        identity: of each photo, a series of names.
+    """
+    counts = identity.value_counts()
+    names = sorted(counts[counts >= 2].index)
+    drawn = np.random.default_rng((seed, 0x4E1D)).permutation(names)
+    fitting = int((np.cumsum(counts.reindex(drawn).to_numpy()) <= most).sum())
+    return set(drawn[: max(1, fitting)])
+
+
 def roc_measures(score: np.ndarray, same: np.ndarray) -> dict[str, Any]:
     """AUC, equal error rate and true accept rates at fixed false accept rates, of pairs of both kinds.
 

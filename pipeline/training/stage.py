@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from pipeline.artifacts import read_table, sha256_of, whole_file, write_json, write_text
+from pipeline.artifacts import read_table, sha256_of, sha256_of_file, whole_file, write_json, write_text
 from pipeline.config import TrainConfig, dump
 from pipeline.errors import StageError
 from pipeline.runtime import Runtime, say
@@ -111,6 +111,7 @@ def train_arm(config: TrainConfig, arm: str, run: Path, aligned: Path, runtime: 
         "recipe": sha256_of(dump(config).encode()),
         "model": "InceptionResnetV1",
         "kind": kind,
+        "weights_sha256": sha256_of_file(output / "weights.safetensors"),
         "classes": classes,
         "photos": len(train),
         "seconds": round(sum(record["seconds"] for record in history), 1),

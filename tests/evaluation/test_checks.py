@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.artifacts import read_json, write_array, write_json, write_table, write_text
 from pipeline.config import AlignConfig, EvaluateConfig, NoiseConfig, ReportConfig, SplitConfig, TrainConfig, dump
+from pipeline.errors import StageError
 from pipeline.evaluation.stage import evaluate_arm, people_held_out
 from pipeline.evaluation.summary import summarise_run
 from pipeline.noise.protect import protect
@@ -41,7 +42,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     faces = toy_faces(identities=IDENTITIES + STRANGERS, photos=PHOTOS)
     photos = [f"id{label:02}/p{place % PHOTOS}.png" for place, label in enumerate(faces.label)]
     kept = [place for place in range(len(photos)) if place < IDENTITIES * PHOTOS or place % PHOTOS < 2]
-    write_array(data / "aligned" / "crops-00000.npy", faces.shards[0])
+    crops = faces.shards[0].copy()
+    crops[IDENTITIES * PHOTOS :: PHOTOS] = crops[IDENTITIES * PHOTOS :: PHOTOS, ::-1]  # a stranger's two photos are not one shot
+    write_array(data / "aligned" / "crops-00000.npy", crops)
     table = pd.DataFrame({"photo": photos, "identity": [photo.split("/")[0] for photo in photos], "row": np.arange(len(photos))}).loc[kept]
     table = table.assign(
         shard="crops-00000.npy", sha256=[f"sha of {photos[place]}" for place in kept], matrix=[np.eye(2, 3).ravel()] * len(kept)
@@ -110,12 +113,26 @@ def test_real_people_are_shown_with_consent_only(root: Path, tmp_path: Path, con
 
 def test_verification_and_search_meet_people_nothing_was_trained_on(root: Path) -> None:
     table: Any = pd.read_parquet(root / "run" / "split.parquet")
-    strangers = people_held_out(table, root / "data" / "aligned", seed=0)
+    strangers = people_held_out(table, root / "data" / "aligned", seed=0, duplicate_bits=0)
     assert strangers is not None and len(strangers) == 2 * STRANGERS
     record = summary(root)["arms"]["clean"]
     assert (record["verification"]["identities"], record["verification"]["of"]) == (STRANGERS, "people never trained on")
     others = int(((table["part"] == "test") & (table["role"] != "protected")).sum())
     assert record["identification"]["own"]["strangers"] == others + 2 * STRANGERS
+
+
+def test_weights_of_another_training_are_not_scored(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "copy")
+    data, run = tmp_path / "copy" / "data", tmp_path / "copy" / "run"
+    weights = run / "clean" / "model" / "weights.safetensors"
+    changed = bytearray(weights.read_bytes())
+    changed[-1] ^= 1  # still a network, which scores the same
+    for damage in (lambda: weights.write_bytes(changed), weights.unlink):
+        damage()
+        with pytest.raises(
+            StageError, match=r"weights\.safetensors: missing, or not what this training wrote; delete .*clean"
+        ):
+            evaluate_arm(SCORING, TRAIN, AlignConfig(), "clean", run / "split.parquet", data / "aligned", run / "clean", CPU)
 
 
 def metrics_of(run: Path, arm: str, change: Callable[[dict[str, Any]], Any]) -> None:

@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.artifacts import write_table
+from pipeline.artifacts import write_array, write_table
 from pipeline.config import AlignConfig
 from pipeline.errors import StageError
-from pipeline.evaluation.utility import found_again, match_owner, spread_evenly
+from pipeline.evaluation import utility
+from pipeline.evaluation.utility import found_again, match_owner, matched, spread_evenly
+from pipeline.evaluation.verification import whole_identities
 from pipeline.faces.detect import make_detector, searched_side
 from pipeline.faces.geometry import similarity_transform
 from pipeline.faces.stage import align_photos
@@ -54,6 +56,22 @@ def test_few_pairs_say_nothing() -> None:
     assert match_owner(embed, crops, crops, np.arange(10)) is None
 
 
+def test_of_many_people_some_are_matched_with_all_their_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One photo of each of a thousand people would leave nobody with a second one to be matched to."""
+    crops, label = coloured(60, 4)
+    write_array(tmp_path / "crops-00000.npy", crops)
+    rows = pd.DataFrame({"photo": [f"{one:03}/{place}" for place, one in enumerate(label)], "identity": [f"{one:03}" for one in label]})
+    rows = rows.assign(shard="crops-00000.npy", row=np.arange(len(rows)), label=label)
+    write_table(tmp_path / "manifest.parquet", rows)
+    monkeypatch.setattr("pipeline.evaluation.utility.MOST_MATCHED", 50)
+    monkeypatch.setattr("pipeline.evaluation.utility.FALSE_ACCEPTS", 0.01)
+    (found,) = matched({"by colour": embed}, tmp_path, tmp_path, rows, seed=0).values()
+    assert (found["photos"], found["pairs"]) == (48, 12 * 6)
+    assert len(whole_identities(rows["identity"], 3, seed=0)) == 1, "one at the least"
+    assert whole_identities(rows["identity"], 50, seed=0) != whole_identities(rows["identity"], 50, seed=1), "who they are is drawn"
+    assert whole_identities(rows["photo"], 100, seed=0) == set(), "nobody has two"
+
+
 def test_photos_are_taken_evenly() -> None:
     assert spread_evenly(5, 10).tolist() == [0, 1, 2, 3, 4]
     assert spread_evenly(101, 3).tolist() == [0, 50, 100]
@@ -85,7 +103,7 @@ def test_faces_are_found_again_unless_they_are_gone(tmp_path: Path) -> None:
     assert found_again(config, tmp_path / "aligned", tmp_path / "protected", CPU) is None, "crops only"
 
 
-def test_without_noise_nothing_moves_in_large_photos_either(tmp_path: Path) -> None:
+def test_without_noise_nothing_moves_in_large_photos_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large JPEG is searched at half its size when it is aligned, the PNG that is published at its own."""
     config = AlignConfig(min_face=60)
     side = 2 * searched_side(config)
@@ -104,6 +122,12 @@ def test_without_noise_nothing_moves_in_large_photos_either(tmp_path: Path) -> N
     assert decoded is not None and cv2.imwrite(str(tmp_path / "protected" / "photos" / "a" / "0.jpg.png"), decoded)
     write_table(tmp_path / "protected" / "manifest.parquet", pd.DataFrame({"photo": ["a/0.jpg"], "file": ["a/0.jpg.png"]}))
     assert found_again(config, tmp_path / "aligned", tmp_path / "protected", CPU) == {"photos": 1, "found": 1.0, "landmarks_px": 0.0}
+    real = utility.landmarks_in
+    monkeypatch.setattr(
+        utility, "landmarks_in", lambda photos, *rest: [None] if (photos[0] == decoded[:, :, ::-1]).all() else real(photos, *rest)
+    )
+    assert found_again(config, tmp_path / "aligned", tmp_path / "protected", CPU) is None, "not found without noise either"
+    monkeypatch.undo()
     original = tmp_path / "photos" / "a" / "0.jpg"
     original.write_bytes(original.read_bytes()[:5000])
     with pytest.raises(StageError, match=r"photos/a/0\.jpg: changed since it was aligned") as caught:
