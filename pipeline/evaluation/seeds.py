@@ -54,7 +54,7 @@ def join_seeds(runs: list[dict[str, Any]], *, name: str) -> dict[str, Any]:
         command = f'make study SEEDS="{" ".join(map(str, seeds))}" ARMS="{" ".join(common)}"'
         raise StageError(f"{have}: run {command}, all else as before")
     for other in runs[1:]:
-        if without_seed(other["provenance"]["config"]) != without_seed(first["provenance"]["config"]):
+        if configured(other) != configured(first):
             raise StageError(f"{other['run']}: its configuration differs from {first['run']}'s in more than the seed; run both again")
     joined = copy.deepcopy(first)
     joined["run"] = name
@@ -149,6 +149,11 @@ def why_not(runs: list[dict[str, Any]], seeds: list[int], arm: str, config: Eval
 def spread(record: dict[str, Any]) -> str:
     """The mean accuracy and its deviation over seeds."""
     return f"{record['final']:.1%} ± {record['sd']:.1%}"
+
+
+def configured(run: dict[str, Any]) -> Any:
+    """What must be the same in every seed: all but the seed, and but the trials, which `join_trials` tells apart."""
+    return without_seed({stage: values for stage, values in run["provenance"]["config"].items() if stage != "trials"})
 
 
 def without_seed(value: Any) -> Any:
@@ -306,7 +311,9 @@ def judged_trials(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]
     for trial, rows in silent.items():
         if trial not in judged:
             clean = [row["clean"] for row in rows if row["clean"] is not None]
-            found["silent"].append({"trial": trial, "title": rows[0]["title"], "clean": mean(clean) if clean else None})
+            others = [row["others"] for row in rows if "others" in row]
+            row = {"trial": trial, "title": rows[0]["title"], "clean": mean(clean) if clean else None}
+            found["silent"].append(row | ({"others": mean(others)} if len(others) == len(rows) else {}))
     return found
 
 

@@ -15,7 +15,7 @@ from pipeline.evaluation.check_names import CLEAN_LEARNED
 from pipeline.evaluation.checks import arm_checks, mark_invalid, split_checks, tested_checks
 from pipeline.evaluation.orderings import orderings
 from pipeline.evaluation.paired import compare_arms
-from pipeline.evaluation.trials import collect_trials, early_stopping
+from pipeline.evaluation.trials import SECTIONS, collect_trials, early_stopping
 from pipeline.evaluation.verdict import verdict
 from pipeline.noise.arms import ARMS
 from pipeline.provenance import PACKAGES, hardware, installed, revision
@@ -72,7 +72,7 @@ def summarise_run(arms: list[str], data: Path, run: Path, runtime: Runtime) -> d
             **revision(),
             "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "seeds": [split_config.seed],
-            "config": configs(data, run, arms),
+            "config": configs(data, run, arms) | {"trials": trial_configs(run, trials, train_config)},
             "dataset": {
                 "name": data.name,
                 "identities": int(manifest["identity"].nunique()),
@@ -107,6 +107,17 @@ def configs(data: Path, run: Path, arms: list[str]) -> dict[str, Any]:
     own = [path for path in sorted((run / "config").glob("*.yaml")) if path.stem in stages]
     paths = [data / "data.yaml", data / "align.yaml", *own]
     return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def trial_configs(run: Path, trials: dict[str, Any], own: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Of each trial that was joined, what its training's snapshot has other than the run's `own`."""
+    found = {}
+    for name in sorted(name for section in SECTIONS.values() for name in trials[section]):
+        path = run / "config" / "trials" / f"{name}.yaml"
+        if path.exists():  # early stopping is no training of its own
+            snapshot = yaml.safe_load(path.read_text(encoding="utf-8"))
+            found[name] = {key: value for key, value in snapshot.items() if key not in own or own[key] != value}
+    return found
 
 
 def surrogate_of(arms: list[str]) -> list[str]:

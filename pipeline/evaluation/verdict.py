@@ -34,9 +34,11 @@ def verdict(
         {"verdict" (a few sentences), "verdict_state" (`holds`, `fails` or `invalid`), "fails_by" (why it fails: `naming`, protected people
         are named; `peak`, at the best epoch only; `verification`, everybody is protected and few are named, but the recogniser tells
         people apart all the same; `others`, the protected are not named, but other people are recognised less well; else None),
-        "lost_to", "held_against" (rows {"trial", "title", "accuracy" (of protected people), "peak" (bool: that of the best epoch), of early
-        stopping also "others" (their accuracy at that epoch)}, the worst first), "silent" (rows {"trial", "title", "clean"}: what taught
-        the clean recogniser too little to say anything)}. Where the result is invalid the sentences hold no accuracy of it.
+        "lost_to", "held_against" (rows {"trial", "title", "accuracy" (of protected people), "peak" (bool: that of the best epoch),
+        "others" (their accuracy; of early stopping, and where it is lower than the clean arm's by more than is allowed)}, the worst
+        first), "silent" (rows {"trial", "title", "clean"}: what taught the clean recogniser too little to say anything, or, with
+        "others", what taught that of the arm itself too little of people whom nothing protects)}. Where the result is invalid the
+        sentences hold no accuracy of it.
     """
     headline = headline_of(arms)
     nothing: dict[str, Any] = {"verdict_state": "invalid", "fails_by": None, "lost_to": [], "held_against": [], "silent": []}
@@ -107,7 +109,7 @@ def nothing_else(judged: list[dict[str, Any]], silent: list[dict[str, Any]]) -> 
     if any(row["trial"] != EARLY and trial_of(row["trial"]).kind != "share" for row in judged):
         return ""
     if silent:
-        return " Whatever else was tried taught a recogniser too little without protection to say anything."
+        return " Whatever else was tried taught a recogniser too little to say anything."
     return " No other trainer or countermeasure was tried."
 
 
@@ -142,8 +144,9 @@ def sorted_trials(
     """The trials that the arm `headline` held against, those it lost to, the worst first, and those that say nothing.
 
     By the verdict's own limits. A trainer may stop at any epoch, so a trial is lost where its last epoch or its best one is above its
-    limit, however little the clean arm learns under it. Below the limits it is held against only if the clean arm did learn; otherwise it
-    says nothing. What concerns noise alone, such as a share of protected photos, needs no clean arm: it is the study's own.
+    limit, however little the clean arm learns under it. Below the limits it is held against only if the clean arm did learn, and the arm
+    itself names other people at least half as well: who is taught nothing says nothing of noise. What concerns noise alone, such as a
+    share of protected photos, needs no clean arm: it is the study's own.
     """
     held, lost, silent = [], [], []
     for section in ("trainers", "countermeasures", "shares"):
@@ -157,9 +160,15 @@ def sorted_trials(
             peaks_high = peak is not None and peak > config.peak_at_most
             # What the clean arm learned next to nothing under was not tried on the others.
             unproven = compared and ((clean is None and final is not None) or (clean is not None and clean < config.clean_floor))
-            if unproven and not ends_high and not peaks_high:
-                silent.append({"trial": name, "title": title, "clean": clean})
-                continue
+            theirs, theirs_clean = mine.get("others"), arms.get("clean", {}).get("others")
+            costs = None if theirs is None or theirs_clean is None else theirs_clean - theirs
+            if not ends_high and not peaks_high:
+                if unproven:
+                    silent.append({"trial": name, "title": title, "clean": clean})
+                    continue
+                if costs is not None and not early and costs > theirs_clean / 2:
+                    silent.append({"trial": name, "title": title, "clean": clean, "others": theirs})
+                    continue
             if final is None:
                 continue
             row = {
@@ -168,8 +177,8 @@ def sorted_trials(
                 "accuracy": peak if peaks_high and not ends_high else final,
                 "peak": peaks_high and not ends_high,
             }
-            if early and mine.get("others") is not None:
-                row["others"] = mine["others"]
+            if costs is not None and (early or costs > config.others_within + ROUNDING):
+                row["others"] = theirs
             (lost if ends_high or peaks_high else held).append(row)
     worst_first = [sorted(rows, key=lambda row: -row["accuracy"]) for rows in (held, lost)]
     return worst_first[0], worst_first[1], silent
@@ -191,7 +200,7 @@ def listed(rows: list[dict[str, Any]]) -> str:
 
 
 def how_much(row: dict[str, Any]) -> str:
-    """A trial's accuracy in words: of what epoch, and what stopping early costs the trainer."""
+    """A trial's accuracy in words: of what epoch, and what it costs the trainer in other people."""
     others = f", when others are named on {row['others']:.1%}" if row.get("others") is not None else ""
     return f"{row['accuracy']:.1%}{' at its best epoch' if row['peak'] else ''}{others}"
 

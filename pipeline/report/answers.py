@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.evaluation.paired import seed_of
+from pipeline.evaluation.orderings import FALLS_TO_CHANCE
 from pipeline.evaluation.verdict import how_much
 from pipeline.report.cells import noisy
 from pipeline.report.limits import EXISTING, limits_of
@@ -13,11 +13,15 @@ from pipeline.report.views import (
     called,
     checks_of,
     data_set,
+    draws_of,
     from_where,
     headline_arm,
+    in_each,
     largest_change,
     made_against,
+    people_of_all_seeds,
     search_also_saw,
+    seeds_of,
     starts_alike,
     state_of,
     tried_on,
@@ -46,7 +50,10 @@ def answers_of(metrics: dict[str, Any]) -> list[tuple[str, list[str]]]:
 
 def who(metrics: dict[str, Any], arm: str) -> list[str]:
     """Whose photos carry noise, which, and whose do not."""
-    people = f"{plural(metrics.get('identities'), 'person', 'people')} of the {number(metrics.get('classes'))} a recogniser learns to name."
+    people = (
+        f"{plural(metrics.get('identities'), 'person', 'people')}{in_each(metrics)} of the {number(metrics.get('classes'))} a recogniser "
+        "learns to name."
+    )
     setting = {
         "partial": f"All their photos for training carry noise ({arm}); everybody else’s stay clean.",
         "full": f"Everybody’s photos for training carry noise ({arm}).",
@@ -86,13 +93,23 @@ def against(metrics: dict[str, Any], arm: str) -> list[str]:
             also.append(plural(count, one, many))
     if also:
         found.append(f"Also tried: {', '.join(also)}.")
-    last, best = (at(metrics, "provenance", "config", "evaluate", name) for name in ("protected_at_most", "peak_at_most"))
-    if is_number(last) and is_number(best):
-        found.append(
-            f"It counts as holding where the protected are named on at most {percent(last)} of their clean photos after the last epoch "
-            f"and {percent(best)} after the best, limits set before the run."
-        )
-    return found
+    return [*found, *what_counts(metrics)]
+
+
+def what_counts(metrics: dict[str, Any]) -> list[str]:
+    """The rule of the verdict; nothing where its limits were not recorded."""
+    limits = at(metrics, "provenance", "config", "evaluate") or {}
+    last, best, others, auc = (
+        limits.get(name, NOT_RECORDED) for name in ("protected_at_most", "peak_at_most", "others_within", "others_auc_within")
+    )
+    if not is_number(last) or not is_number(best):
+        return []
+    rule = f"the protected are named on at most {percent(last)} of clean photos after the last epoch and {percent(best)} after the best"
+    if metrics.get("setting") == "full":
+        rule += f", and verification’s AUC falls by at least {1 - FALLS_TO_CHANCE:.0%} of what it is above a guess"
+    elif is_number(others) and is_number(auc):
+        rule += f", and others lose at most {others * 100:g} points of accuracy and {auc:g} of verification’s AUC"
+    return [f"It counts as holding where {rule}: limits of the run’s configuration, the same for every arm."]
 
 
 def how_sure(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> list[str]:
@@ -104,8 +121,7 @@ def how_sure(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> list[
     if state_of(metrics) == "invalid" or not counts(metrics, arm):
         return ["Nothing is claimed.", *verdict]
     mine = record.get("protected") or {}
-    # Joined seeds have a person once for each seed that protects them.
-    people = len({name.removesuffix(f" (seed {seed_of(name)})") for name in mine.get("per_identity") or {}})
+    people = people_of_all_seeds(metrics, arm)
     found = [
         f"Named on {percent(mine.get('final'))} of their clean photos; 95% interval {interval(mine.get('ci95'))} over {people} people."
     ]
@@ -113,15 +129,16 @@ def how_sure(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> list[
     if each and people == len(each) == len(photos):
         never = sum(accuracy == 0 for accuracy in each.values())
         most = max(each.values())
-        nobody = f", nobody on more than {percent(most)} of theirs" if most < 1 else ""
+        nobody = f", nobody on more than {percent(most)} of theirs" if 0 < most < 1 else ""
         found.append(f"That is of {sum(photos.values()):,} photos; {plural(never, 'person is', 'people are')} never named{nobody}.")
     limit, span = at(metrics, "provenance", "config", "evaluate", "protected_at_most"), mine.get("ci95")
     if is_number(limit) and isinstance(span, list) and span[0] <= limit < span[1]:
-        found.append(f"The interval reaches across the limit of {percent(limit)}: with other people it might have ended the other way.")
+        others = "other seeds or people" if len(seeds_of(metrics)) > 1 else "other people"
+        found.append(f"The interval reaches across the limit of {percent(limit)}: with {others} it might have ended the other way.")
     compared = person_by_person(metrics, arm, "protected")
     if compared:
         found.append(f"{compared[0].upper()}{compared[1:]}.")
-    seeds = at(metrics, "provenance", "seeds") or []
+    seeds = seeds_of(metrics)
     spread = f"standard deviation {percent(mine['sd'])}" if is_number(mine.get("sd")) else "how much runs differ is not known"
     found.append(f"{plural(len(seeds), 'seed', 'seeds')}: {spread}.")
     return [*found, *verdict]
@@ -135,9 +152,9 @@ def person_by_person(metrics: dict[str, Any], arm: str, group: str, against: str
     for one in metrics.get("paired") or []:
         if (one.get("arm"), one.get("against"), one.get("group")) == (arm, against, group) and one.get("ci95"):
             low, high = map(points, one["ci95"])
-            several = len(at(metrics, "provenance", "seeds") or []) > 1
-            swapped = "which of the two whole seeds had" if several else "which of the two each person had"
-            alone = f"; drawing {swapped} by chance does as much in about {by_chance(one['p'])} of cases" if is_number(one.get("p")) else ""
+            swapped = "which of the two whole seeds had" if len(seeds_of(metrics)) > 1 else "which of the two each person had"
+            often = by_chance(one.get("p"), draws_of(metrics))
+            alone = f"; drawing {swapped} by chance does as much in {often} of cases" if is_number(one.get("p")) else ""
             return f"person by person {points(one['difference'])} points against {other} (95% interval {low} to {high}{alone})"
     return ""
 
@@ -183,6 +200,8 @@ def taught_nothing(silent: dict[str, Any]) -> str:
     """Why a trial says nothing."""
     if silent["clean"] is None:
         return "it was not tried without noise"
+    if "others" in silent:
+        return f"with noise it leaves a recogniser that names other people, too, on only {percent(silent['others'])}"
     return f"without noise, too, it leaves a recogniser that names only {percent(silent['clean'])}"
 
 
@@ -239,7 +258,8 @@ def when_it_fails(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> 
         found.append(f"A linear detector of the noise reaches an AUC of {number(auc, 2)}: 1 finds every protected photo, 0.5 is a guess.")
     if not counts(metrics, arm):
         return found  # whatever was tried gave no number that counts
-    unknown = [one.title[0].lower() + one.title[1:] for one in limits_of(metrics) if not one.measured and one.title != EXISTING]
+    limits = [one for one in limits_of(metrics) if not one.measured and one.could_be_tried and one.title != EXISTING]
+    unknown = [one.title[0].lower() + one.title[1:] for one in limits]
     if unknown:
         found.append(f"Not tried here: {', '.join(unknown)}.")
     return found

@@ -15,6 +15,7 @@ from pipeline.report.table import GROUPS, accuracy_of, metrics_frame
 from pipeline.report.validity import counts, explained, left_out
 from pipeline.report.views import data_set, headline_arm, result_is_invalid, state_of
 from pipeline.report.words import NOT_RECORDED, at, interval, is_number, number, percent
+from pipeline.training.trials import TRAINERS, without_processing
 
 SECTIONS = (
     ("trainers", "Protected people, by trainer"),
@@ -157,18 +158,24 @@ def conditions_of_runs(runs: list[dict[str, Any]]) -> Table:
     return Table("conditions", "What the runs were", columns, rows)
 
 
+def network_of(run: dict[str, Any], trial: str) -> str:
+    """What tells trials of one name apart: the network that exists and that they are built on, by the run's own title; else nothing."""
+    known = TRAINERS.get(without_processing(trial))
+    return str(at(run, "trial_titles", trial) or "") if known is not None and (known.reference or known.weights) else ""
+
+
 def trials_of_runs(runs: list[dict[str, Any]]) -> list[Table]:
     """Trials that any run has: accuracy of the protected people in the clean arm and those compared."""
     tables = []
     arms = [(run, arm) for run in runs for arm in ["clean", *compared_arms(run)]]
     for section, caption in SECTIONS:
-        names = list(dict.fromkeys(name for run in runs for name in run.get(section) or {}))
+        trials = list(dict.fromkeys((name, network_of(run, name)) for run in runs for name in run.get(section) or {}))
         rows = []
-        for name in names:
-            title = next((str(at(run, "trial_titles", name)) for run in runs if at(run, "trial_titles", name)), name)
-            line = [head(title)]
+        for name, network in trials:
+            titles = [at(run, "trial_titles", name) for run in runs if network_of(run, name) == network]
+            line = [head(next((str(title) for title in titles if title), name))]
             for run, arm in arms:
-                value = accuracy_of(at(run, section, name, arm, "protected"))
+                value = accuracy_of(at(run, section, name, arm, "protected")) if network_of(run, name) == network else None
                 if is_number(value) and not counts(run, arm):
                     line.append(INVALID)
                 else:

@@ -17,17 +17,22 @@ from pipeline.training.trials import TRAINERS, without_processing
 
 @dataclass(frozen=True)
 class Limit:
-    """One thing the numbers above say nothing about. `measured` says where it was measured after all, or is empty."""
+    """One thing the numbers above say nothing about. `measured` says where it was measured after all, or is empty.
+
+    `could_be_tried`: False for what is a fact about the run, rather than something left undone.
+    """
 
     title: str
     text: str
     measured: str = ""
+    could_be_tried: bool = True
 
 
 EXISTING = "Recognisers that are already trained"
 STRANGERS = "Strangers in training"
 OTHER_NETWORKS = "Other architectures and sizes"
-SEARCHED_BY = "open-set identification by "
+OPEN_SET = "open-set"
+SEARCHED_BY = f"{OPEN_SET} identification by "
 
 # title, words of which the names have one under which it was measured (trials, "open-set identification by …"), text
 KNOWN = (
@@ -66,7 +71,7 @@ KNOWN = (
     ),
     (
         EXISTING,
-        ("open-set",),
+        (OPEN_SET,),
         "Noise against training is not made to hide a face from a recogniser that exists already and only compares photos, "
         "which is how faces are searched for in practice. A cloak is made against such recognisers, one by one.",
     ),
@@ -96,7 +101,7 @@ RENDERED = (
     "The people of this run do not exist: their photos are rendered. Real photos may be harder or easier to learn and to protect.",
 )
 SAME_WEIGHTS = (
-    "Weights that the defender does not have",
+    "Weights other than those the search began with",
     "The noise was searched with a network that started from the very weights that the recogniser starts from. A defender rarely knows "
     "those; against a recogniser that starts elsewhere the noise may hold less.",
 )
@@ -129,13 +134,19 @@ def searched_with(metrics: dict[str, Any], arm: str | None) -> str:
 
 
 def unknown_to(metrics: dict[str, Any], arm: str | None, name: str) -> bool:
-    """Whether what was measured under `name` is of a recogniser that exists and that the arm's cloak was not made against."""
+    """Whether what was measured under `name` is of a recogniser that the arm's cloak was not made against: another one, or trained anew."""
     if name.startswith(SEARCHED_BY):
-        kind = name.removeprefix(SEARCHED_BY)
-    else:
-        trial = TRAINERS.get(without_processing(name))
-        kind = "" if trial is None else "reference" if trial.reference else "pretrained" if trial.weights else ""
+        return not was_known(metrics, arm, name.removeprefix(SEARCHED_BY))
+    trial = TRAINERS.get(without_processing(name))
+    kind = "" if trial is None else "reference" if trial.reference else "pretrained" if trial.weights else "own"
     return bool(kind) and not was_known(metrics, arm, kind)
+
+
+def is_about(name: str, word: str) -> bool:
+    """Whether what was measured under `name` is of the kind that `word` stands for; a recogniser's file may be called anything."""
+    if name.startswith(SEARCHED_BY):
+        return word == OPEN_SET
+    return word in without_processing(name).lower()
 
 
 def listed(metrics: dict[str, Any], names: list[str]) -> str:
@@ -161,7 +172,7 @@ def limits_of(metrics: dict[str, Any]) -> list[Limit]:
         if title == STRANGERS and not search_also_saw(metrics):
             continue
         # Whoever embeds processed photos trains nothing on them.
-        done = [name for name in names if any(word in without_processing(name).lower() for word in words)]
+        done = [name for name in names if any(is_about(name, word) for word in words)]
         measured = f"Measured in this run: {listed(metrics, done)}." if done else ""
         if title.startswith("Fine-tuning") and tuned:
             frozen = [name for name in done if name != "fine-tune"]
@@ -172,10 +183,11 @@ def limits_of(metrics: dict[str, Any]) -> list[Limit]:
     noise = at(metrics, "arms", arm, "noise") if arm else None
     if isinstance(through := at(noise, "transforms"), dict):
         beneath = " The pattern beneath the cloak was searched without them." if at(noise, "beneath") else ""
-        found.append(Limit(KNOWN_BEFORE[0], KNOWN_BEFORE[1].format(**through) + beneath))
+        found.append(Limit(KNOWN_BEFORE[0], KNOWN_BEFORE[1].format(**through) + beneath, could_be_tried=False))
     if known := made_against(metrics, arm):
-        by_others = [name for name in names if unknown_to(metrics, arm, name)]
-        measured = f"Measured in this run: {listed(metrics, by_others)}." if by_others else ""
+        by_others = [listed(metrics, [name]) for name in names if unknown_to(metrics, arm, name)]
+        by_others = [*([] if tuned else ["the study’s own training"]), *by_others]
+        measured = f"Measured in this run: {'; '.join(by_others)}." if by_others else ""
         found.append(Limit(CLOAKED[0], CLOAKED[1].format(" and ".join(known)), measured))
     if starts_alike(metrics, arm):
         elsewhere = [name for name in names if without_processing(name).endswith("-reference")]

@@ -99,6 +99,7 @@ def content_of(metrics: dict[str, Any]) -> dict[str, Any]:
         "heading": views.heading_of(metrics),
         "headline": views.headline_arm(metrics),
         "seeds": at(metrics, "provenance", "seeds") or [],
+        "cloaked": any(views.made_against(metrics, arm) for arm in arms),
         "per_photo": [arm for arm in arms if is_of(arm, "error-min") and ARMS[arm].per == "photo"],
         "answers": answers_of(metrics),
         "key_numbers": views.key_numbers(metrics),

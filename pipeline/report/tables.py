@@ -8,7 +8,7 @@ from pipeline.evaluation.orderings import ORDERINGS
 from pipeline.report.cells import INVALID, Cell, Table, cell, deviation, head, noisy, rate_text
 from pipeline.report.table import GROUPS
 from pipeline.report.validity import counts, why_run
-from pipeline.report.views import called, made_against, was_known
+from pipeline.report.views import called, draws_of, made_against, was_known
 from pipeline.report.words import (
     NOT_MEASURED,
     NOT_RECORDED,
@@ -83,7 +83,7 @@ def paired_table(metrics: dict[str, Any]) -> Table | None:
         found = [
             cell(difference, f"{points(difference)} points" if is_number(difference) else percent(None)),
             cell(span[0] if isinstance(span, list) else None, low_to_high),
-            cell(chance, by_chance(chance)),
+            cell(chance, by_chance(chance, draws_of(metrics))),
         ]
         valid = counts(metrics, one["arm"]) and counts(metrics, one["against"])
         names = [head(f"{one['arm']} against {one['against']}"), Cell(str(one["group"]), str(one["group"]))]

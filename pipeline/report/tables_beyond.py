@@ -54,7 +54,7 @@ def lfw_table(metrics: dict[str, Any]) -> Table | None:
     for arm, record in metrics["arms"].items():
         for name, one in (record.get("lfw") or {}).items():
             if one:  # a reference was trained elsewhere, so no check of the run's own training concerns it
-                found[arm if name == "own" else f"reference: {name}"] = one, name != "own" or counts(metrics, arm)
+                found[arm if name == "own" else f"reference: {called(metrics, name)}"] = one, name != "own" or counts(metrics, arm)
     if not found:
         return None
     rows = []

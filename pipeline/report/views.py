@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.evaluation import verdict
+from pipeline.evaluation.paired import seed_of
+from pipeline.evaluation.seeds import RESAMPLES
 from pipeline.noise.arms import headline_of
 from pipeline.report.cells import noisy
 from pipeline.report.table import accuracy_of
 from pipeline.report.validity import counts, of_claim_alone, why_run
 from pipeline.report.words import NOT_RECORDED, at, duration, interval, is_number, level, number, percent, plural
+from pipeline.training.trials import TRAINERS, without_processing
 
 NAMES_SHOWN = 500
 
@@ -68,6 +71,22 @@ def tried_on(metrics: dict[str, Any], arm: str | None) -> list[str]:
     return [str(name) for name, arms in every if name not in silent and is_number(accuracy_of(at(arms, arm or "", "protected")))]
 
 
+def draws_of(metrics: dict[str, Any]) -> Any:
+    """How many random swaps of two arms a share of them is of."""
+    return at(metrics, "provenance", "config", "evaluate", "bootstrap") if len(seeds_of(metrics)) == 1 else RESAMPLES
+
+
+def seeds_of(metrics: dict[str, Any]) -> list[Any]:
+    """The seeds of a run, several where they are joined."""
+    return at(metrics, "provenance", "seeds") or []
+
+
+def people_of_all_seeds(metrics: dict[str, Any], arm: str | None) -> int:
+    """How many people are protected in any seed; a person whom two seeds protect is in the joined accuracies twice."""
+    names = at(metrics, "arms", arm or "", "protected", "per_identity") or {}
+    return len({name.removesuffix(f" (seed {seed_of(name)})") for name in names})
+
+
 def search_also_saw(metrics: dict[str, Any]) -> int:
     """How many people the search for noise saw clean photos of, besides those it protects; 0 where nothing was searched for."""
     seen = at(metrics, "split", "auxiliary")
@@ -79,6 +98,12 @@ def largest_change(record: Any) -> float | None:
     """The largest change of a colour value in the arm's crops and photos, in 1/255; None where neither was measured."""
     found = [at(record, kind, "linf") for kind in ("imperceptibility", "photos")]
     return max((one for one in found if is_number(one)), default=None)
+
+
+def in_each(metrics: dict[str, Any]) -> str:
+    """What follows a number of protected people where several seeds protect so many each; empty with one seed."""
+    seeds, everyone = seeds_of(metrics), people_of_all_seeds(metrics, headline_arm(metrics))
+    return f" in each of {len(seeds)} seeds ({everyone} in all)" if len(seeds) > 1 and everyone else ""
 
 
 def facts_of(metrics: dict[str, Any]) -> list[tuple[str, list[str]]]:
@@ -103,14 +128,14 @@ def facts_of(metrics: dict[str, Any]) -> list[tuple[str, list[str]]]:
         held.append(f"{plural(moved, 'near-duplicate', 'near-duplicates')} moved out of the test photos")
     kind = str(training.get("kind") or "").strip()
     how = f"{training.get('model') or 'model ' + NOT_RECORDED}, {kind if kind.startswith('fine') else 'trained ' + (kind or NOT_RECORDED)}"
-    people, classes, seeds = metrics.get("identities"), metrics.get("classes"), at(metrics, "provenance", "seeds") or []
+    people, classes, seeds = metrics.get("identities"), metrics.get("classes"), seeds_of(metrics)
     beyond = data["identities"] - classes if is_number(data.get("identities")) and is_number(classes) else 0
     seen = search_also_saw(metrics)
     left_out = f", {beyond:,} of them kept out of all training" if beyond > 0 else ""
     return [
         (
             "Protected" if noisy(metrics) else "Looked at",
-            [plural(people, "person", "people"), f"of {number(classes)} the recogniser learns"],
+            [plural(people, "person", "people") + in_each(metrics), f"of {number(classes)} the recogniser learns"],
         ),
         ("Setting", [settings.get(str(metrics.get("setting")), str(metrics.get("setting") or NOT_RECORDED))]),
         ("Against", [how, plural(training.get("epochs"), "epoch", "epochs")]),
@@ -171,6 +196,18 @@ def result_is_invalid(metrics: dict[str, Any]) -> bool:
     return bool(why_run(metrics)) or (arm is not None and not counts(metrics, arm))
 
 
+def asked_of(metrics: dict[str, Any]) -> set[str]:
+    """The recognisers that exist, by the hash of their files, on which something was built in this run that the noise held against."""
+    weights, reference = (
+        at(metrics, "provenance", "config", stage, key) for stage, key in (("train", "weights_sha256"), ("evaluate", "reference_sha256"))
+    )
+    found = {weights}  # where there are weights, the study's own training starts from them
+    for one in metrics.get("held_against") or []:
+        trial = TRAINERS.get(without_processing(one["trial"]))
+        found |= {reference} if trial is not None and trial.reference else set()
+    return found - {None}
+
+
 HEADINGS = {"holds": "Protected", "fails": "Not protected", "invalid": "No claim", "unrated": "Result"}
 
 
@@ -179,10 +216,18 @@ def heading_of(metrics: dict[str, Any]) -> str:
     state = state_of(metrics)
     if state == "invalid" and result_is_invalid(metrics):
         return "Invalid: no claim"
-    if state == "holds" and metrics.get("lost_to"):
-        return "Protected, but not against every trainer"
-    if state == "holds" and made_against(metrics, headline_arm(metrics)):
-        return "Protected from the recognisers it was made against"
+    if state == "holds":
+        lost, held = metrics.get("lost_to") or [], metrics.get("held_against") or []
+        if any(one["trial"] not in (metrics.get("shares") or {}) for one in lost):
+            return "Protected, but not against every trainer"
+        if lost:
+            return "Protected, but not by a part of the photos"
+        if not any(one["trial"] != verdict.EARLY for one in held):
+            return "Protected from the study’s own training"
+        if known := at(metrics, "arms", headline_arm(metrics) or "", "noise", "against"):
+            every = {one["sha256"] for one in known} <= asked_of(metrics)
+            return "Protected from the recognisers it was made against" if every else "Protected from all that was tried"
+        return HEADINGS[state]
     if state != "fails":
         return HEADINGS[state]
     seeds = metrics.get("by_seed") or []

@@ -36,9 +36,15 @@ def percent(fraction: Any) -> str:
     return f"{fraction:.1%}"
 
 
-def by_chance(fraction: Any) -> str:
-    """How often chance alone does as much, to two digits: 0.0005 → 0.05%, 0.102 → 10%."""
-    return f"{fraction * 100:.2g}%" if is_number(fraction) else NOT_MEASURED
+def by_chance(fraction: Any, draws: Any = None) -> str:
+    """How often chance alone does as much, to two digits: 0.0005 → 0.05%, 0.102 → 10%.
+
+    Of so many `draws` none that does as much leaves 1 in one more: nothing smaller can be found with them, so that is the most it can be.
+    """
+    if not is_number(fraction):
+        return NOT_MEASURED
+    words = f"{fraction * 100:.0f}%" if fraction >= 0.0995 else f"{fraction * 100:.2g}%"
+    return f"at most {words}" if is_number(draws) and fraction <= 1.01 / (draws + 1) else words
 
 
 def interval(pair: Any, people: int | None = None) -> str:

@@ -256,7 +256,7 @@ def trial(clean: float, mine: float, peak: float | None = None) -> dict[str, Any
 def test_verdict_names_what_it_lost_to_and_what_it_held_against() -> None:
     arms = {"clean": arm_of(0.9, 0.9, 0.9, noise=False), "error-min": arm_of(0.05, 0.12, 0.89, noise=True)}
     countermeasures = {
-        "early-stopping": {"clean": {"protected": 0.9}, "error-min": {"protected": 0.12, "others": 0.7}},
+        "early-stopping": {"clean": {"protected": 0.9, "others": 0.9}, "error-min": {"protected": 0.12, "others": 0.7}},
         "jpeg-50": trial(0.85, 0.6),
     }
     countermeasures |= {"grey": trial(0.85, 0.1), "blur-9.0": trial(0.15, 0.15), "mixup": trial(0.8, 0.1, 0.33)}
@@ -284,7 +284,14 @@ def test_verdict_names_what_it_lost_to_and_what_it_held_against() -> None:
     assert "No other trainer or countermeasure was tried." in elsewhere["verdict"], "not on the arm with noise"
     spared = say(arms, trials_of(countermeasures={"ueraser": {"clean": {"protected": 0.0}}}))
     assert spared["silent"] == [{"trial": "ueraser", "title": "ueraser", "clean": 0.0}], "not tried with noise, and the report says why"
-    assert "taught a recogniser too little without protection to say anything." in spared["verdict"]
+    assert "taught a recogniser too little to say anything." in spared["verdict"]
+    collapsed = {"clean": {"protected": 0.9, "others": 0.9}, "error-min": {"protected": 0.0, "others": 0.1, "protected_peak": 0.05}}
+    found_nothing = say(arms, trials_of(trainers={"resnet18": collapsed}))
+    assert found_nothing["silent"] == [{"trial": "resnet18", "title": "resnet18", "clean": 0.9, "others": 0.1}], "it names nobody at all"
+    collapsed["error-min"]["protected"] = 0.5
+    assert [row["trial"] for row in say(arms, trials_of(trainers={"resnet18": collapsed}))["lost_to"]] == ["resnet18"]
+    costly = {"clean": {"protected": 0.9, "others": 0.9}, "error-min": {"protected": 0.02, "others": 0.8}}
+    assert "held against resnet18 (2.0%, when others are named on 80.0%)" in say(arms, trials_of(trainers={"resnet18": costly}))["verdict"]
     shares = trials_of(shares={"share-60": {"error-min": {"protected": 0.1, "others": 0.9}}})
     assert "No other trainer or countermeasure was tried." in say(arms, shares)["verdict"], "how much is published is the owner's matter"
     alone = trials_of(countermeasures={"grey": {"error-min": {"protected": 0.1}}, "recropped": {"error-min": {"protected": 0.1}}})

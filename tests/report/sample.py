@@ -157,7 +157,7 @@ def sample_metrics() -> dict[str, Any]:
             "commit": "0123456789abcdef0123456789abcdef01234567", "dirty": True, "created": "2025-01-02T03:04:05+00:00", "seeds": [0],
             "config": {
                 "data": {"dataset": "synthetic", "photos_per_identity": 20}, "train": {"epochs": 8, "lr": 0.05},
-                "evaluate": {"protected_at_most": 0.16, "peak_at_most": 0.2},
+                "evaluate": {"protected_at_most": 0.16, "peak_at_most": 0.2, "others_within": 0.04, "others_auc_within": 0.02},
             },
             "dataset": {
                 "name": "synthetic", "identities": 150, "photos": 3000, "aligned": 2989, "rejected": {"no face": 9, "too small": 2},

@@ -38,6 +38,7 @@ addEventListener("load", () => {
       scroll: root.scrollWidth, client: root.clientWidth, before, rising, falling: column(1),
       sorted: button.parentNode.getAttribute("aria-sort"),
       drawn: [...page.querySelectorAll("svg.plot")].map((svg) => svg.getBoundingClientRect().width),
+      hidden: [...page.querySelectorAll(".table-box")].filter((box) => box.scrollWidth > box.clientWidth + 1).map((box) => box.innerText),
       pictures: [...page.images].every((image) => image.complete && image.naturalWidth > 0),
       ink: getComputedStyle(page.body).color, paper: getComputedStyle(page.body).backgroundColor,
       curve: getComputedStyle(page.querySelector("svg.plot text[style*='--protected']")).fill,
@@ -94,6 +95,7 @@ def test_page_fits_and_sorts(found: dict[str, Any]):
         assert page["before"] == ["clean", "error-min", "random"]
         assert page["rising"] == ["3.8%", "28.7%", "91.4%"] and page["falling"] == page["rising"][::-1]
         assert page["sorted"] == "descending"
+        assert int(width) < 1280 or page["hidden"] == [], "tables of which a part is out of sight on a screen that has room"
 
 
 def test_dark_page_is_dark_and_legible(found: dict[str, Any], folder: Path):

@@ -7,12 +7,13 @@ import html
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from pipeline.errors import RequestError
-from pipeline.report.compare import build_comparison, compare_runs
+from pipeline.report.compare import build_comparison, compare_runs, trials_of_runs
 from pipeline.report.words import percent
 from tests.report.sample import NASTY, sample_metrics
 
@@ -39,6 +40,22 @@ def test_every_run_stands_in_the_page_with_its_numbers() -> None:
     ):
         assert text in page, text
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_networks_of_one_name_are_not_taken_for_one_another() -> None:
+    """`svm-reference` is whatever REFERENCE each run had."""
+    runs: list[dict[str, Any]] = [sample_metrics() | {"run": name} for name in ("a", "b", "c")]
+    for run, network, accuracy in zip(runs, ("w600k", "glint", "glint"), (0.1234, 0.2345, 0.3456), strict=True):
+        run["trial_titles"] = run["trial_titles"] | {
+            "svm-reference": f"embeddings of {network}, linear SVM",
+            "resnet18": f"ResNet-18 {network}",
+        }
+        run["trainers"]["svm-reference"] = {"error-min": {"protected": accuracy, "others": 0.9}}
+    (table,) = [one for one in trials_of_runs(runs) if one.key == "all-trainers"]
+    numbers = {row[0].text: [one.text for one in row[1:] if one.text not in ("–",)] for row in table.rows}
+    assert numbers["embeddings of w600k, linear SVM"] == ["12.3%"]
+    assert numbers["embeddings of glint, linear SVM"] == ["23.4%", "34.6%"]
+    assert "ResNet-18 w600k" in numbers and "ResNet-18 glint" not in numbers, "the same network in each"
 
 
 def test_numbers_that_do_not_count_are_not_compared() -> None:
