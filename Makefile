@@ -33,10 +33,10 @@ DEVICE ?= auto##               auto, cpu, cuda or cuda:N
 WORKERS ?= auto##              auto, or how many processes for photos and faces, and arms trained at a time
 NPROC ?= 1##                   processes that search noise and train one arm together, through torchrun: a GPU each, or cores
 VENV ?= .venv##                where the packages live
+PYTHON3 ?= python3##           the Python, 3.11 or newer, that builds VENV
 DATA_ROOT ?= data##            where photos, crops and runs are kept
 REPORTS_ROOT ?= reports##      where reports are written
 
-PYTHON3 ?= python3
 PY := $(VENV)/bin/python
 PIPELINE := $(PY) -m pipeline
 TOGETHER = $(if $(filter 1,$(NPROC)),$(PIPELINE),$(PY) -m torch.distributed.run --standalone --nproc-per-node $(NPROC) -m -- pipeline)
@@ -57,11 +57,16 @@ endif
 export DEVICE WORKERS MATRIX LFW REFERENCE CLOAK_AGAINST
 # glibc asks for memory in pages of 2 MiB, where the system gives them only to who asks: training is 2 to 5 % quicker.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+# Make reads a `$` and what follows as a variable of its own, which most often is empty: another path than the one that was given.
+PATHS := PHOTOS IDENTITIES DETECTOR_PACK RECOGNISER_WEIGHTS SURROGATE_WEIGHTS CLOAK_AGAINST LFW REFERENCE VENV DATA_ROOT REPORTS_ROOT
+$(foreach v,$(PATHS),$(if $(findstring $$,$(value $(v))),$(error $(v)=$(value $(v)): allowed is a path without `$$`)))
 # These stand in file names, so each is one word without odd characters; what else they may be, `configure` says.
 NAMED := PROFILE DATASET IDENTITIES SETTING EPSILON VENV DATA_ROOT REPORTS_ROOT
 $(foreach v,$(NAMED),$(if $(filter 1,$(words $($(v)))),,$(error $(v)=$($(v)): allowed is one value without spaces)))
-ODD := : ; % ' "
-$(foreach v,$(NAMED),$(foreach c,$(ODD),$(if $(findstring $(c),$($(v))),$(error $(v)=$($(v)): allowed is a value without any of $(ODD)))))
+ODD := : ; % ' " | &
+ODD_VENV := $(ODD) ( ) < > `
+$(foreach v,$(NAMED),$(foreach c,$(or $(ODD_$(v)),$(ODD)),$(if $(findstring $(c),$($(v))),$(error $(v)=$($(v)): allowed is a value without any of $(or $(ODD_$(v)),$(ODD))))))
+$(foreach v,IDENTITIES VENV DATA_ROOT REPORTS_ROOT,$(if $(filter -%,$($(v))),$(error $(v)=$($(v)): allowed is a value that does not begin with `-`)))
 $(foreach v,$(NAMED),$(if $(filter ~%,$($(v))),$(error $(v)=$($(v)): `~` is not read here; write the folder out, $(HOME)/… for yours)))
 
 $(if $(shell echo '$(subst ','"'"',$(NPROC))' | grep -xE '[1-9][0-9]*'),,$(error NPROC=$(NPROC): allowed is a whole number from 1))
@@ -85,7 +90,7 @@ ifndef MAKE_SHARES_JOBS
 MAKEFLAGS += --jobs=$(JOBS)
 endif
 export MAKE_SHARES_JOBS := 1
-ON := --device "$$DEVICE" --workers "$$WORKERS"
+ON := --device="$$DEVICE" --workers="$$WORKERS"
 
 # Where things are. A synthetic set is rendered at its profile's size, so each profile but laptop has a folder of its own.
 COUNT := $(if $(wildcard $(IDENTITIES)),$(shell grep -c '[^[:space:]]' '$(IDENTITIES)'),$(IDENTITIES))
@@ -108,7 +113,7 @@ $(if $(filter protect,$(MAKECMDGOALS)),$(if $(PUBLISHED),,$(error ARMS=$(ARMS): 
 # Files alone: a folder is newer as soon as Python caches something in it.
 py = $(sort $(foreach d,$(1),$(wildcard pipeline/$(if $(filter %.py,$(d)),$(d),$(d)/*.py))))
 CODE_data := $(filter-out pipeline/photos/posted.py,$(call py,photos photos/synthetic))
-CODE_align := $(call py,faces photos/decode.py shards.py onnx_session.py)
+CODE_align := $(filter-out pipeline/faces/restore.py,$(call py,faces photos/decode.py shards.py onnx_session.py))
 CODE_split := pipeline/split.py pipeline/shards.py
 CODE_noise := $(filter-out pipeline/noise/protect.py pipeline/noise/describe.py,$(call py,noise models distributed.py shared_memory.py shards.py training/faces.py training/learner.py training/replayed.py training/optimiser.py training/shared.py countermeasures/processing.py))
 CODE_protect := $(call py,shards.py noise/protect.py noise/table.py faces/restore.py faces/geometry.py evaluation/imperceptibility.py)
@@ -117,7 +122,7 @@ CODE_evaluate := $(call py,evaluation/stage.py evaluation/accuracy.py evaluation
 	evaluation/lfw_protocol.py evaluation/separability.py evaluation/utility.py evaluation/lpips.py evaluation/tested.py models/arcface_onnx.py onnx_session.py)
 CODE_report := $(call py,report shards.py split.py noise/arms.py training/trials.py training/keys.py training/matrix.py evaluation/accuracy.py \
 	evaluation/tested.py evaluation/summary.py provenance.py evaluation/checks.py evaluation/verdict.py evaluation/orderings.py evaluation/paired.py \
-	evaluation/trials.py) $(wildcard pipeline/report/templates/*)
+	evaluation/trials.py evaluation/check_names.py evaluation/seeds.py photos/decode.py training/faces.py) $(wildcard pipeline/report/templates/*)
 
 CONFIGS := $(D)/data.yaml $(D)/align.yaml $(R)/config/split.yaml $(R)/config/train.yaml $(R)/config/evaluate.yaml $(R)/config/report.yaml $(NOISY:%=$(R)/config/noise-%.yaml) $(if $(AGAINST),$(R)/config/surrogate.yaml)
 
@@ -127,19 +132,19 @@ help: ## list targets and variables
 	@echo 'make study IDENTITIES=50    whole study, from photos to report'; echo; echo 'Targets:'
 	@grep -hE '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  %-12s %s\n", $$1, $$2}'
 	@echo; echo 'Variables (default):'
-	@grep -hE '^[A-Z_]+ \?=.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/ \?= ?/\t/; s/## */\t/' | awk -F'\t' '{gsub(/ +$$/, "", $$2); printf "  %-20s %s%s\n", $$1, $$3, ($$2 == "" ? "" : " (" $$2 ")")}'
+	@grep -hE '^[A-Z_0-9]+ \?=.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/ \?= ?/\t/; s/## */\t/' | awk -F'\t' '{gsub(/ +$$/, "", $$2); printf "  %-20s %s%s\n", $$1, $$3, ($$2 == "" ? "" : " (" $$2 ")")}'
 
 setup: $(INSTALLED) ## build .venv from requirements.lock (does nothing when it is current)
 
 $(INSTALLED): requirements.lock
-	@test -x $(PY) || $(PYTHON3) -c 'import sys; sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}" if sys.version_info < (3, 11) else 0)'
+	@test -x $(PY) || $(PYTHON3) -c 'import sys; sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: name one, as in PYTHON3=python3.12" if sys.version_info < (3, 11) else 0)'
 	@test -x $(PY) || $(PYTHON3) -m venv $(VENV)
 	@$(PY) -m uv --version >/dev/null 2>&1 || $(PY) -m pip install --quiet --disable-pip-version-check uv
 	$(PY) -m uv pip sync --quiet --compile-bytecode --python $(PY) requirements.lock
 	@cp requirements.lock $@
 
 $(CONFIGS) &: FORCE | $(INSTALLED)
-	@$(PIPELINE) configure --data '$(D)' --run '$(R)' --profile "$$PROFILE" --dataset "$$DATASET" --photos "$$PHOTOS" --identities "$$IDENTITIES" --setting "$$SETTING" --arms "$$ARMS" --epsilon "$$EPSILON" --seeds "$$SEEDS" --detector "$$DETECTOR" --detector-pack "$$DETECTOR_PACK" --recogniser-weights "$$RECOGNISER_WEIGHTS" --surrogate-weights "$$SURROGATE_WEIGHTS" --show-people "$$SHOW_PEOPLE" --matrix "$$MATRIX" --lfw "$$LFW" --reference "$$REFERENCE" --cloak-against "$$CLOAK_AGAINST"
+	@$(PIPELINE) configure --data '$(D)' --run '$(R)' --profile="$$PROFILE" --dataset="$$DATASET" --photos="$$PHOTOS" --identities="$$IDENTITIES" --setting="$$SETTING" --arms="$$ARMS" --epsilon="$$EPSILON" --seeds="$$SEEDS" --detector="$$DETECTOR" --detector-pack="$$DETECTOR_PACK" --recogniser-weights="$$RECOGNISER_WEIGHTS" --surrogate-weights="$$SURROGATE_WEIGHTS" --show-people="$$SHOW_PEOPLE" --matrix="$$MATRIX" --lfw="$$LFW" --reference="$$REFERENCE" --cloak-against="$$CLOAK_AGAINST"
 
 $(D)/photos.parquet: $(D)/data.yaml $(CODE_data)
 	$(PIPELINE) data --data '$(D)' $(ON)
@@ -177,7 +182,7 @@ $(DATA_ROOT)/lfw/aligned/manifest.parquet: FORCE
 endif
 
 $(REPORT)/index.html: $(ARMS:%=$(R)/%/metrics.json) $(R)/config/evaluate.yaml $(R)/config/report.yaml $(CODE_report)
-	$(PIPELINE) report --data '$(D)' --run '$(R)' --arms "$$ARMS" --output '$(REPORT)' $(ON)
+	$(PIPELINE) report --data '$(D)' --run '$(R)' --arms="$$ARMS" --output '$(REPORT)' $(ON)
 
 # `$(MAKE)` stands in the recipes themselves, by which make knows what shares its jobs, and goes through it with -n, too.
 JOIN_SEEDS = $(if $(SEVERAL),$(PIPELINE) seeds --runs $(foreach s,$(SEEDS),'$(REPORTS_ROOT)/$(BARE)$(s)$(SUFFIX)') --output '$(REPORT)')
@@ -198,8 +203,8 @@ study: $(if $(SEVERAL),,$(REPORT)/index.html) ## all of the above, chained; prin
 	@$(PIPELINE) verdict --output '$(REPORT)'
 matrix: $(if $(SEVERAL),,$(ARMS:%=$(R)/%/metrics.json)) ## the study, and MATRIX's other trainers and countermeasures on every arm
 	$(if $(SEVERAL),for seed in $(SEEDS); do $(MAKE) $@ SEEDS=$$seed; done)
-	$(if $(SEVERAL),,$(PIPELINE) matrix --data '$(D)' --run '$(R)' --arms "$$ARMS" --matrix "$$MATRIX" --jobs $(if $(GPU),1,$(CORES)) $(ON))
-	$(if $(SEVERAL),$(JOIN_SEEDS),$(PIPELINE) report --data '$(D)' --run '$(R)' --arms "$$ARMS" --output '$(REPORT)' $(ON))
+	$(if $(SEVERAL),,$(PIPELINE) matrix --data '$(D)' --run '$(R)' --arms="$$ARMS" --matrix="$$MATRIX" --jobs $(if $(GPU),1,$(CORES)) $(ON))
+	$(if $(SEVERAL),$(JOIN_SEEDS),$(PIPELINE) report --data '$(D)' --run '$(R)' --arms="$$ARMS" --output '$(REPORT)' $(ON))
 	@$(PIPELINE) verdict --output '$(REPORT)'
 
 compare: $(INSTALLED) ## two or more finished runs in one page, RUNS="run1 run2" as named in reports/

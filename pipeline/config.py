@@ -223,6 +223,16 @@ class ReportConfig(StageConfig):
         return self.consented or not self.real_faces
 
 
+class About(StageConfig):
+    """What a profile says of itself before its study begins; no stage reads it."""
+
+    study: str
+    dataset: str | None = Field(default=None, description="whose photos cost and figures are of")
+    hardware: str | None = None
+    cost: str | None = None
+    expected: str | None = None
+
+
 Config = TypeVar("Config", bound=StageConfig)
 
 
@@ -230,7 +240,8 @@ def explain(error: ValidationError, where: str) -> str:
     """One line for a pydantic error: where, which key, what is allowed, what was given."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {key}: {first['msg'].lower()}, not {first.get('input')!r}"
+    given = "" if first["type"] == "missing" else f", not {first.get('input')!r}"
+    return f"{where}: {key}: {first['msg'].lower()}{given}"
 
 
 def dump(config: StageConfig) -> str:
@@ -254,7 +265,8 @@ def load_profile(path: Path) -> dict[str, Any]:
     """Read `configs/<profile>.yaml` as nested dicts; what the sections hold is checked when they become stage configs.
 
     Raises:
-        RequestError: no such profile, not YAML, an unknown section, or values for an arm or a trial that there is not.
+        RequestError: no such profile, not YAML, an unknown section, one that is not of lines of key: value, or values for an arm or a trial
+            that there is not.
     """
     from pipeline.noise.arms import ARMS
 
@@ -264,7 +276,7 @@ def load_profile(path: Path) -> dict[str, Any]:
         known = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml")))
         raise RequestError(f"PROFILE={path.stem}: no such profile; there are {known}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RequestError(f"PROFILE={path.stem}: {path} is not valid YAML ({error})") from None
+        raise RequestError(f"PROFILE={path.stem}: {path} is not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(sections, dict):
         raise RequestError(f"PROFILE={path.stem}: {path} has no sections, such as data, split, noise and train")
     allowed = {
@@ -280,12 +292,19 @@ def load_profile(path: Path) -> dict[str, Any]:
         "trials",
         "evaluate",
     }
-    unknown = set(sections) - allowed
+    unknown = sorted(str(name) for name in set(sections) - allowed)
     if unknown:
-        raise RequestError(f"PROFILE={path.stem}: unknown section {', '.join(sorted(unknown))}; allowed are {', '.join(sorted(allowed))}")
+        raise RequestError(f"PROFILE={path.stem}: unknown section {', '.join(unknown)}; allowed are {', '.join(sorted(allowed))}")
     for name, values in sections.items():
-        if not isinstance(values, dict | None):
-            raise RequestError(f"PROFILE={path.stem}: section {name} is {values!r}; allowed are lines of key: value")
+        check_lines(values, f"PROFILE={path.stem}: section {name}")
+    for section in ("noise", "trials"):
+        for name, values in (sections.get(section) or {}).items():
+            check_lines(values, f"PROFILE={path.stem}: {section}: {name}")
+    if sections.get("about"):
+        try:
+            About.model_validate(sections["about"])
+        except ValidationError as error:
+            raise RequestError(explain(error, f"PROFILE={path.stem}: about")) from None
     noisy = {key for name, arm in ARMS.items() if arm.method != "none" for key in (name, arm.method)}
     for name in sections.get("noise") or {}:
         if name not in noisy:
@@ -303,8 +322,14 @@ def load_profile(path: Path) -> dict[str, Any]:
     return sections
 
 
-def refuse(values: Any, names: frozenset[str], where: str, why: str) -> None:
+def check_lines(values: Any, where: str) -> None:
+    """`RequestError` unless a section of a profile is of lines of key: value, or empty."""
+    if not isinstance(values, dict | None):
+        raise RequestError(f"{where} is {values!r}; allowed are lines of key: value")
+
+
+def refuse(values: dict[str, Any], names: frozenset[str], where: str, why: str) -> None:
     """`RequestError` for what a section of a profile may not say."""
-    found = sorted(names & set(values)) if isinstance(values, dict) else []
+    found = sorted(names & set(values))
     if found:
         raise RequestError(f"{where}: {found[0]} is not for a profile to say ({why})")

@@ -82,7 +82,7 @@ def composed(name: str) -> str:
 
 
 def identities_asked_for(value: str) -> int | tuple[str, ...]:
-    """How many identities, or the names in a file with one a line."""
+    """How many identities, or the names in a file with one a line, sorted: in which order they stand there says nothing."""
     path = Path(value)
     if not path.is_file():
         try:
@@ -99,7 +99,7 @@ def identities_asked_for(value: str) -> int | tuple[str, ...]:
     repeated = sorted({name for name in spelt if spelt.count(name) > 1})
     if repeated:
         raise RequestError(f"IDENTITIES={value}: {repeated[0]!r} stands there more than once")
-    return names
+    return tuple(sorted(names))
 
 
 def weights_asked_for(variable: str, value: str) -> dict[str, str]:
@@ -113,7 +113,7 @@ def weights_asked_for(variable: str, value: str) -> dict[str, str]:
 
 
 def build(kind: type[Config], section: str, *values: dict[str, Any]) -> Config:
-    """A stage config from a profile's section and overrides, later ones winning."""
+    """A stage config from a profile's section and overrides, later ones winning; `RequestError` names `section` and what is wrong there."""
     merged: dict[str, Any] = {}
     for part in values:
         merged |= part
@@ -142,6 +142,7 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
     epsilon = whole_number("EPSILON", request.epsilon, 1, 64)
     seed = whole_number("SEEDS", request.seeds, 0, 2**31 - 1)
     identities = identities_asked_for(request.identities)
+    of_profile = f"PROFILE={request.profile}: "
     arms = request.arms.split()
     if not arms or len(set(arms)) != len(arms):
         raise RequestError(f"ARMS={request.arms!r}: allowed are different names out of {', '.join(ARMS)}")
@@ -163,8 +164,8 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
     noise = profile.get("noise") or {}
     data_values: dict[str, Any] = {"dataset": dataset}
     if synthetic:
-        data_values |= sections["data"]
-        count = int(sections["data"].get("identities", DataConfig(dataset="synthetic").identities))
+        data_values = sections["data"] | data_values
+        count = build(DataConfig, f"{of_profile}data", data_values).identities
         if isinstance(identities, int) and identities >= count and not everyone:
             rendered_are = f"PROFILE={request.profile} renders {count} identities, and SETTING=partial leaves some unprotected"
             raise RequestError(f"IDENTITIES={identities}: allowed are 1 to {count - 1}: {rendered_are}; or SETTING=full")
@@ -184,13 +185,13 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
     common = {"seed": seed, "epsilon": epsilon}
 
     snapshots: dict[Path, Any] = {
-        data / "data.yaml": build(DataConfig, "data", data_values),
-        data / "align.yaml": build(AlignConfig, "align", sections["align"], rendered, align_values),
-        run / "config" / "split.yaml": build(SplitConfig, "split", sections["split"], split_values),
-        run / "config" / "train.yaml": build(TrainConfig, "train", sections["train"], refine, {"seed": seed}, downstream),
+        data / "data.yaml": build(DataConfig, f"{of_profile}data", data_values),
+        data / "align.yaml": build(AlignConfig, f"{of_profile}align", sections["align"], rendered, align_values),
+        run / "config" / "split.yaml": build(SplitConfig, f"{of_profile}split", sections["split"], split_values),
+        run / "config" / "train.yaml": build(TrainConfig, f"{of_profile}train", sections["train"], refine, {"seed": seed}, downstream),
         run / "config" / "evaluate.yaml": build(
             EvaluateConfig,
-            "evaluate",
+            f"{of_profile}evaluate",
             sections["evaluate"],
             {"seed": seed, "lfw": lfw, **reference},
         ),
@@ -204,7 +205,7 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
         # Another seed than the downstream model's, whose initial weights the defender cannot know.
         own = {"seed": seed + SURROGATE_SEED}
         refined = profile.get("train_from_weights") or {} if surrogate else {}
-        snapshots[run / "config" / "surrogate.yaml"] = build(TrainConfig, "train", sections["train"], refined, own, surrogate)
+        snapshots[run / "config" / "surrogate.yaml"] = build(TrainConfig, f"{of_profile}train", sections["train"], refined, own, surrogate)
     for arm in arms:
         if ARMS[arm].method == "none":
             continue
@@ -214,17 +215,17 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
             values += [refine_noise, surrogate]
         if ARMS[arm].method == "cloak":
             # At the size at which the profile builds on pretrained weights, whatever this run's own recogniser starts from.
-            tuned = build(TrainConfig, "train", sections["train"], profile.get("train_from_weights") or {})
+            tuned = build(TrainConfig, f"{of_profile}train", sections["train"], profile.get("train_from_weights") or {})
             values.append(cloaked_from(request.cloak_against) | {"input_size": tuned.input_size})
         if arm == "cloak-error-min":
-            values.append({"beneath": beneath_a_cloak(noise.get("error-min") or {}, common)})
+            values.append({"beneath": beneath_a_cloak(noise.get("error-min") or {}, common, f"{of_profile}noise for {arm}")})
         if arm != ARMS[arm].method:
             values.append(noise.get(arm) or {})  # what an arm needs of its own goes over what pretrained weights do to all
         if ARMS[arm].surrogate:
             # The surrogate is trained by the downstream recipe, so it looks at faces the same way.
             trained = snapshots[run / "config" / "surrogate.yaml"]
             values.append({"input_size": trained.input_size, "normalise": trained.normalise})
-        snapshots[run / "config" / f"noise-{arm}.yaml"] = build(NoiseConfig, "noise", *values, common, own)
+        snapshots[run / "config" / f"noise-{arm}.yaml"] = build(NoiseConfig, f"{of_profile}noise for {arm}", *values, common, own)
     means = Means(weights=downstream, reference=reference, photos=not align_values["already_aligned"])
     snapshots |= trial_snapshots(request, profile, snapshots[run / "config" / "train.yaml"], means, run, seed)
     for path in (run / "config" / "trials").glob("*.yaml"):
@@ -292,7 +293,7 @@ def trial_snapshots(
             if not pack:
                 continue
             values["recropped"] = trial.values["recropped"] | pack
-        found[folder / f"{name}.yaml"] = build(TrainConfig, f"trial {name}", base, means.start(trial), values)
+        found[folder / f"{name}.yaml"] = build(TrainConfig, f"PROFILE={request.profile}: trial {name}", base, means.start(trial), values)
     return found
 
 
@@ -311,9 +312,11 @@ def identities_in(dataset: str, source: str, identities: int | tuple[str, ...], 
     Refuses those that the source cannot have, before any face is looked for: where folders are identities, that is quick to see.
 
     Raises:
-        RequestError: more than there are, a name that is no folder, or with SETTING=partial nobody left who is not protected.
+        RequestError: more than there are, a name that is no folder, or whose folder holds no photo, or with SETTING=partial nobody left who
+            is not protected.
     """
-    from pipeline.photos.folder import identity_folders
+    from pipeline.photos.folder import counted, identity_folders, photo_entries, unread_in
+    from pipeline.photos.source import PHOTO_SUFFIXES
     from pipeline.photos.stage import by_folder
 
     if not by_folder(dataset, Path(source)):
@@ -325,11 +328,21 @@ def identities_in(dataset: str, source: str, identities: int | tuple[str, ...], 
     if isinstance(identities, int):
         count = identities
     else:
-        spelling = {composed(name): name for name in sorted(folders)} | {name: name for name in folders}
+        ordered = sorted(folders)
+        # A line is read without the blanks around it, so a folder's name with some is found without them, too.
+        spelling = {composed(name.strip()): name for name in ordered} | {composed(name): name for name in ordered}
+        spelling |= {name: name for name in ordered}
         missing = [name for name in identities if name not in spelling and composed(name) not in spelling]
         if missing:
             raise RequestError(f"IDENTITIES: {missing[0]!r} is no folder in PHOTOS={source}")
         identities = tuple(spelling[name] if name in spelling else spelling[composed(name)] for name in identities)
+        for name in identities:
+            if not photo_entries(Path(source) / name):
+                inside = counted(unread_in(Path(source) / name)) or "nothing"
+                raise RequestError(
+                    f"IDENTITIES: {name!r}: that folder in PHOTOS={source} holds no photo of a format that is read: {inside}; allowed are "
+                    f"{' '.join(sorted(PHOTO_SUFFIXES))}"
+                )
         count = len(identities)
     if count > most:
         others = "" if setting == "full" else ": SETTING=partial leaves some unprotected; or SETTING=full"
@@ -367,12 +380,12 @@ def lfw_asked_for(value: str, dataset: str, source: str | None) -> str | None:
     return str(Path(value).absolute())
 
 
-def beneath_a_cloak(searched: dict[str, Any], common: dict[str, Any]) -> NoiseConfig:
+def beneath_a_cloak(searched: dict[str, Any], common: dict[str, Any], section: str) -> NoiseConfig:
     """The profile's search for error-minimizing noise with half of epsilon, rounded down, and a step that is as much smaller.
 
     From scratch in any case: who starts from pretrained weights is the cloak's to stop.
     """
-    whole = build(NoiseConfig, "noise", searched, common, {"arm": "error-min"})
+    whole = build(NoiseConfig, section, searched, common, {"arm": "error-min"})
     if whole.epsilon < 2:
         raise RequestError(f"EPSILON={whole.epsilon}: allowed are 2 to 64 with cloak-error-min, which divides it by two")
     half = whole.epsilon // 2

@@ -111,7 +111,9 @@ def test_identities_from_a_file(tmp_path: Path) -> None:
     names = tmp_path / "who.txt"
     names.write_text("id0003\n\n  id0001 \n", encoding="utf-8")
     ask(tmp_path, identities=str(names))
-    assert load(SplitConfig, tmp_path / "run" / "config" / "split.yaml").identities == ("id0003", "id0001")
+    assert load(SplitConfig, tmp_path / "run" / "config" / "split.yaml").identities == ("id0001", "id0003")
+    names.write_text("id0001\nid0003\n", encoding="utf-8")
+    assert ask(tmp_path, identities=str(names)) == [], "the order of the lines says nothing"
     names.write_text("a\na\n", encoding="utf-8")
     with pytest.raises(RequestError, match="'a' stands there more than once"):
         ask(tmp_path, identities=str(names))
@@ -133,6 +135,31 @@ def test_names_are_those_of_the_folders_however_they_are_spelt(tmp_path: Path) -
     names.write_text(f"Bo\r\n{typed}\r\n", encoding="utf-8-sig")
     ask(tmp_path, dataset="folder", photos=str(tmp_path / "photos"), identities=str(names))
     assert load(SplitConfig, tmp_path / "run" / "config" / "split.yaml").identities == ("Bo", mac)
+
+
+def test_names_are_found_with_the_blanks_around_them_or_without(tmp_path: Path) -> None:
+    for name in ("bob ", " cy", "cy", "di"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "a.jpg").write_bytes(b"not looked at yet")
+    names = tmp_path / "who.txt"
+    names.write_text("bob \n cy\n", encoding="utf-8")
+    ask(tmp_path, dataset="folder", photos=str(tmp_path / "photos"), identities=str(names))
+    assert load(SplitConfig, tmp_path / "run" / "config" / "split.yaml").identities == ("bob ", "cy")
+
+
+@pytest.mark.parametrize(
+    ("files", "inside"),
+    [(("1.heic", "2.HEIC", "note.txt"), "2 .heic, 1 .txt"), ((), "nothing"), (("more/1.jpg",), "1 folder"), ((".1.jpg",), "nothing")],
+)
+def test_who_has_no_photo_that_can_be_read_is_not_left_out_in_silence(tmp_path: Path, files: tuple[str, ...], inside: str) -> None:
+    for name in ("anna/.x", "bo/1.jpg", "cy/1.jpg", *(f"anna/{file}" for file in files)):
+        write_bytes(tmp_path / "photos" / name, b"not looked at yet")
+    names = tmp_path / "who.txt"
+    names.write_text("bo\nanna\n", encoding="utf-8")
+    what = f"IDENTITIES: 'anna': that folder in PHOTOS=.* holds no photo of a format that is read: {inside}; allowed are .avif .bmp"
+    with pytest.raises(RequestError, match=what):
+        ask(tmp_path, dataset="folder", photos=str(tmp_path / "photos"), identities=str(names))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("dataset", ["folder", "webface"])
@@ -272,8 +299,11 @@ def test_command_line_says_it_in_one_line_and_exits_2(tmp_path: Path, capsys: py
     [
         (("matrix", "--arms", "clean foo"), "matrix: ARMS=foo: allowed are clean"),
         (("matrix", "--matrix", "bogus"), "matrix: MATRIX: countermeasure 'bogus': allowed"),
-        (("protect", "--arm", "foo"), "protect: ARMS=foo: allowed are clean"),
-        (("protect", "--arm", "surrogate"), "protect: ARMS=surrogate: allowed are clean"),
+        (("protect", "--arm", "foo"), "protect: ARMS=foo: allowed are random, random-samplewise"),
+        (("protect", "--arm", "surrogate"), "protect: ARMS=surrogate: allowed are random,"),
+        (("noise", "--arm", "clean"), "noise: ARMS=clean: allowed are random,"),
+        (("show", "--arm", "removed"), "show: ARMS=removed: allowed are random,"),
+        (("evaluate", "--arm", "foo"), "evaluate: ARMS=foo: allowed are clean"),
         (("report", "--arms", "", "--output", "o"), "report: ARMS=: allowed are clean"),
     ],
 )
@@ -310,13 +340,41 @@ def test_a_study_that_cannot_end_in_a_claim_says_so_when_it_is_new(tmp_path: Pat
         ("trials: {grey: {countermeasure: jpeg-10}}\n", "trials: grey: countermeasure is not for a profile to say (that is what"),
         ("train: {head: arcface}\n", "train: head is not for a profile to say (every arm trains alike: name it in MATRIX)"),
         ("train_from_weights: {weights: /nowhere}\n", "train_from_weights: weights is not for a profile"),
+        ("3: {}\nx: {}\n", "unknown section 3, x; allowed are about,"),
+        ("noise: {error-min: 5}\n", "noise: error-min is 5; allowed are lines of key: value"),
+        ("trials: {resnet18: 4}\n", "trials: resnet18 is 4; allowed are lines of key: value"),
+        ("about: {cost: an hour}\n", "about: study: field required"),
+        ("about: {study: mine, costs: an hour}\n", "about: costs: extra inputs are not permitted, not 'an hour'"),
+        ("about: {study: mine, cost: 3}\n", "about: cost: input should be a valid string, not 3"),
+        ("data: {\n", "not valid YAML"),
     ],
 )
 def test_a_profile_that_would_be_read_in_part_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(RequestError, match=r"PROFILE=mine: ") as caught:
         load_profile(tmp_path / "mine.yaml")
-    assert message in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data: {identities: six}\n", "PROFILE=mine: data: identities: input should be a valid integer, unable to parse"),
+        ("data: {identities: }\n", "PROFILE=mine: data: identities: input should be a valid integer, not None"),
+        ("align_synthetic: {min_face: 5}\n", "PROFILE=mine: align: min_face: input should be greater than or equal to 20, not 5"),
+        ("split: {min_photoz: 5}\n", "PROFILE=mine: split: min_photoz: extra inputs are not permitted, not 5"),
+        ("train: {epochs: 0}\n", "PROFILE=mine: train: epochs: input should be greater than or equal to 1, not 0"),
+        ("evaluate: {bootstrap: few}\n", "PROFILE=mine: evaluate: bootstrap: input should be a valid integer"),
+        ("noise: {error-min: {rounds: 0}}\n", "PROFILE=mine: noise for error-min: rounds: input should be greater than or equal to 1"),
+        ("trials: {grey: {epochs: 0}}\n", "PROFILE=mine: trial grey: epochs: input should be greater than or equal to 1, not 0"),
+    ],
+)
+def test_a_wrong_value_in_a_profile_is_named(tmp_path: Path, text: str, message: str) -> None:
+    write_bytes(tmp_path / "profiles" / "mine.yaml", text.encode())
+    with pytest.raises(RequestError) as caught:
+        write_snapshots(replace(PLAIN, profile="mine", matrix="grey"), tmp_path / "profiles", tmp_path / "data", tmp_path / "run")
+    assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["profiles"]
 
 
 def test_missing_and_damaged_snapshots_exit_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -14,6 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.__main__ import parser
+from pipeline.faces.stage import NO_CROPS
 from pipeline.noise.arms import ARMS
 from tests.tiny_onnx import write_recogniser
 
@@ -56,7 +59,7 @@ def test_everything_declared_is_locked() -> None:
 def test_conda_has_no_pins_of_its_own() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     names = {re.split(r"[<>=]", one)[0] for one in environment["dependencies"]}
-    assert names == {"python", "make", "pip", "uv"}
+    assert names == {"python", "make"}, "uv and pip are those of .venv"
     assert "requirements.lock" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
@@ -100,6 +103,13 @@ def make(*words: str) -> subprocess.CompletedProcess[str]:
         (("protect", "ARMS=clean"), "ARMS=clean: nothing to protect with; allowed is an arm with noise, such as error-min"),
         (("protect", "ARMS=clean removed"), "ARMS=clean removed: nothing to protect with"),
         (("study", "MATRIX=core"), "MATRIX=core is for `make matrix`"),
+        (("study", "DATASET=folder", "PHOTOS=/a/b$c"), "PHOTOS=/a/b$c: allowed is a path without `$`"),
+        (("study", "DATA_ROOT=$(HOME)/x"), "DATA_ROOT=$(HOME)/x: allowed is a path without `$`"),
+        (("study", "DATA_ROOT=a|b"), "DATA_ROOT=a|b: allowed is a value without any of : ; % ' \" | &"),
+        (("study", "IDENTITIES=tom&ann"), "IDENTITIES=tom&ann: allowed is a value without any of"),
+        (("study", "VENV=a(b"), "VENV=a(b: allowed is a value without any of : ; % ' \" | & ( ) < > `"),
+        (("study", "VENV=a>b"), "VENV=a>b: allowed is a value without any of"),
+        (("study", "DATA_ROOT=-mine"), "DATA_ROOT=-mine: allowed is a value that does not begin with `-`"),
     ],
 )
 def test_what_make_itself_reads_is_checked_in_one_line(words: tuple[str, ...], message: str) -> None:
@@ -107,6 +117,34 @@ def test_what_make_itself_reads_is_checked_in_one_line(words: tuple[str, ...], m
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1 and message in done.stderr, done.stderr
     assert done.stdout == ""
+
+
+def test_values_that_begin_like_options_arrive(tmp_path: Path) -> None:
+    """The recipe that hands them on is run, with `printf` in the place of Python: a word a line."""
+    given = {"PHOTOS": "-mine", "DETECTOR_PACK": "--pack", "CLOAK_AGAINST": "-a b", "ARMS": "random", "LFW": "-lfw", "DEVICE": "-1"}
+    target = f"{tmp_path}/data/runs/folder-laptop-partial-id50-eps16-s0/config/split.yaml"
+    words = ["INSTALLED=", "PIPELINE=printf '%s\\n'", f"DATA_ROOT={tmp_path}/data", "DATASET=folder"]
+    done = make(*words, *(f"{name}={value}" for name, value in given.items()), target)
+    asked = parser().parse_args(done.stdout.splitlines())
+    assert (asked.stage, asked.photos, asked.detector_pack, asked.cloak_against, asked.lfw) == (
+        "configure",
+        "-mine",
+        "--pack",
+        "-a b",
+        "-lfw",
+    )
+    assert not re.findall(r'--[a-z-]+ "\$', (ROOT / "Makefile").read_text(encoding="utf-8"))
+
+
+def test_a_python_that_is_too_old_says_how_to_name_another(tmp_path: Path) -> None:
+    old = tmp_path / "python"
+    pretended = "import sys; sys.version_info, sys.version = (3, 9), '3.9.1 of old'; exec(sys.argv[1])"
+    old.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{pretended}" "$2"\n', encoding="utf-8")
+    old.chmod(0o755)
+    done = make("setup", f"VENV={tmp_path}/venv", f"PYTHON3={old}")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Python 3.11 or newer is needed, this is 3.9.1: name one, as in PYTHON3=python3.12\n")
+    assert re.search(r"^  PYTHON3 .*\(python3\)$", make("help").stdout, re.MULTILINE)
 
 
 def test_stages_depend_on_files_and_not_on_folders() -> None:
@@ -119,9 +157,33 @@ def test_stages_depend_on_files_and_not_on_folders() -> None:
         assert code and all((ROOT / path).is_file() for path in code), (name, code, shown.stderr)
         folders = {"CODE_data": "photos/synthetic", "CODE_noise": "models", "CODE_train": "models", "CODE_align": "faces"}
         if name in folders:
-            assert {str(path.relative_to(ROOT)) for path in (ROOT / "pipeline" / folders[name]).glob("*.py")} <= set(code)
+            files = (ROOT / "pipeline" / folders[name]).glob("*.py")
+            spared = {"restore.py"} if name == "CODE_align" else set()
+            assert {str(path.relative_to(ROOT)) for path in files if path.name not in spared} <= set(code)
         assert name != "CODE_train" or not any("countermeasures" in path for path in code), "an arm is trained without any"
         assert name != "CODE_data" or "pipeline/photos/posted.py" not in code, "only trials call it"
+        assert name != "CODE_align" or "pipeline/faces/restore.py" not in code, "no crop depends on it"
+    assert "restore.py" in NO_CROPS
+
+
+def imported(*names: str) -> set[str]:
+    """The files of `pipeline/` that these and what they import import, wherever in the file."""
+    found, todo = set(), {ROOT / "pipeline" / name for name in names}
+    while todo:
+        path = todo.pop()
+        found.add(path)
+        for one in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(one, ast.ImportFrom) and one.module:
+                modules = [one.module, *(f"{one.module}.{alias.name}" for alias in one.names)]
+                files = {(ROOT / module.replace(".", "/")).with_suffix(".py") for module in modules if module.startswith("pipeline.")}
+                todo |= {file for file in files if file.is_file()} - found
+    return {str(path.relative_to(ROOT)) for path in found}
+
+
+def test_a_report_is_made_anew_after_an_edit_to_anything_it_is_made_with() -> None:
+    shared = imported("config.py", "runtime.py", "artifacts.py")  # an edit to what all stages share makes nothing anew by itself
+    code = set(make("--eval=show: ; @echo $(CODE_report)", "show").stdout.split())
+    assert imported("report/stage.py") - shared - code == set()
 
 
 def run_of(*words: str) -> str:

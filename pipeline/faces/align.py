@@ -142,13 +142,13 @@ def read_photo(row: PhotoFaces, photos: Path, config: AlignConfig, seen: set[tup
     if (row.identity, row.sha256) in seen:
         row.reason = DUPLICATE
         return None
-    seen.add((row.identity, row.sha256))
     try:
         least_side = config.max_side if config.already_aligned else searched_side(config)
         photo = decode_reduced(content, max_side=config.max_side, least_side=least_side)
     except PhotoError as error:
         row.reason = error.reason
         return None
+    seen.add((row.identity, row.sha256))  # not before: of a broken file each copy says itself what is wrong with it
     row.height, row.width = photo.size
     return Opened(row, photo, b"" if photo.whole else content)
 

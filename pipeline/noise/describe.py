@@ -7,25 +7,45 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import read_json, read_table
+from pipeline.config import DataConfig, load
+from pipeline.photos.folder import LOOSE, counted
+from pipeline.photos.stage import not_read
 
 
 def show(arm: str, data: Path, run: Path) -> None:
-    """Print it for an arm of a run whose photos are protected."""
+    """Print it for an arm of a run whose photos are protected.
+
+    Raises:
+        StageError: the photos are not protected yet, or a file that says of them is missing or damaged.
+    """
     output, rejects = run / arm / "protected", data / "aligned" / "rejects.parquet"
     people = set(read_table(output / "manifest.parquet", ["identity"], only=True)["identity"])
     table = read_table(rejects, ["identity", "reason"], only=True)
     unprotected = Counter(table.loc[table["identity"].isin(people), "reason"])
-    print(describe(output, arm, read_json(output / "measures.json"), unprotected, rejects.with_suffix(".csv")))
+    # Counted now: what is not read is no part of what `make` watches.
+    unread = not_read(load(DataConfig, data / "data.yaml"))
+    theirs, loose = sum((kinds for name, kinds in unread.items() if name in people), Counter()), unread.get(LOOSE, Counter())
+    print(describe(output, arm, read_json(output / "measures.json"), unprotected, rejects.with_suffix(".csv"), theirs, loose))
 
 
-def describe(output: Path, arm: str, measures: dict[str, Any], unprotected: Counter[str], rejects: Path) -> str:
+def describe(
+    output: Path,
+    arm: str,
+    measures: dict[str, Any],
+    unprotected: Counter[str],
+    rejects: Path,
+    unread: Counter[str],
+    loose: Counter[str],
+) -> str:
     """Where the protected photos of `arm` are, how visible the change is and what to do next, for a person.
 
     Args:
         unprotected: how many photos of the protected people are not protected, by reason; each stands in the table `rejects`.
+        unread: how many files in their folders are not read, by kind. loose: the same of photos that lie in nobody's folder.
     """
     crops = measures["crops"]
-    following = f'next, with the same variables: make study ARMS="clean {arm} random" says how far that holds'
+    compared = " ".join(dict.fromkeys(("clean", arm, "random")))
+    following = f'next, with the same variables: make study ARMS="{compared}" says how far that holds'
     visible = f"crops PSNR {crops['psnr_db']:.1f} dB, SSIM {crops['ssim']:.3f}"
     if "photos" not in measures:
         only = f"protected crops only, for comparison: {output}\nlargest change of a pixel {crops['linf']:.0f}/255; {visible}"
@@ -33,10 +53,15 @@ def describe(output: Path, arm: str, measures: dict[str, Any], unprotected: Coun
     photos = measures["photos"]
     reasons = ", ".join(f"{reason} {count}" for reason, count in unprotected.most_common())
     left = f"not protected, of the same people: {unprotected.total()} ({reasons}), by name in {rejects}\n" if unprotected else ""
+    if unread:
+        left += f"not read, so not protected, in their folders: {counted(unread)}\n"
+    if loose:
+        left += f"not read, so not protected, beside the folders in PHOTOS: {counted(loose)}\n"
     return (
         f"{photos['count']} protected photos: {output / 'photos'}\n{left}"
         f"largest change of a pixel {photos['linf']:.0f}/255; photos PSNR {photos['psnr_db']:.1f} dB, SSIM {photos['ssim']:.3f}; "
         f"{visible}: look at some before you publish\n"
+        "in a photo of several people only the folder owner's face is changed; where only somebody else's was found, that carries noise\n"
         f"noise found again when a protected photo is cropped anew: correlation {photos['recrop_correlation']['mean']:.2f} "
         f"(least {photos['recrop_correlation']['min']:.2f})\n"
         f"{following}"

@@ -48,7 +48,7 @@ class Reduced:
 
 
 def decode_photo(content: bytes, *, max_side: int) -> np.ndarray:
-    """Decode a JPEG, PNG, WebP, GIF, BMP or TIFF file: its first frame, turned upright as EXIF says.
+    """Decode a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF file: its first frame, turned upright as EXIF says.
 
     Grey, palette and CMYK become RGB; transparency is laid on white; 16 bits are scaled to 8, not clipped. The size is checked in the
     header, before any pixel is decoded.
@@ -109,11 +109,15 @@ def decode_reduced(content: bytes, *, max_side: int, least_side: int) -> Reduced
 
 
 def colour_profile(content: bytes) -> bytes | None:
-    """The ICC profile that an RGB photo's values are in (phones write Display P3); None without one, or where decoding converts to RGB."""
+    """The ICC profile that the values of a decoded photo are in (phones write Display P3), with a palette or transparency, too.
+
+    None without one, or if it is of grey, CMYK or another space than RGB: those values were converted.
+    """
     from PIL import Image
 
     with Image.open(io.BytesIO(content)) as image:
-        return image.info.get("icc_profile") if image.mode == "RGB" else None
+        profile = image.info.get("icc_profile")
+    return profile if profile and profile[16:20] == b"RGB " else None  # the header's field for the colour space
 
 
 def cut_short(content: bytes) -> bool:

@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.photos.source import SourcePhoto, is_photo_name, safe_name, wrong_layout
+from pipeline.photos.source import NOT_DECODED, PHOTO_SUFFIXES, SourcePhoto, is_photo_name, safe_name, wrong_layout
+
+LOOSE = ""  # whose the photos are that lie in no identity's folder
 
 
 def identity_folders(photos: Path) -> list[Path]:
@@ -36,21 +38,42 @@ def check(photos: Path, dataset: str) -> None:
     if not folders:
         raise wrong_layout(dataset, photos, "has no folders in it")
     if not any(photo_entries(one) for one in folders):
-        raise wrong_layout(dataset, photos, f"has {len(folders)} folders, but no photos in them")
+        unread = counted(sum(left_over(photos).values(), Counter())) or "nothing"
+        raise wrong_layout(dataset, photos, f"has {len(folders)} folders, but no photo of a format that is read in them: {unread}")
 
 
-def left_over(photos: Path) -> dict[str, int]:
-    """How many files and folders in the identities' folders are not read, by suffix (`folder` for folders); hidden ones do not count."""
-    found: Counter[str] = Counter()
-    for folder in identity_folders(photos):
-        read = {entry.name for entry in photo_entries(folder)}
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name not in read and not entry.name.startswith("."):
-                    suffix = os.path.splitext(entry.name)[1].lower() or "without a suffix"
-                    broken = f"{suffix} that cannot be reached (a broken link, a closed folder)"
-                    found["folder" if os.path.isdir(entry.path) else broken if is_photo_name(entry.name) else suffix] += 1
-    return dict(found.most_common())
+def left_over(photos: Path) -> dict[str, Counter[str]]:
+    """What lies in each identity's folder and is not read, by `unread_in`; identities of whom all is read are left out.
+
+    Under `LOOSE` stand the photos beside the folders; other files there, such as lists, are not meant to be read as photos.
+    """
+    found = {folder.name: unread_in(folder) for folder in identity_folders(photos)}
+    with os.scandir(photos) as entries:
+        beside = [entry.name for entry in entries if not entry.name.startswith(".") and not os.path.isdir(entry.path)]
+    suffixes = [os.path.splitext(name)[1].lower() for name in beside]
+    found[LOOSE] = Counter(suffix for suffix in suffixes if suffix in PHOTO_SUFFIXES | NOT_DECODED)
+    return {name: kinds for name, kinds in found.items() if kinds}
+
+
+def unread_in(folder: Path) -> Counter[str]:
+    """How many files and folders in an identity's folder are not read, by suffix (`folder` for folders); hidden ones do not count."""
+    read = {entry.name for entry in photo_entries(folder)}
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.name not in read and not entry.name.startswith(".")]
+    return Counter(kind_of(folder / name) for name in names)
+
+
+def kind_of(path: Path) -> str:
+    """What a file or folder that is not read is called where such are counted."""
+    if os.path.isdir(path):  # of a link into a closed folder `Path.is_dir` would raise
+        return "folder"
+    suffix = os.path.splitext(path.name)[1].lower() or "without a suffix"
+    return f"{suffix} that cannot be reached (a broken link, a closed folder)" if is_photo_name(path.name) else suffix
+
+
+def counted(kinds: Counter[str]) -> str:
+    """The kinds in words, the most frequent first: `30 .heic, 1 folder`."""
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda one: (-one[1], one[0])))
 
 
 def photos_in(photos: Path) -> Iterator[SourcePhoto]:

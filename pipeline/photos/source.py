@@ -10,7 +10,8 @@ from typing import Protocol
 
 from pipeline.errors import RequestError
 
-PHOTO_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"))
+PHOTO_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff"))
+NOT_DECODED = frozenset((".heic", ".heif", ".hif", ".jxl", ".jp2", ".dng"))  # photos, too, and of cameras and phones; not read
 
 LONGEST_NAME = 225  # bytes: file systems take 255, of which `.png` and a temporary file's name need some
 

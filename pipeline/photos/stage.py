@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from pipeline.runtime import Runtime, progress, say
 PHOTO_COLUMNS = ["photo", "identity", "bytes"]
 SOURCES: dict[str, Source] = {"folder": folder, "celeba": celeba, "lfw": lfw}  # webface is a folder or a .rec
 RENDER_BATCH = 16  # photos a job: some seconds of work, so that progress is seen and little is lost
+# The files that this stage writes, by data set: what it renders, what it takes out of a `.rec`. All else it links.
+WRITTEN = {"synthetic": re.compile(r"id\d{4,}/\d{4,}\.jpg"), "webface": re.compile(r"\d{7}/\d{8,}\.(jpg|png)")}
 
 
 def import_photos(config: DataConfig, output: Path, runtime: Runtime) -> None:
@@ -30,7 +34,7 @@ def import_photos(config: DataConfig, output: Path, runtime: Runtime) -> None:
 
     Raises:
         RequestError: the source is missing, empty or laid out otherwise than expected.
-        StageError: `output/photos` holds something that this stage did not put there.
+        StageError: `output/photos` holds something that this stage did not put there and would have to remove.
     """
     check_source(config.dataset, config.photos)
     root = output / "photos"
@@ -54,11 +58,23 @@ def import_photos(config: DataConfig, output: Path, runtime: Runtime) -> None:
         raise wrong_layout(config.dataset, config.photos, "holds no photos")
     write_table(output / "photos.parquet", table)
     say(f"{len(table)} photos of {table['identity'].nunique()} identities in {root}")
-    skipped = folder.left_over(source) if source is not None and by_folder(config.dataset, source) else {}
-    if skipped:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in skipped.items())
+    skipped = not_read(config)
+    loose = skipped.pop(folder.LOOSE, Counter())
+    told = [folder.counted(sum(skipped.values(), Counter()))] if skipped else []
+    if loose:
+        told.append(f"{folder.counted(loose)} beside the folders")
+    if told:
         allowed = " ".join(sorted(PHOTO_SUFFIXES))
-        say(f"not read, so neither protected nor trained on: {kinds}; read are {allowed} that lie in a person's folder itself")
+        say(f"not read, so neither protected nor trained on: {'; '.join(told)}; read are {allowed} that lie in a person's folder itself")
+
+
+def not_read(config: DataConfig) -> dict[str, Counter[str]]:
+    """What lies in a source of one folder an identity and is not read, as `folder.left_over` counts it.
+
+    Empty for other sources, and where the folder is not there (any more).
+    """
+    source = None if config.photos is None else Path(config.photos)
+    return folder.left_over(source) if source is not None and source.is_dir() and by_folder(config.dataset, source) else {}
 
 
 def origin(config: DataConfig) -> dict[str, Any]:
@@ -70,20 +86,26 @@ def origin(config: DataConfig) -> dict[str, Any]:
 
 
 def claim(root: Path, note: Path, wanted: dict[str, Any]) -> None:
-    """Make `root` an empty folder, unless `note` says that what it holds comes from the origin that is wanted."""
+    """Make `root` an empty folder, unless `note` says that what it holds comes from the origin that is wanted.
+
+    Raises:
+        StageError: `root` holds a file that this stage did not write for the origin in `note`; nothing is removed.
+    """
+    writes: list[re.Pattern[str]] = []
     if note.is_file():
         try:
-            if read_json(note) == wanted and root.is_dir():
+            before = read_json(note)
+            if before == wanted and root.is_dir():
                 return
-        except StageError:
-            pass  # a damaged note is a note of ours all the same
+            writes = [files for dataset, files in WRITTEN.items() if dataset == before["source"]["dataset"]]
+        except (StageError, TypeError, KeyError):
+            writes = [*WRITTEN.values()]  # a damaged note is a note of ours all the same
     elif root.is_symlink() or (root.exists() and any(root.iterdir())):
         raise StageError(f"{root}: holds files that this stage did not put there; move them elsewhere and name that path in PHOTOS")
     if root.exists():
-        folders, files = found_in(root)
-        theirs = [path for path in files if not path.is_symlink()]
-        if theirs and any(path.is_symlink() for path in (*folders, *files)):  # this stage links everything or nothing
-            raise StageError(f"{theirs[0]}: this stage did not put it there, and would remove it; move it elsewhere")
+        for path in sorted(real_files(root)):
+            if not any(one.fullmatch(written_as(path.relative_to(root))) for one in writes):
+                raise StageError(f"{path}: this stage did not put it there, and would remove it; move it elsewhere")
         shutil.rmtree(root)  # removes links, not what they lead to
     # The old note stands until the folder is empty: a run that is killed in between goes on from there.
     note.unlink(missing_ok=True)
@@ -91,11 +113,14 @@ def claim(root: Path, note: Path, wanted: dict[str, Any]) -> None:
     write_json(note, wanted)
 
 
-def found_in(root: Path) -> tuple[list[Path], list[Path]]:
-    """All folders and all files below `root`, links among them; what links lead to is not looked into."""
-    walked = list(os.walk(root))
-    folders = [Path(place) / name for place, names, _ in walked for name in names]
-    return folders, [Path(place) / name for place, _, names in walked for name in names]
+def real_files(root: Path) -> list[Path]:
+    """All files below `root` but links; what links lead to is not looked into."""
+    return [path for place, _, names in os.walk(root) for name in names if not (path := Path(place) / name).is_symlink()]
+
+
+def written_as(path: Path) -> str:
+    """`path`, or the one that a temporary file would have become: after a kill one may be left (`pipeline/artifacts.py`)."""
+    return re.sub(r"/\.(.+)\.\d+\.tmp$", r"/\1", path.as_posix())
 
 
 def render(config: DataConfig, root: Path, runtime: Runtime) -> list[tuple[str, str, int]]:

@@ -286,6 +286,14 @@ def test_no_face_anywhere_says_why(tmp_path: Path, cpu: Runtime) -> None:
     assert not (data / "aligned" / "manifest.parquet").exists()
 
 
+def test_each_copy_of_a_broken_file_is_broken(tmp_path: Path, cpu: Runtime) -> None:
+    """And not a duplicate of a photo, or one that is under two identities."""
+    broken = {f"{name}/{number}.jpg": content for name in ("a", "b") for number, content in enumerate((b"x", b"x", b"", b""))}
+    data = data_folder(tmp_path, faces(1, 1) | broken)
+    align_photos(CONFIG, data, cpu)
+    assert results(data)[1] == {photo: "unreadable" if content else "empty" for photo, content in broken.items()}
+
+
 def test_a_photo_that_vanished_is_rejected(tmp_path: Path, cpu: Runtime) -> None:
     data = data_folder(tmp_path, faces(1, 2))
     (data / "photos" / "id0000" / "0001.jpg").unlink()

@@ -5,31 +5,62 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from pipeline.noise.describe import describe
+import pandas as pd
+import pytest
+
+from pipeline.artifacts import write_json, write_table, write_text
+from pipeline.config import DataConfig, dump
+from pipeline.noise.describe import describe, show
 
 REJECTS = Path("data/aligned/rejects.csv")
 CROPS = {"linf": 16.0, "psnr_db": 27.14, "ssim": 0.876}
+PHOTOS = {"count": 12, "linf": 15.0, "psnr_db": 31.25, "ssim": 0.951, "recrop_correlation": {"mean": 0.991, "min": 0.884}}
+NONE: Counter[str] = Counter()
 
 
 def test_a_person_learns_where_how_visible_and_what_next() -> None:
-    photos = {"count": 12, "linf": 15.0, "psnr_db": 31.25, "ssim": 0.951, "recrop_correlation": {"mean": 0.991, "min": 0.884}}
-    said = describe(Path("run/error-min/protected"), "error-min", {"crops": CROPS, "photos": photos}, Counter(), REJECTS)
-    where, visible, again, following = said.splitlines()
+    said = describe(Path("run/error-min/protected"), "error-min", {"crops": CROPS, "photos": PHOTOS}, NONE, REJECTS, NONE, NONE)
+    where, visible, whose, again, following = said.splitlines()
     assert where == "12 protected photos: run/error-min/protected/photos"
     assert visible.startswith("largest change of a pixel 15/255; photos PSNR 31.2 dB, SSIM 0.951; crops PSNR 27.1 dB")
     assert "look at some before you publish" in visible
+    assert whose.startswith("in a photo of several people only the folder owner's face is changed; where only somebody else's was found")
     assert "correlation 0.99 (least 0.88)" in again
     assert 'make study ARMS="clean error-min random"' in following
 
 
 def test_photos_of_the_person_that_are_not_protected_are_counted() -> None:
-    photos = {"count": 12, "linf": 15.0, "psnr_db": 31.25, "ssim": 0.951, "recrop_correlation": {"mean": 0.991, "min": 0.884}}
     left = Counter({"truncated": 1, "no face": 2})
-    lines = describe(Path("p"), "error-min", {"crops": CROPS, "photos": photos}, left, REJECTS).splitlines()
+    lines = describe(Path("p"), "error-min", {"crops": CROPS, "photos": PHOTOS}, left, REJECTS, NONE, NONE).splitlines()
     assert lines[1] == "not protected, of the same people: 3 (no face 2, truncated 1), by name in data/aligned/rejects.csv"
 
 
 def test_an_arm_without_photos_is_for_comparison() -> None:
-    said = describe(Path("run/lsp/protected"), "lsp", {"crops": CROPS}, Counter(), REJECTS)
+    said = describe(Path("run/lsp/protected"), "lsp", {"crops": CROPS}, NONE, REJECTS, NONE, NONE)
     assert said.startswith("protected crops only, for comparison: run/lsp/protected\nlargest change of a pixel 16/255")
     assert 'ARMS="clean lsp random"' in said
+
+
+def test_files_that_are_not_read_are_counted_with_the_photos_that_are_not_protected(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As they are by then, for `make` does not watch them; whose folder is not protected does not matter."""
+    source, data, run = tmp_path / "source", tmp_path / "data", tmp_path / "run"
+    for name in ("anna/1.jpg", "anna/2.heic", "bo/1.heic", "loose.jpg", "who.txt"):
+        write_text(source / name, "")
+    write_text(data / "data.yaml", dump(DataConfig(dataset="folder", photos=str(source))))
+    write_table(data / "aligned" / "rejects.parquet", pd.DataFrame({"photo": [], "identity": [], "reason": []}))
+    write_table(run / "error-min" / "protected" / "manifest.parquet", pd.DataFrame({"photo": ["anna/1.jpg"], "identity": ["anna"]}))
+    write_json(run / "error-min" / "protected" / "measures.json", {"crops": CROPS, "photos": PHOTOS})
+    (source / "anna" / "3.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    show("error-min", data, run)
+    assert capsys.readouterr().out.splitlines()[1:3] == [
+        "not read, so not protected, in their folders: 1 .heic, 1 .jpg that cannot be reached (a broken link, a closed folder)",
+        "not read, so not protected, beside the folders in PHOTOS: 1 .jpg",
+    ]
+
+
+def test_the_next_command_names_each_arm_once() -> None:
+    for arm, arms in {"random": "clean random", "cloak": "clean cloak random"}.items():
+        said = describe(Path("p"), arm, {"crops": CROPS}, NONE, REJECTS, NONE, NONE)
+        assert said.splitlines()[-1] == f'next, with the same variables: make study ARMS="{arms}" says how far that holds'

@@ -126,15 +126,16 @@ def test_no_manifest_lists_photos_that_are_being_removed(
     assert not manifest.exists()
 
 
-def test_a_photo_keeps_its_colour_profile(project: tuple[Path, np.ndarray, np.ndarray]) -> None:
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_photo_keeps_its_colour_profile(project: tuple[Path, np.ndarray, np.ndarray], mode: str) -> None:
     folder = project[0]
     publish(folder, (0,))
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     aligned = pd.read_parquet(folder / "data" / "aligned" / "manifest.parquet")
     photo = next(name for name in aligned["photo"] if name.startswith("p0/"))
     path = folder / "data" / "photos" / photo
     pixels = np.array(Image.open(path))
-    Image.fromarray(pixels).save(path, "PNG", icc_profile=profile)
+    Image.fromarray(pixels).convert(mode).save(path, "PNG", icc_profile=profile)
     aligned.loc[aligned["photo"] == photo, "sha256"] = sha256_of(path.read_bytes())
     write_table(folder / "data" / "aligned" / "manifest.parquet", aligned)
     runtime = Runtime(device="cpu", workers=1, precision="fp32")

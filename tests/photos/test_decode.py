@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
-from pipeline.photos.decode import PhotoError, decode_photo, decode_reduced
+from pipeline.photos.decode import PhotoError, colour_profile, decode_photo, decode_reduced
+from pipeline.photos.source import is_photo_name
 
 RED, HALVES = (200, 30, 40), np.zeros((40, 60, 3), np.uint8)
 HALVES[:20] = RED  # upper half red, lower half black
@@ -33,8 +34,9 @@ def reason(content: bytes, max_side: int = 4096) -> str:
     return caught.value.reason
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "BMP", "TIFF", "GIF"])
 def test_each_format(kind: str) -> None:
+    assert is_photo_name(f"a.{kind.lower()}")
     photo = decoded(encoded(Image.fromarray(HALVES), kind))
     assert photo.shape == (40, 60, 3)
     assert np.abs(photo[:16].astype(int) - RED).max() < 12 and photo[24:].max() < 12
@@ -44,6 +46,22 @@ def test_each_format(kind: str) -> None:
 def test_each_colour_mode_becomes_rgb(mode: str, kind: str) -> None:
     image = Image.fromarray(np.full((30, 30, 3), 255, np.uint8)).convert(mode)
     assert decoded(encoded(image, kind)).min() > 240
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_decoding_leaves_the_colour_space_of_rgb_as_it_is(mode: str) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    content = encoded(Image.fromarray(HALVES).convert(mode), "PNG", icc_profile=profile)
+    assert colour_profile(content) == profile
+
+
+@pytest.mark.parametrize(("mode", "space"), [("L", b"GRAY"), ("CMYK", b"CMYK")])
+def test_the_profile_of_values_that_were_converted_is_not_theirs_any_more(mode: str, space: bytes) -> None:
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[16:20] = space
+    image = Image.fromarray(HALVES).convert(mode)
+    assert colour_profile(encoded(image, "JPEG", icc_profile=bytes(profile))) is None
+    assert colour_profile(encoded(image, "JPEG")) is None
 
 
 def test_cmyk_keeps_its_colours() -> None:
@@ -115,13 +133,13 @@ def test_animation_gives_its_first_frame(kind: str) -> None:
     assert np.abs(decoded(content)[10, 10].astype(int) - RED).max() < 12
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "BMP", "TIFF", "GIF"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 def test_truncated(kind: str, share: float) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     content = encoded(Image.fromarray(noise), kind)
     found = reason(content[: int(len(content) * share)])
-    assert found == "truncated" or (kind == "TIFF" and found == "unreadable")
+    assert found == "truncated" or (kind in ("TIFF", "AVIF") and found == "unreadable")
 
 
 def test_progressive_jpeg_truncated() -> None:

@@ -115,6 +115,12 @@ def test_a_wrong_source_is_refused_with_the_layout(tmp_path: Path, dataset: str)
         check_source(dataset, None)
 
 
+def test_who_has_photos_of_other_formats_only_is_told(tmp_path: Path) -> None:
+    fill(tmp_path, "a/1.heic", "a/2.HEIC", "b/x.txt")
+    with pytest.raises(RequestError, match=r"has 2 folders, but no photo of a format that is read in them: 2 .heic, 1 .txt; DATASET"):
+        check_source("folder", str(tmp_path))
+
+
 def test_synthetic_needs_no_source() -> None:
     check_source("synthetic", None)
 

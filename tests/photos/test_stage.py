@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.config import DATASETS, DataConfig, Dataset
 from pipeline.errors import RequestError, StageError
-from pipeline.photos import stage
+from pipeline.photos import folder, stage
 from pipeline.photos.pool import spread
 from pipeline.photos.source import LAYOUTS
 from pipeline.photos.stage import PHOTO_COLUMNS, fingerprint, import_photos
@@ -131,6 +131,35 @@ def test_what_a_user_put_among_the_links_is_not_deleted(tmp_path: Path, cpu: Run
     assert (source / "ann/1.jpg").is_file() and (tmp_path / "data/photos/ann/1.jpg").is_file()
 
 
+def test_photos_put_where_an_import_failed_are_not_deleted(tmp_path: Path, cpu: Runtime) -> None:
+    """It leaves a note and an empty folder, which looks as if photos belonged there."""
+    config, root = DataConfig(dataset="folder", photos=str(fill(tmp_path / "first", "ann/a\nb.jpg"))), tmp_path / "data" / "photos"
+    with pytest.raises(RequestError, match="control character"):
+        import_photos(config, tmp_path / "data", cpu)
+    assert list(root.iterdir()) == []
+    mine = fill(root, "id0000/0000.jpg") / "id0000/0000.jpg"  # called as what is rendered, which folders are not
+    other = DataConfig(dataset="folder", photos=str(fill(tmp_path / "second", "bob/1.jpg")))
+    with pytest.raises(StageError, match=r"id0000/0000.jpg: this stage did not put it there, and would remove it; move it elsewhere"):
+        import_photos(other, tmp_path / "data", cpu)
+    assert mine.is_file()
+    mine.rename(tmp_path / "mine.jpg")
+    import_photos(other, tmp_path / "data", cpu)
+    assert list(table(tmp_path / "data")["photo"]) == ["bob/1.jpg"]
+
+
+def test_what_a_user_put_among_rendered_photos_is_not_deleted(tmp_path: Path, cpu: Runtime) -> None:
+    import_photos(synthetic(), tmp_path, cpu)
+    rendered, mine = sorted((tmp_path / "photos").glob("*/*")), fill(tmp_path / "photos", "id0000/me.jpg") / "id0000/me.jpg"
+    import_photos(synthetic(identities=3), tmp_path, cpu)
+    with pytest.raises(StageError, match=r"id0000/me.jpg: this stage did not put it there"):
+        import_photos(synthetic(seed=1), tmp_path, cpu)
+    assert mine.is_file() and all(path.is_file() for path in rendered), "nothing is removed before all is seen to be ours"
+    mine.rename(rendered[0].with_name(".0000.jpg.123.tmp"))  # as a kill leaves one
+    (tmp_path / "photos.json").write_text("{", encoding="utf-8")
+    import_photos(synthetic(seed=1), tmp_path, cpu)
+    assert sorted((tmp_path / "photos").glob("*/*")) == rendered
+
+
 def test_records_give_way_to_the_same_photos_in_folders(tmp_path: Path, cpu: Runtime) -> None:
     rec = write(tmp_path, [record(labelled([3.0, 4.0], b"", 0)), *(record(labelled([5.0], jpeg(key), key)) for key in (1, 2))])
     import_photos(DataConfig(dataset="webface", photos=str(rec)), tmp_path / "data", cpu)
@@ -166,6 +195,7 @@ def test_a_kill_while_old_photos_are_removed_locks_nobody_out(tmp_path: Path, cp
 
 def test_files_that_are_not_read_are_counted(tmp_path: Path, cpu: Runtime, capsys: pytest.CaptureFixture[str]) -> None:
     source = fill(tmp_path / "source", "ann/1.jpg", "ann/2.JFIF", "ann/3.HEIC", "ann/4.heic", "ann/more/5.jpg", "ann/notes", "ann/.hidden")
+    fill(source, "8.jpg", "9.HEIC", "list.txt", "bob/1.heif")
     (source / "ann" / "6.jpg").symlink_to(tmp_path / "nowhere.jpg")
     (source / "ann" / "7.jpg").symlink_to(source / "ann" / "7.jpg")
     (source / "loop").symlink_to(source / "loop")
@@ -173,8 +203,13 @@ def test_files_that_are_not_read_are_counted(tmp_path: Path, cpu: Runtime, capsy
     told = capsys.readouterr().err
     assert "2 photos of 1 identities" in told
     assert "not read, so neither protected nor trained on: 2 .heic, " in told
-    for kind in ("1 folder", "1 without a suffix", "2 .jpg that cannot be reached"):
+    for kind in ("1 folder", "1 without a suffix", "2 .jpg that cannot be reached", "1 .heif", "; 1 .heic, 1 .jpg beside the folders;"):
         assert kind in told
+    assert ".txt" not in told
+    counted = stage.not_read(DataConfig(dataset="folder", photos=str(source)))
+    assert {name: kinds.total() for name, kinds in counted.items()} == {"ann": 6, "bob": 1, folder.LOOSE: 2}
+    assert stage.not_read(DataConfig(dataset="celeba", photos=str(source))) == {} == stage.not_read(synthetic())
+    assert stage.not_read(DataConfig(dataset="folder", photos=str(tmp_path / "gone"))) == {}
 
 
 def test_a_photo_that_may_be_read_again_changes_the_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
