@@ -84,13 +84,14 @@ class NoiseConfig(StageConfig):
     arm: str
     seed: int = Field(default=0, ge=0)
     epsilon: int = Field(default=16, ge=1, le=64, description="largest change of a pixel, in 1/255")
-    step: float = Field(default=1.6, gt=0, description="sign step, in 1/255")
+    step: float = Field(default=1.6, gt=0, description="sign step, in 1/255; a profile says it for epsilon 16")
     rule: Literal["identity-mean", "released"] = "identity-mean"
-    visits: int = Field(default=1, ge=1, description="noise passes over the protected photos a round")
     surrogates: int = Field(default=1, ge=1, le=16, description="surrogates in turn, each from new weights, the noise kept")
     rounds: int = Field(default=15, ge=1, description="cap on rounds of each surrogate; reached without convergence it is said")
     min_rounds: int = Field(
-        default=2, ge=1, description="a first pass sees photos without noise: a surrogate that knows the faces errs little there, too"
+        default=2,
+        ge=1,
+        description="rounds at the least, however little a surrogate errs: one that knows the faces errs little before there is noise, too",
     )
     batches: int = Field(default=30, ge=1, description="M: surrogate batches a round")
     batch: int = Field(default=32, ge=2)
@@ -100,7 +101,6 @@ class NoiseConfig(StageConfig):
     smooth: float = Field(
         default=0.0, ge=0, le=8, description="identity-mean: the gradient is blurred by this sigma (crop px) before its sign"
     )
-    gain: float = Field(default=1.0, ge=1, le=16, description="error-min: the pattern found is multiplied by this, then clipped to epsilon")
     flip: bool = True
     transforms: bool = Field(default=False, description="networks see photos shifted, resized, grey, as JPEG, and so on")
     draws: int = Field(default=1, ge=1, le=32, description="transforms: versions of each photo in a noise pass")
@@ -110,7 +110,6 @@ class NoiseConfig(StageConfig):
     )
     search: Literal["all", "protected"] = Field(default="protected", description="whose photos carry noise during the search")
     lr: float = Field(default=0.05, gt=0)
-    warmup_batches: int = Field(default=0, ge=0, description="the surrogate's learning rate rises linearly over these")
     momentum: float = 0.9
     weight_decay: float = 5e-4
     clip: float = Field(default=5.0, gt=0, description="largest gradient norm of the surrogate")

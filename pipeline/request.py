@@ -36,6 +36,7 @@ from pipeline.photos.lfw import PAIRS_FILE
 from pipeline.training.trials import Means, trial_of, trials_asked_for
 
 SURROGATE_SEED = 1_000_003
+PROFILE_EPSILON = 16  # of 255: what the steps in the profiles are for
 KNOWN_RECOGNISERS = (".safetensors", ".onnx")  # how files end that `noise/known.py` reads
 
 
@@ -225,7 +226,7 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
             # The surrogate is trained by the downstream recipe, so it looks at faces the same way.
             trained = snapshots[run / "config" / "surrogate.yaml"]
             values.append({"input_size": trained.input_size, "normalise": trained.normalise})
-        snapshots[run / "config" / f"noise-{arm}.yaml"] = build(NoiseConfig, f"{of_profile}noise for {arm}", *values, common, own)
+        snapshots[run / "config" / f"noise-{arm}.yaml"] = build_noise(f"{of_profile}noise for {arm}", *values, common, own)
     means = Means(weights=downstream, reference=reference, photos=not align_values["already_aligned"])
     snapshots |= trial_snapshots(request, profile, snapshots[run / "config" / "train.yaml"], means, run, seed)
     for path in (run / "config" / "trials").glob("*.yaml"):
@@ -380,16 +381,20 @@ def lfw_asked_for(value: str, dataset: str, source: str | None) -> str | None:
     return str(Path(value).absolute())
 
 
+def build_noise(section: str, *values: dict[str, Any]) -> NoiseConfig:
+    """A noise config; its step is as much of epsilon as the profile's is of `PROFILE_EPSILON`, so that runs differ in epsilon alone."""
+    found = build(NoiseConfig, section, *values)
+    return found.model_copy(update={"step": found.step * found.epsilon / PROFILE_EPSILON})
+
+
 def beneath_a_cloak(searched: dict[str, Any], common: dict[str, Any], section: str) -> NoiseConfig:
-    """The profile's search for error-minimizing noise with half of epsilon, rounded down, and a step that is as much smaller.
+    """The profile's search for error-minimizing noise with half of epsilon, rounded down.
 
     From scratch in any case: who starts from pretrained weights is the cloak's to stop.
     """
-    whole = build(NoiseConfig, section, searched, common, {"arm": "error-min"})
-    if whole.epsilon < 2:
-        raise RequestError(f"EPSILON={whole.epsilon}: allowed are 2 to 64 with cloak-error-min, which divides it by two")
-    half = whole.epsilon // 2
-    return whole.model_copy(update={"epsilon": half, "step": whole.step * half / whole.epsilon})
+    if common["epsilon"] < 2:
+        raise RequestError(f"EPSILON={common['epsilon']}: allowed are 2 to 64 with cloak-error-min, which divides it by two")
+    return build_noise(section, searched, common, {"arm": "error-min", "epsilon": common["epsilon"] // 2})
 
 
 def cloaked_from(value: str) -> dict[str, Any]:

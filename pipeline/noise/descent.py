@@ -41,7 +41,7 @@ def descend(
     transforms: bool = False,
     checkpoint: Path | None = None,
     key: str = "",
-) -> np.ndarray:
+) -> tuple[np.ndarray, float]:
     """Noise that lowers `objectives` on the photos of each row, by sign steps of 2.5 epsilon / steps (PGD, Madry et al., ICLR 2018).
 
     A row with several photos goes down the sum of their normalised gradients, so identity-wise and sample-wise noise are one code. Each
@@ -54,7 +54,7 @@ def descend(
         checkpoint, key: where the state is kept and what it belongs to; None: not kept.
 
     Returns:
-        float32 (rows, 3, H, W) in 1/255, within ±epsilon.
+        float32 (rows, 3, H, W) in 1/255, within ±epsilon; and the seconds it took, those before a kill among them.
     """
     device, ranks = runtime.torch_device(), runtime.ranks
     height, width = faces.shards[0].shape[1:3]
@@ -64,10 +64,11 @@ def descend(
     # A random start: at a photo that the network is certain of the gradient is almost nothing.
     delta_KCHW, done = (torch.rand((rows, 3, height, width), generator=generator) * 2 - 1).mul_(epsilon).to(device), 0
     state = None if checkpoint is None else load_checkpoint(checkpoint, key, device)
+    before = 0.0
     if state is not None:
-        delta_KCHW, done = state["delta"], state["steps"]
+        delta_KCHW, done, before = state["delta"], state["steps"], state["seconds"]
     ranks.agree(f"{sha256_of(key.encode())[:8]} after step {done}", str(checkpoint))
-    saved = time.perf_counter()
+    started = saved = time.perf_counter()
     # Photos of one row side by side: a pass then needs the gradients of few rows at a time, however many photos there are.
     order = np.argsort(row_N, kind="stable")
     here = ranks.share(len(order))
@@ -96,6 +97,7 @@ def descend(
         delta_KCHW.sub_(ranks.sum_(sum_KCHW).sign_().mul_(step)).clamp_(-epsilon, epsilon)
         report(number, float(ranks.sum_(total)) / len(order))
         if checkpoint is not None and ranks.first and number < steps and time.perf_counter() - saved > CHECKPOINT_SECONDS:
-            save_checkpoint(checkpoint, key, {"delta": delta_KCHW, "steps": number})
+            spent = before + time.perf_counter() - started
+            save_checkpoint(checkpoint, key, {"delta": delta_KCHW, "steps": number, "seconds": spent})
             saved = time.perf_counter()
-    return delta_KCHW.cpu().numpy()
+    return delta_KCHW.cpu().numpy(), before + time.perf_counter() - started

@@ -118,9 +118,8 @@ def train_surrogate(
     runtime: Runtime,
     *,
     round_number: int,
-    within: int,
 ) -> float:
-    """M batches of SGD on the surrogate with the noise fixed, in round `within` of this surrogate. Returns the mean loss."""
+    """M batches of SGD on the surrogate with the noise fixed. Returns the mean loss."""
     device, ranks = runtime.torch_device(), runtime.ranks
     random = np.random.default_rng((config.seed, round_number, 1))
     torch.manual_seed(hash_seed(config.seed, round_number))  # dropout
@@ -133,15 +132,13 @@ def train_surrogate(
         changes.append(draw_transforms(random, part.count).part(part.here) if config.transforms else None)
     total = torch.zeros((), device=device)
     for number, (x_BCHW, label_B) in enumerate(prefetched(faces, batches, device)):
-        done = (within - 1) * config.batches + number + 1
-        rate = config.lr * min(1.0, done / max(1, config.warmup_batches))
         with torch.no_grad():
             x_BCHW = add_delta(x_BCHW, delta_KCHW, runtime.tensor(row_N[batches[number]]))
             if config.flip:
                 x_BCHW = mirrored(x_BCHW, runtime.tensor(mirrors[number]))
             if (change := changes[number]) is not None:
                 x_BCHW = transformed(x_BCHW, change)
-        total += surrogate.step(x_BCHW, label_B, rate=rate)[0]
+        total += surrogate.step(x_BCHW, label_B, rate=config.lr)[0]
     return float(ranks.sum_(total)) / config.batches
 
 
@@ -250,7 +247,7 @@ def search_noise(
     checkpoint: Path | None = None,
     key: str = "",
 ) -> SearchResult:
-    """Search `rows` patterns until each surrogate errs on less than `stop_error` of their noisy photos.
+    """Search `rows` patterns until each surrogate errs on less than `stop_error` of their noisy photos, `min_rounds` rounds at the least.
 
     Args:
         make_surrogate: surrogate 0, 1, … on the runtime's device: logits of float crops in [0, 1], NCHW; trained in place.
@@ -289,12 +286,9 @@ def search_noise(
                 continue
         for within in range(done + 1, config.rounds + 1):
             round_number = len(history) + 1
-            loss = train_surrogate(config, surrogate, photos, delta_KCHW, row_N, runtime, round_number=round_number, within=within)
+            loss = train_surrogate(config, surrogate, photos, delta_KCHW, row_N, runtime, round_number=round_number)
             ask.refresh()
-            error = 1.0
-            for visit in range(config.visits):
-                pass_number = (round_number - 1) * config.visits + visit
-                error = update_noise(config, model, photos, delta_KCHW, row_N, runtime, pass_number=pass_number, ask=ask)
+            error = update_noise(config, model, photos, delta_KCHW, row_N, runtime, pass_number=round_number - 1, ask=ask)
             record = {
                 "round": round_number,
                 "surrogate": number,
@@ -304,9 +298,7 @@ def search_noise(
             }
             if config.binding and ended(config, record, within):
                 own = config.model_copy(update={"binding": False})  # a pass whose step is not taken
-                measured = update_noise(
-                    own, model, photos, delta_KCHW.clone(), row_N, runtime, pass_number=round_number * config.visits, ask=ask
-                )
+                measured = update_noise(own, model, photos, delta_KCHW.clone(), row_N, runtime, pass_number=round_number, ask=ask)
                 record["own_error"] = round(measured, 5)
             history.append(record)
             report(record)

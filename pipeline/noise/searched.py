@@ -57,7 +57,7 @@ def against_surrogate(
     if arm.method == "error-max":
         objective = lower_certainty(model)
     elif arm.method == "tap":
-        following = next_identity(protected, trained["classes"], config.seed)
+        following = next_identity(protected, seen["label"].to_numpy(), trained["classes"], config.seed)
         objective = look_like(model, torch.from_numpy(following).to(device))
     else:
         assert arm.method == "fawkes", arm
@@ -67,13 +67,14 @@ def against_surrogate(
         objective = feature_cloak(model, torch.from_numpy(target).to(device))
     row_N = rows_of(carrying, arm, names)
     faces, against = face_set(carrying, aligned), "the clean surrogate"
-    return lowered([objective], faces, row_N, config, runtime, against, rows=len(names), epsilon=config.epsilon)
+    return lowered([objective], faces, row_N, config, runtime, against, rows=len(names), epsilon=config.epsilon)[0]
 
 
 def against_known(
     config: NoiseConfig, arm: Arm, table: Any, names: tuple[str, ...], split: Path, aligned: Path, output: Path, runtime: Runtime
-) -> tuple[np.ndarray, SearchResult | None]:
-    """A cloak of the photos `names` against `config.against`: float32 (K, 3, 112, 112) in 1/255, and the search for what is beneath it.
+) -> tuple[np.ndarray, SearchResult | None, float]:
+    """A cloak of the photos `names` against `config.against`: float32 (K, 3, 112, 112) in 1/255; the search for what is beneath it; and
+    the seconds that both took, before a kill, too.
 
     Where there is a pattern beneath, the cloak is made for photos that carry it, and the noise is the sum of both.
     """
@@ -98,12 +99,12 @@ def against_known(
         every = np.arange(len(faces))
         faces = FaceSet((add_noise(faces.crops(every), under),), np.zeros_like(every), every, faces.label)
         epsilon, key = epsilon - config.beneath.epsilon, key + sha256_of(under.tobytes())
-    cloak = lowered(
+    cloak, seconds = lowered(
         objectives, faces, row_N, config, runtime, against, rows=len(names), epsilon=epsilon, checkpoint=output / "checkpoint.pt", key=key
     )
     if under is not None:
         cloak[row_N] = quantise(cloak, epsilon)[row_N] + under.astype(np.float32)  # each rounded by itself, or the sum could pass epsilon
-    return cloak, pattern
+    return cloak, pattern, seconds + (0.0 if pattern is None else pattern.seconds)
 
 
 def pattern_beneath(config: NoiseConfig, table: Any, split: Path, aligned: Path, output: Path, runtime: Runtime) -> SearchResult:
@@ -141,8 +142,8 @@ def lowered(
     rows: int,
     epsilon: int,
     **kept: Any,
-) -> np.ndarray:
-    """The descent of `objectives`, told as it goes: float32 (rows, 3, 112, 112) in 1/255, within ±epsilon; `kept`: checkpoint and key."""
+) -> tuple[np.ndarray, float]:
+    """The descent of `objectives`, told as it goes; see `descend`, for which `kept` is checkpoint and key."""
     say(f"{config.arm}: {config.steps} steps against {against} on {len(faces)} photos")
 
     def report(number: int, loss: float) -> None:
@@ -178,10 +179,7 @@ def embeddings_by(network: Any, faces: FaceSet, runtime: Runtime) -> np.ndarray:
 def search(
     config: NoiseConfig, arm: Arm, table: Any, names: tuple[str, ...], split: Path, aligned: Path, checkpoint: Path, runtime: Runtime
 ) -> SearchResult:
-    """Error-minimizing noise of `names` on the training photos of protected and auxiliary identities.
-
-    A search stops as soon as the surrogate errs little; `config.gain` takes what it left of epsilon: the same pattern, quicker to learn.
-    """
+    """Error-minimizing noise of `names` on the training photos of protected and auxiliary identities."""
     table = table[table["role"].isin(("protected", "auxiliary")) & (table["part"] == "train")]
     protected = sorted(table.loc[table["role"] == "protected", "identity"].unique())
     identities = protected + sorted(set(table["identity"]) - set(protected))
@@ -230,8 +228,7 @@ def search(
         checkpoint=checkpoint,
         key=dump(config) + sha256_of_files([split, split.with_suffix(".json"), *code_of_search(arm.method)]),
     )
-    delta = result.delta[: len(names)]
-    return replace(result, delta=delta if config.gain == 1 else delta * config.gain)
+    return replace(result, delta=result.delta[: len(names)])
 
 
 def code_of_search(method: str) -> list[Path]:

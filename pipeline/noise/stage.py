@@ -51,7 +51,7 @@ def make_noise(
             found = against_surrogate(config, arm, table, names, aligned, surrogate, runtime)
             facts["steps"] = config.steps
         elif arm.method == "cloak":
-            found, pattern = against_known(config, arm, table, names, split, aligned, output, runtime)
+            found, pattern, facts["seconds"] = against_known(config, arm, table, names, split, aligned, output, runtime)
             named = zip(config.against, config.against_sha256, strict=True)
             facts |= {"steps": config.steps, "against": [{"name": Path(path).name, "sha256": digest} for path, digest in named]}
             if pattern is not None and config.beneath is not None:
@@ -59,7 +59,7 @@ def make_noise(
         else:
             result = search(config, arm, table, names, split, aligned, output / "checkpoint.pt", runtime)
             found = result.delta
-            facts |= {"rule": config.rule, "gain": config.gain, **facts_of(result)}
+            facts |= {"rule": config.rule, "min_rounds": config.min_rounds, "seconds": result.seconds, **facts_of(result)}
             if config.transforms:
                 facts["draws"] = config.draws
             if config.binding:
@@ -72,7 +72,7 @@ def make_noise(
         delta = draw(rows=len(names), epsilon=config.epsilon, seed=config.seed)
     if not runtime.ranks.first:
         return
-    facts["seconds"] = round(time.perf_counter() - started, 1)
+    facts["seconds"] = round(facts.get("seconds", time.perf_counter() - started), 1)  # a search knows what it took before a kill, too
     facts["mean_abs"] = round(float(np.mean([np.abs(one.astype(np.int16)).mean() for one in delta])), 3)
     save_noise(output, NoiseTable(delta, names, config.epsilon, arm.per), facts)
     for kept in output.glob("*.pt"):

@@ -23,12 +23,13 @@ def look_like(model: Recogniser, next_K: Tensor) -> Objective:
     return loss
 
 
-def next_identity(labels: np.ndarray, classes: int, seed: int) -> np.ndarray:
+def next_identity(labels: np.ndarray, learned: np.ndarray, classes: int, seed: int) -> np.ndarray:
     """For each label in `labels` (distinct) another of them, in one cycle drawn by seed: int64 (classes,), itself elsewhere.
 
-    A single one has the next of all classes, since looking like oneself would teach a network more, not less.
+    A single one has the next of those that the network `learned`, since looking like oneself would teach a network more, not less.
     """
     cycle = np.random.default_rng((seed, 0x7A9)).permutation(labels)
     following = np.arange(classes, dtype=np.int64)
-    following[cycle] = np.roll(cycle, -1) if len(cycle) > 1 else (cycle + 1) % classes
+    others = np.unique(learned)
+    following[cycle] = np.roll(cycle, -1) if len(cycle) > 1 else others[(np.searchsorted(others, cycle) + 1) % len(others)]
     return following

@@ -41,7 +41,7 @@ REACH = 3  # px, of the blur's kernel: 3 times the largest sigma
 class Transforms:
     """What happens to each of N photos: arrays (N, …), so that every process of a run can draw all of them and take its own."""
 
-    shift: np.ndarray  # (N, 2) int64: px down, px to the right
+    shift: np.ndarray  # (N, 2) int64: px that the window moves down, and to the right
     size: np.ndarray  # (N,) int64: px
     sigma: np.ndarray  # (N,) float32: px
     light: np.ndarray  # (N,) float32: factor

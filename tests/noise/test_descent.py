@@ -50,7 +50,7 @@ def seen_by(network: Pixels, delta: np.ndarray) -> np.ndarray:
 def test_each_of_several_networks_sees_somebody_else(transforms: bool) -> None:
     networks = Pixels(0), Pixels(2)
     (red, *_), (blue, *_) = map(objective, networks)
-    delta = descend([red, blue], FACES, np.arange(6), transforms=transforms, **SETTINGS)
+    delta = descend([red, blue], FACES, np.arange(6), transforms=transforms, **SETTINGS)[0]
     assert np.abs(delta).max() <= 16
     for network in networks:
         _, own, target = objective(network)
@@ -58,7 +58,7 @@ def test_each_of_several_networks_sees_somebody_else(transforms: bool) -> None:
         moved = ((cloaked - clean) * (target - own)[FACES.label]).sum(1)
         assert (moved.mean() if transforms else moved.min()) > 0.1
         assert ((clean - cloaked) * own[FACES.label]).sum() > 0.1
-    assert not np.array_equal(delta, descend([red], FACES, np.arange(6), transforms=transforms, **SETTINGS))
+    assert not np.array_equal(delta, descend([red], FACES, np.arange(6), transforms=transforms, **SETTINGS)[0])
 
 
 def test_no_network_speaks_louder_than_another() -> None:
@@ -67,7 +67,7 @@ def test_no_network_speaks_louder_than_another() -> None:
     def loud(x_BCHW: Tensor, label_B: Tensor) -> Tensor:
         return 1000 * red(x_BCHW, label_B)
 
-    alike = [descend([one, blue], FACES, np.arange(6), **SETTINGS) for one in (red, loud)]
+    alike = [descend([one, blue], FACES, np.arange(6), **SETTINGS)[0] for one in (red, loud)]
     assert np.abs(alike[0] - alike[1]).max() < 1e-3
 
 
@@ -87,17 +87,27 @@ def test_photos_are_transformed_anew_in_each_pass(monkeypatch: pytest.MonkeyPatc
 def test_a_descent_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(descent, "CHECKPOINT_SECONDS", -1)
     objectives = [objective(Pixels(colour))[0] for colour in (0, 2)]
-    whole = descend(objectives, FACES, np.arange(6), transforms=True, **SETTINGS)
+    whole = descend(objectives, FACES, np.arange(6), transforms=True, **SETTINGS)[0]
 
     def killed(number: int, _loss: float) -> None:
         if number == 4:
             raise KeyboardInterrupt
 
+    class Clock:
+        now, tick = 0.0, 1.0
+
+        def perf_counter(self) -> float:
+            self.now += self.tick
+            return self.now
+
+    monkeypatch.setattr(descent, "time", clock := Clock())
     passes: list[int] = []
     kept: dict[str, Any] = {"transforms": True, "checkpoint": tmp_path / "checkpoint.pt", "key": "k"}
     with pytest.raises(KeyboardInterrupt):
         descend(objectives, FACES, np.arange(6), **SETTINGS | {"report": killed}, **kept)
-    found = descend(objectives, FACES, np.arange(6), **SETTINGS | {"report": lambda number, _loss: passes.append(number)}, **kept)
+    clock.tick = 0.0
+    found, seconds = descend(objectives, FACES, np.arange(6), **SETTINGS | {"report": lambda number, _loss: passes.append(number)}, **kept)
+    assert seconds > 3, "what three passes took before the kill"
     assert passes == [4, 5, 6] and "going on from there" in capsys.readouterr().err
     assert np.array_equal(found, whole)
     passes.clear()
