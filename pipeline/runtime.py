@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -37,6 +38,10 @@ class Runtime:
         import torch
 
         return torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.precision == "bf16")
+
+    def facts(self) -> dict[str, Any]:
+        """What is kept beside a trained model: the kind of `device`, `precision` and the number of `processes`."""
+        return {"device": self.torch_device().type, "precision": self.precision, "processes": self.ranks.size}
 
     @property
     def replays(self) -> bool:
@@ -92,18 +97,18 @@ def decide(device: str = "auto", workers: str = "auto", precision: str = "auto",
     """
     if workers == "auto":
         count = cores()
-    elif workers.isdigit() and 1 <= int(workers) <= 1024:
+    elif workers.isascii() and workers.isdigit() and 1 <= int(workers) <= 1024:
         count = int(workers)
     else:
         raise RequestError(f"WORKERS={workers}: allowed are auto and 1 to 1024")
     if device == "auto":
         device = "cuda" if cuda_is_usable() else "cpu"
-    elif device.startswith("cuda"):
+    elif re.fullmatch(r"cuda(:\d+)?", device, re.ASCII):
         import torch
 
         if not torch.cuda.is_available():
             raise RequestError(f"DEVICE={device}: this machine has no usable CUDA device; allowed are auto and cpu")
-        if device != "cuda" and not (device[5:].isdigit() and int(device[5:]) < torch.cuda.device_count()):
+        if device != "cuda" and int(device[5:]) >= torch.cuda.device_count():
             raise RequestError(f"DEVICE={device}: allowed are cuda:0 to cuda:{torch.cuda.device_count() - 1}")
     elif device != "cpu":
         raise RequestError(f"DEVICE={device}: allowed are auto, cpu, cuda, cuda:N")

@@ -9,8 +9,27 @@ import sys
 import pytest
 import torch
 
+from pipeline import runtime
+from pipeline.errors import RequestError
 from pipeline.faces.detect_mtcnn import exactly
-from pipeline.runtime import allow_tf32
+from pipeline.runtime import allow_tf32, decide
+
+
+@pytest.mark.parametrize("device", ["cuda-0", "cudaX1", "cuda1", "cuda:", "cuda:x", "cuda:²", "cuda:1\n", "cuda:2", "gpu", ""])
+def test_a_device_that_there_is_not_is_named(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(runtime, "cuda_has_fast_bf16", lambda _device: True)
+    assert decide("cuda:1").device == "cuda:1"
+    with pytest.raises(RequestError, match=rf"^DEVICE={device}: allowed are .*cuda"):
+        decide(device)
+
+
+@pytest.mark.parametrize("workers", ["²", "٣", "0", "1025", "-1", "two", ""])
+def test_a_number_of_workers_that_is_none_is_named(workers: str) -> None:
+    assert decide("cpu", "12").workers == 12
+    with pytest.raises(RequestError, match=f"^WORKERS={workers}: allowed are auto and 1 to 1024"):
+        decide("cpu", workers)
 
 
 def test_what_torch_rounds_on_a_gpu_can_be_read_by_both_its_names() -> None:

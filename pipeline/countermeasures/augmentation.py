@@ -7,6 +7,7 @@ global one of the caller stays as it was.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -132,37 +133,106 @@ def make_strong() -> Augment:
 
 
 def plasma(x_BCHW: Tensor, generator: Generator) -> Tensor:
-    """Fractal noise in [0, 1], one field a photo, (B, 1, H, W): octaves of random grids, each fainter than the one before by U(0.3, 0.7).
+    """Clouds for plasma brightness and contrast, (B, C, H, W): a field a channel, as kornia 0.6.12's `diamond_square` makes them.
 
-    Stands for the diamond-square fields, roughness 0.3 to 0.7, that UEraser takes from kornia.
+    From a 3×3 grid each field is refined to 2^n + 1 points a side, of which the top left is taken. A new point is its neighbours' mean
+    blended with U(0, 1); the share of the latter falls from one refinement to the next by the photo's roughness, U(0.3, 0.7). Kornia
+    divides the first grid's corners and middle by three, and multiplies means on the border by 4/3. So at 112 px fields are 0.47 on
+    average, their spread within a photo is small (0.11), and points at the border exceed 1.
     """
-    batch, _, height, width = x_BCHW.shape
-    fainter_B = 0.3 + 0.4 * uniform((batch, 1, 1, 1), generator, x_BCHW)
-    field = x_BCHW.new_zeros((batch, 1, height, width))
-    for octave in range(6):
-        grid = uniform((batch, 1, 2 ** (octave + 1), 2 ** (octave + 1)), generator, x_BCHW)
-        field += fainter_B**octave * F.interpolate(grid, size=(height, width), mode="bilinear", align_corners=False)
-    low, high = field.amin((2, 3), keepdim=True), field.amax((2, 3), keepdim=True)
-    return (field - low) / (high - low).clamp_min(1e-6)
+    batch, channels, height, width = x_BCHW.shape
+    roughness = (0.3 + 0.4 * uniform((batch, 1, 1, 1), generator, x_BCHW)).repeat_interleave(channels, 0)
+    side = 2 ** math.ceil(math.log2(max(height, width) - 1)) + 1
+    field = uniform((batch * channels, 1, side, side), generator, x_BCHW)  # each point's own random number, until it becomes known
+    step = side // 2
+    corners = field[..., :: 2 * step, :: 2 * step]
+    middle = F.avg_pool2d(corners, 2)
+    field[..., :: 2 * step, step : step + 1] = (corners[..., :1] + corners[..., 1:] + middle) / 3
+    field[..., step : step + 1, :: 2 * step] = (corners[..., :1, :] + corners[..., 1:, :] + middle) / 3
+    field[..., step : step + 1, step : step + 1] = middle / 3
+    corners /= 3
+    random = torch.ones_like(roughness)
+    while step > 1:
+        step //= 2
+        random = random * roughness
+        known = field[..., :: 2 * step, :: 2 * step]
+        middle = field[..., step :: 2 * step, step :: 2 * step]
+        middle.mul_(random).add_((1 - random) * F.avg_pool2d(known, 2, 1))
+        for turned in (field, field.mT):  # points between two known ones of a row, then of a column
+            beside, middle = turned[..., :: 2 * step, :: 2 * step], turned[..., step :: 2 * step, step :: 2 * step]
+            above = F.pad(middle, (0, 0, 1, 1), mode="replicate")
+            mean = (beside[..., :-1] + beside[..., 1:] + above[..., :-1, :] + above[..., 1:, :]) / 4
+            mean[..., [0, -1], :] *= 4 / 3
+            turned[..., :: 2 * step, step :: 2 * step].mul_(random).add_((1 - random) * mean)
+    return field[..., :height, :width].reshape(x_BCHW.shape)
+
+
+def plasma_brightness(x_BCHW: Tensor, generator: Generator) -> Tensor:
+    """Clouds of colour and light added: x + a (2 plasma − 1), a ~ U(0.5, 1) for each photo."""
+    intensity_B = 0.5 + 0.5 * uniform((len(x_BCHW), 1, 1, 1), generator, x_BCHW)
+    return (x_BCHW + intensity_B * (2 * plasma(x_BCHW, generator) - 1)).clamp(0, 1)
+
+
+def plasma_contrast(x_BCHW: Tensor, generator: Generator) -> Tensor:
+    """Contrast about mid-grey multiplied by clouds: (x − 0.5) · 4 plasma + 0.5."""
+    return ((x_BCHW - 0.5) * 4 * plasma(x_BCHW, generator) + 0.5).clamp(0, 1)
+
+
+def make_trivial_augment() -> dict[str, Callable[[Tensor], Tensor]]:
+    """The changes of kornia 0.6.12's TrivialAugment, each of one photo (C, H, W) in [0, 1], with draws from torch's global generator.
+
+    Its ranges are not those of the paper (Müller and Hutter, ICCV 2021) and of torchvision's `TrivialAugmentWide`: shear, which it calls
+    0.3, goes up to 54°. "Contrast" multiplies pixels, "brightness" adds to them. In that version rotation, shear and translation go one
+    way only, and leave half of the photos as they are.
+    """
+    from torchvision.transforms.v2 import InterpolationMode, functional  # heavy: only where it is used
+
+    def between(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand(()))
+
+    def half_the_time(most: float) -> float:
+        return between(0, most) * int(torch.randint(2, ()))
+
+    def moved(x_CHW: Tensor, *, angle: float = 0.0, x: float = 0.0, y: float = 0.0, shear_x: float = 0.0, shear_y: float = 0.0) -> Tensor:
+        return functional.affine(x_CHW, angle, [x, y], 1.0, [shear_x, shear_y], interpolation=InterpolationMode.BILINEAR)
+
+    return {
+        "auto-contrast": functional.autocontrast,
+        "equalize": functional.equalize,
+        "rotate": lambda x_CHW: moved(x_CHW, angle=-half_the_time(30)),
+        "posterize": lambda x_CHW: functional.posterize(x_CHW, round(between(0, 4))),
+        "solarize": lambda x_CHW: functional.solarize(x_CHW, between(0, 1)),
+        "contrast": lambda x_CHW: (x_CHW * between(0.1, 1.9)).clamp(0, 1),
+        "brightness": lambda x_CHW: (x_CHW + between(-0.9, 0.9)).clamp(0, 1),
+        "sharpness": lambda x_CHW: functional.adjust_sharpness(x_CHW, between(0.1, 1.9)),
+        "shear-x": lambda x_CHW: moved(x_CHW, shear_x=half_the_time(54)),
+        "shear-y": lambda x_CHW: moved(x_CHW, shear_y=half_the_time(54)),
+        "translate-x": lambda x_CHW: moved(x_CHW, x=half_the_time(x_CHW.shape[2] / 2)),
+        "translate-y": lambda x_CHW: moved(x_CHW, y=half_the_time(x_CHW.shape[1] / 2)),
+    }
 
 
 def make_ueraser_augment() -> Augment:
-    """One candidate of UEraser: plasma brightness, plasma contrast, channels shuffled, each with p 0.5, then TrivialAugmentWide.
+    """One candidate of UEraser: plasma brightness, plasma contrast, channels shuffled, each with p 0.5, then one change of TrivialAugment.
 
-    As in the authors' code (Qin et al. 2023, *Learning the Unlearnable*), kornia's TrivialAugment replaced by torchvision's, which works
-    on uint8.
+    The policy of Qin et al. 2023, *Learning the Unlearnable*, with the numbers of one of the authors' examples (others have both clouds in
+    every photo). Theirs is kornia's; here each step changes photos as kornia 0.6.12 does, in mean and spread. One thing is not theirs: each
+    photo draws its own change of TrivialAugment, where theirs draws one for the whole batch.
     """
     from torchvision.transforms import v2  # heavy: only where it is used
 
-    transform = v2.Compose([v2.RandomApply([v2.RandomChannelPermutation()], p=0.5), v2.TrivialAugmentWide()])
+    changes = list(make_trivial_augment().values())
+
+    def trivial(x_CHW: Tensor) -> Tensor:
+        return changes[int(torch.randint(len(changes), ()))](x_CHW)
+
+    transform = v2.Compose([v2.RandomApply([v2.RandomChannelPermutation()], p=0.5), trivial])
 
     def augment(x_BCHW: Tensor, label_B: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        intensity_B, brighten_B, contrast_B = uniform((3, len(x_BCHW), 1, 1, 1), generator, x_BCHW)
-        bright = (x_BCHW + (0.5 + 0.5 * intensity_B) * (2 * plasma(x_BCHW, generator) - 1)).clamp(0, 1)
-        bright = torch.where(brighten_B < 0.5, bright, x_BCHW)
-        contrasted = ((bright - 0.5) * 4 * plasma(x_BCHW, generator) + 0.5).clamp(0, 1)
-        contrasted = torch.where(contrast_B < 0.5, contrasted, bright)
-        changed = photo_by_photo((contrasted * 255).round().to(torch.uint8), transform, generator)
-        return (changed.to(x_BCHW.dtype) / 255).contiguous(memory_format=format_of(x_BCHW)), label_B
+        changed_BCHW = x_BCHW
+        for change in (plasma_brightness, plasma_contrast):
+            chosen_B = uniform((len(x_BCHW), 1, 1, 1), generator, x_BCHW) < 0.5
+            changed_BCHW = torch.where(chosen_B, change(changed_BCHW, generator), changed_BCHW)
+        return photo_by_photo(changed_BCHW, transform, generator), label_B
 
     return augment

@@ -4,8 +4,9 @@ Sandoval-Segura et al., *What Can We Learn from Unlearnable Datasets?*, NeurIPS 
 noise. A bias-free linear softmax is trained on pixels in [0, 1]; the QR decomposition of its weights gives an orthonormal basis Q; the
 photos the recogniser is trained on become x − Q Qᵀ x. Test photos stay as they are.
 
-The linear step is the authors'. They then train with strong augmentation and CutMix; here training is the study's own recipe, so that what
-is seen is the projection alone.
+The linear step is the authors', but for its batches: theirs are of 1,024 photos, always in the same order, here of 128, shuffled, and 1,000
+at least (see `fit_linear`). They then train with strong augmentation and CutMix; here training is the study's own recipe, so that what is
+seen is the projection alone.
 """
 
 from __future__ import annotations

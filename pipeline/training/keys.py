@@ -1,14 +1,15 @@
-"""What a trained model belongs to: the files its training saw and, for a trial, the code. Without torch, so that asking is quick."""
+"""What a trained model and a trial's result belong to: config, the files that training saw, and code. Without torch: asking is quick."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from pipeline.artifacts import sha256_of, sha256_of_files
-from pipeline.config import TrainConfig, dump
+from pipeline.config import EvaluateConfig, TrainConfig, dump
 
 ROOM = Path(__file__).resolve().parents[1]
 CODE = ("training", "models")
+BESIDE = ("shards.py", "distributed.py", "shared_memory.py")  # what all stages share is in no key, as in no `CODE_…` of the Makefile
 SURROGATE = "surrogate"  # the folder, beside the arms, of the clean network that adversarial noise is made against
 
 
@@ -28,7 +29,8 @@ def code_in(*folders: str) -> list[Path]:
 
 def code_that_trains(config: TrainConfig) -> list[Path]:
     """The source files that decide what a training does; those of countermeasures where it has one."""
-    return code_in(*CODE, *(() if config.countermeasure == "none" else ("countermeasures",)))
+    folders = (*CODE, *(() if config.countermeasure == "none" else ("countermeasures",)))
+    return [*code_in(*folders), *(ROOM / name for name in BESIDE)]
 
 
 def code_that_embeds(config: TrainConfig) -> list[Path]:
@@ -41,11 +43,12 @@ def training_key(config: TrainConfig, arm: str, run: Path, split: Path) -> str:
     return dump(config) + arm + sha256_of_files([*training_inputs(arm, run, split), *code_that_trains(config)])
 
 
-def trial_key(config: TrainConfig, arm: str, run: Path, split: Path) -> str:
-    """What a trial's result belongs to: its config, the arm's inputs, and the code that trains and scores."""
+def trial_key(config: TrainConfig, scoring: EvaluateConfig, arm: str, run: Path, split: Path) -> str:
+    """What a trial's result belongs to: its config, what its intervals are drawn with, the arm's inputs, and all code that it runs."""
     code = code_that_embeds(config) + ([] if config.recropped is None else code_in("faces", "photos"))
     inputs = training_inputs(arm, run, split)
     if config.trainer == "last-layer-refit":
         inputs.append(run / arm / "model" / "weights.safetensors")
     code += [ROOM / "evaluation" / "probes.py", ROOM / "evaluation" / "accuracy.py"]
-    return sha256_of((dump(config) + arm + sha256_of_files(inputs) + sha256_of_files(code)).encode())
+    drawn = f"{scoring.bootstrap} {scoring.seed}"
+    return sha256_of((dump(config) + drawn + arm + sha256_of_files(inputs) + sha256_of_files(code)).encode())

@@ -19,6 +19,7 @@ import torch
 from pipeline.artifacts import sha256_of
 from pipeline.config import TrainConfig
 from pipeline.countermeasures.catalogue import countermeasure_of
+from pipeline.errors import StageError
 from pipeline.models.backbones import WIDTH
 from pipeline.models.recognisers import Recogniser, make_recogniser
 from pipeline.runtime import Runtime, hash_seed
@@ -122,8 +123,13 @@ def train_recogniser(
 
     Returns:
         The model, and a record an epoch: epoch, loss, train_error, lr, protected, others (accuracies, None where not scored), seconds.
+
+    Raises:
+        StageError: an epoch's loss, or a weight after it, is not a finite number; raised by every rank.
     """
     device, ranks = runtime.torch_device(), runtime.ranks
+    # What a countermeasure draws for a batch, or mixes in it, concerns all its photos.
+    assert ranks.size == 1 or config.countermeasure == "none", "only trials have one, and they run in one process"
     weights = None if config.weights is None else Path(config.weights)
     model = make_recogniser(
         classes=classes,
@@ -142,8 +148,6 @@ def train_recogniser(
         transform = measure.fit(train.crops, len(train), train.label, classes, config.seed, device=device)
     photos, scored = resident(train, device), resident(test.faces, device)
     learner = Learner(model, config, runtime, count=len(train), labels=True)
-    # What a countermeasure draws for a batch, or mixes in it, concerns all its photos: each rank then takes its part only afterwards.
-    whole = measure.augment is not None or measure.harden is not None
     history: list[dict[str, Any]] = []
     state = load_checkpoint(checkpoint, key, device)
     if state is not None:
@@ -160,7 +164,7 @@ def train_recogniser(
         batches = batches_of_epoch(len(train), config.batch, seed=config.seed, epoch=epoch)
         mirrors = [flips.random(len(index)) < 0.5 for index in batches] if config.flip else None
         parts = [ranks.part(len(index)) for index in batches]
-        mine = [index if whole else index[part.here] for index, part in zip(batches, parts, strict=True)]
+        mine = [index[part.here] for index, part in zip(batches, parts, strict=True)]
         model.train()
         loss_sum, wrong, seen, rate = torch.zeros((), device=device), torch.zeros((), device=device), 0, 0.0
         for number, (x_BCHW, label_B) in enumerate(prefetched(photos, mine, device)):
@@ -169,7 +173,7 @@ def train_recogniser(
             if transform is not None:
                 x_BCHW = transform(x_BCHW)  # fitted on photos as they are, so before any is mirrored
             if mirrors is not None:
-                mirror = runtime.tensor(mirrors[number] if whole else mirrors[number][part.here])
+                mirror = runtime.tensor(mirrors[number][part.here])
                 x_BCHW = torch.where(mirror[:, None, None, None], x_BCHW.flip(3), x_BCHW)
             target_B = label_B
             if measure.augment is not None:
@@ -177,13 +181,17 @@ def train_recogniser(
             if measure.harden is not None:
                 with runtime.autocast():
                     x_BCHW = measure.harden(model, x_BCHW, label_B, draws)
-            if whole:
-                x_BCHW, label_B, target_B = x_BCHW[part.here], label_B[part.here], target_B[part.here]
             loss, missed = learner.step(x_BCHW, label_B, target_B, rate=rate)
             loss_sum += loss * part.count
             wrong += missed / part.copies
             seen += part.count
         loss_sum, wrong = ranks.sum_(torch.stack((loss_sum, wrong))).tolist()
+        # The last step's weights are in no loss of this epoch. What is not a number would name the first person in every photo.
+        if not math.isfinite(loss_sum) or not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
+            raise StageError(
+                f"{checkpoint.parent}: epoch {epoch + 1} of {config.epochs} ended with a loss or weights that are not finite numbers; "
+                f"the learning rate (lr: {config.lr}) is too high for this training: give a lower one in the profile"
+            )
         last = epoch + 1 == config.epochs
         scores: dict[str, float | None] = {"protected": None, "others": None}
         if last or (epoch + 1) % config.score_every == 0:

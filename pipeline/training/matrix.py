@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +18,38 @@ from pipeline.noise.arms import arm_of
 from pipeline.runtime import Runtime, say
 from pipeline.training.keys import trial_key
 from pipeline.training.trials import trial_of
+
+INTERRUPTED = 130  # the exit code of a stage after Ctrl-C
+
+
+class UnderWay:
+    """The processes that are running, until they are to end; from then on none begins."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.running: set[subprocess.Popen[bytes]] = set()
+        self.ended = threading.Event()
+
+    def run(self, words: list[str]) -> int:
+        """Run a command and wait for it; its exit code."""
+        with self.lock:
+            if self.ended.is_set():
+                return 1
+            process = subprocess.Popen(words)
+            self.running.add(process)
+        code = process.wait()
+        with self.lock:
+            self.running.remove(process)
+        if code in (-signal.SIGINT, INTERRUPTED):  # Ctrl-C goes to the matrix, too, which may be the slower of the two
+            self.ended.wait(5)
+        return code
+
+    def end(self) -> None:
+        """End what is running."""
+        with self.lock:
+            self.ended.set()
+            for process in self.running:
+                process.terminate()
 
 
 def run_matrix(arms: list[str], trials: list[str], data: Path, run: Path, runtime: Runtime, *, jobs: int, limits: EvaluateConfig) -> None:
@@ -40,21 +73,27 @@ def run_matrix(arms: list[str], trials: list[str], data: Path, run: Path, runtim
     threads = max(1, runtime.workers // jobs)
     took: list[float] = []
     failed: list[str] = []
+    under_way = UnderWay()
 
     def timed(arm: str, trial: str) -> int:
         started = time.perf_counter()
-        code = run_one(arm, trial, data, run, runtime, threads)
+        code = run_one(arm, trial, data, run, runtime, threads, under_way)
         took.append(time.perf_counter() - started)
         return code
 
     def run_all(pairs: list[tuple[str, str]], *, before: int, total: int) -> None:
         with ThreadPoolExecutor(jobs) as pool:
-            running = {pool.submit(timed, *pair): pair for pair in pairs}
-            for done, future in enumerate(as_completed(running), before + 1):
-                if future.result():
-                    failed.append(", ".join(running[future]))
-                left = sum(took) / len(took) * (total - done) / jobs
-                say(f"matrix: {done} of {total} done, about {left / 60:.0f} min left")
+            try:
+                running = {pool.submit(timed, *pair): pair for pair in pairs}
+                for done, future in enumerate(as_completed(running), before + 1):
+                    if future.result():
+                        failed.append(", ".join(running[future]))
+                    left = sum(took) / len(took) * (total - done) / jobs
+                    say(f"matrix: {done} of {total} done, about {left / 60:.0f} min left")
+            except BaseException:  # Ctrl-C for one: leaving the pool waits for its threads, which would go through all that was asked for
+                pool.shutdown(wait=False, cancel_futures=True)
+                under_way.end()
+                raise
 
     run_all(first, before=0, total=len(todo))
     silent = {trial for trial in {trial for _, trial in others} if teaches_nothing(trial, run, limits)}
@@ -104,15 +143,15 @@ def is_current(arm: str, trial: str, run: Path) -> bool:
     path = run / arm / "trials" / trial / "result.json"
     if not path.exists():
         return False
-    config = load(TrainConfig, run / "config" / "trials" / f"{trial}.yaml")
-    return read_json(path).get("key") == trial_key(config, arm, run, run / "split.parquet")
+    config, scoring = load(TrainConfig, run / "config" / "trials" / f"{trial}.yaml"), load(EvaluateConfig, run / "config" / "evaluate.yaml")
+    return read_json(path).get("key") == trial_key(config, scoring, arm, run, run / "split.parquet")
 
 
-def run_one(arm: str, trial: str, data: Path, run: Path, runtime: Runtime, threads: int) -> int:
+def run_one(arm: str, trial: str, data: Path, run: Path, runtime: Runtime, threads: int, under_way: UnderWay) -> int:
     """One trial in a process of its own; its exit code."""
     words = [sys.executable, "-m", "pipeline", "trial", "--data", str(data), "--run", str(run), "--arm", arm, "--trial", trial]
     words += ["--device", runtime.device, "--precision", runtime.precision, "--threads", str(threads), "--workers", str(threads)]
-    return subprocess.run([*words, "--parent", str(os.getpid())], check=False).returncode
+    return under_way.run([*words, "--parent", str(os.getpid())])
 
 
 def end_with(parent: int) -> None:

@@ -114,6 +114,7 @@ def train_arm(config: TrainConfig, arm: str, run: Path, aligned: Path, runtime: 
         "weights_sha256": sha256_of_file(output / "weights.safetensors"),
         "classes": classes,
         "photos": len(train),
+        **runtime.facts(),
         "seconds": round(sum(record["seconds"] for record in history), 1),
         "peak_memory_mib": peak_memory_mib(runtime),
         "wall_seconds": round(time.perf_counter() - started, 1),

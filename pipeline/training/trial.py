@@ -43,14 +43,15 @@ def run_trial(
 ) -> None:
     """Write `history.jsonl` and, last, `result.json` into `<run>/<arm>/trials/<name>`; does nothing when they are current.
 
-    `result.json`: trial, kind, title, key, the groups' accuracies as in `metrics.json`, photos, seconds.
+    `result.json`: trial, kind, title, key, the groups' accuracies as in `metrics.json`, photos, device, precision, processes,
+    seconds.
 
     Args:
         faces: how the run found its faces, for the trials that find them anew. data: `data/<dataset>`, with `photos/` and `aligned/`.
     """
     aligned = data / "aligned"
     split, output = run / "split.parquet", run / arm / "trials" / name
-    key = trial_key(config, arm, run, split)
+    key = trial_key(config, scoring, arm, run, split)
     if (output / "result.json").exists() and read_json(output / "result.json").get("key") == key:
         return
     started = time.perf_counter()
@@ -88,7 +89,7 @@ def run_trial(
         record = group_accuracy(history, group, right[mask], test.faces.label[mask], names, resamples=scoring.bootstrap, seed=scoring.seed)
         result[group] = record
     # By epoch, so that what was done before a kill counts.
-    result |= {"photos": len(train), "seconds": round(sum(record["seconds"] for record in history), 1)}
+    result |= {"photos": len(train), **runtime.facts(), "seconds": round(sum(record["seconds"] for record in history), 1)}
     write_text(output / "history.jsonl", "".join(json.dumps(record) + "\n" for record in history))
     write_json(output / "result.json", result)
     if checkpoint is not None:

@@ -164,27 +164,32 @@ class Means:
         return self.weights if trial.weights else {}
 
 
+def is_the_study(trial: Trial, own: TrainConfig) -> bool:
+    """Whether `trial` changes nothing in the run's `own` training, so that it would say nothing new."""
+    base = "scratch" if own.weights is None else "tuned"
+    return trial.base in ("own", base) and all(getattr(own, name) == value for name, value in trial.values.items())
+
+
 def trials_asked_for(text: str, means: Means, own: TrainConfig) -> list[str]:
     """The names behind `MATRIX`: one of `SETS` (`full` is all of them), or names, in order and once each.
 
-    From a set, what this run lacks the means for or does anyway (its own trainer) is left out.
+    From a set, what this run lacks the means for or does anyway (its own trainer, its own input size) is left out.
 
     Args:
         own: the run's own training.
 
     Raises:
-        ValueError: an unknown name, or one that needs what there is not.
+        ValueError: an unknown name, one that needs what there is not, or one that would be the study's own training again.
     """
-    done = {"scratch" if own.weights is None else "fine-tune", f"input-{own.input_size}"}
     found: list[str] = []
     for word in text.split():
         for name in SETS.get(word, (word,)):
-            if missing := means.missing(trial_of(name)):
+            trial = trial_of(name)
+            why = means.missing(trial) or ("is this run's own training: it would try nothing new" if is_the_study(trial, own) else "")
+            if why:
                 if word in SETS:
                     continue
-                raise ValueError(f"{name!r} {missing}")
-            if word in SETS and name in done:
-                continue
+                raise ValueError(f"{name!r} {why}")
             if name not in found:
                 found.append(name)
     return found

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from pipeline.countermeasures.augmentation import Augment, make_ueraser_augment
+from pipeline.countermeasures.augmentation import (
+    Augment,
+    make_trivial_augment,
+    make_ueraser_augment,
+    photo_by_photo,
+    plasma,
+    plasma_brightness,
+    plasma_contrast,
+)
 from pipeline.countermeasures.catalogue import countermeasure_of
 from pipeline.countermeasures.names import FULL
+from tests.conftest import toy_faces
 
 CLASSES = 5
 AUGMENTING = [name for name in FULL if countermeasure_of(name, classes=CLASSES).augment]
@@ -104,3 +116,88 @@ def test_cutmix_labels_follow_area() -> None:
     share = torch.stack([(mixed == x_BCHW[k, 0, 0, 0]).float().mean((1, 2, 3)) for k in range(CLASSES)], dim=1)
     torch.testing.assert_close(target, share)
     assert 0.05 < target[0, 0] < 0.95
+
+
+# What kornia 0.6.12, which UEraser is made of, does to the 100 photos of `toy_photos`: means of 20 to 30 batches.
+CLOUDS = {"mean": 0.470, "spread in a photo": 0.107, "spread of means": 0.050, "alike in two channels": 0.498, "largest": 1.37}
+CHANGES = {  # mean change of a pixel, correlation with the photo's greys, root of the mean squared change of colour and of grey
+    "plasma-brightness": (0.131, 0.225, 0.102, 0.134),
+    "plasma-contrast": (0.064, 0.878, 0.042, 0.074),
+    "auto-contrast": (0.118, 0.981, 0.106, 0.108),
+    "equalize": (0.226, 0.783, 0.205, 0.162),
+    "rotate": (0.037, 0.589, 0.025, 0.110),
+    "posterize": (0.169, 0.664, 0.059, 0.238),
+    "solarize": (0.075, -0.014, 0.067, 0.114),
+    "contrast": (0.217, 0.953, 0.023, 0.253),
+    "brightness": (0.356, 0.700, 0.030, 0.395),
+    "sharpness": (0.0036, 0.995, 0.0044, 0.0031),
+    "shear-x": (0.047, 0.588, 0.027, 0.133),
+    "shear-y": (0.050, 0.588, 0.029, 0.136),
+    "translate-x": (0.078, 0.512, 0.040, 0.178),
+    "translate-y": (0.078, 0.539, 0.041, 0.177),
+}
+
+
+def toy_photos() -> Tensor:
+    return torch.from_numpy(toy_faces(identities=10, photos=10).crops(np.arange(100))).permute(0, 3, 1, 2).float() / 255
+
+
+def alike(x_BN: Tensor, y_BN: Tensor) -> float:
+    """Mean over the rows of the correlation of two batches; rows without any spread are left out."""
+    return float(torch.stack([torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(x_BN, y_BN, strict=True)]).nanmean())
+
+
+def test_clouds_are_as_uneven_as_those_of_the_source() -> None:
+    field = torch.cat([plasma(torch.zeros((100, 3, 112, 112)), generator_of(seed)) for seed in range(3)])
+    found = {
+        "mean": field.mean(),
+        "spread in a photo": field.flatten(1).std(1).mean(),
+        "spread of means": field.mean((2, 3)).std(),
+        "alike in two channels": alike(field[:, 0].flatten(1), field[:, 1].flatten(1)),
+        "largest": field.flatten(1).amax(1).mean(),
+    }
+    assert {name: float(value) for name, value in found.items()} == pytest.approx(CLOUDS, rel=0.08)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_each_change_is_as_strong_as_that_of_the_source(name: str) -> None:
+    x_BCHW = toy_photos()
+    changes: dict[str, Callable[[Tensor, Generator], Tensor]] = {
+        "plasma-brightness": plasma_brightness,
+        "plasma-contrast": plasma_contrast,
+    }
+    for one, trivial in make_trivial_augment().items():
+        changes[one] = lambda x_BCHW, generator, trivial=trivial: photo_by_photo(x_BCHW, trivial, generator)
+    assert set(changes) == set(CHANGES)
+    found = []
+    for seed in range(4):
+        changed = changes[name](x_BCHW, generator_of(seed))
+        grey, before = changed.mean(1, keepdim=True), x_BCHW.mean(1, keepdim=True)
+        colour = ((changed - grey) - (x_BCHW - before)).square().mean().sqrt()
+        by = ((changed - x_BCHW).abs().mean(), alike(grey.flatten(1), before.flatten(1)), colour, (grey - before).square().mean().sqrt())
+        found.append([float(value) for value in by])
+    wanted = CHANGES[name]
+    for value, one in zip(np.mean(found, 0).tolist(), wanted, strict=True):
+        assert value == pytest.approx(one, rel=0.2, abs=0.0005) or (one == wanted[1] and abs(value - one) < 0.1), (name, found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "down"),  # how far the dot goes at most, in px
+    [
+        ("rotate", (-9.5, 0), (0, 16.5)),
+        ("shear-x", (0, 36.5), (0, 0)),
+        ("shear-y", (0, 0), (0, 36.5)),
+        ("translate-x", (0, 56), (0, 0)),
+        ("translate-y", (0, 0), (0, 56)),
+    ],
+)
+def test_turned_and_moved_photos_go_one_way_and_half_of_them_stay(name: str, right: tuple[float, float], down: tuple[float, float]) -> None:
+    y, x = torch.meshgrid(torch.arange(112.0), torch.arange(112.0), indexing="ij")
+    dot = (((y - 29.5) ** 2 + (x - 29.5) ** 2) < 64).float().expand(300, 3, -1, -1)
+    moved = photo_by_photo(dot, make_trivial_augment()[name], generator_of(0))
+    staying = (moved - dot).abs().amax((1, 2, 3)) < 1e-3
+    assert 0.4 < staying.float().mean() < 0.6
+    light = moved[:, 0].sum((1, 2))
+    for place, (least, most) in ((x, right), (y, down)):
+        by = (moved[:, 0] * place).sum((1, 2)) / light - 29.5
+        assert float(by.min()) == pytest.approx(least, abs=2) and float(by.max()) == pytest.approx(most, abs=2)

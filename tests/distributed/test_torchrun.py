@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.artifacts import write_array, write_json, write_table
+from pipeline.artifacts import read_json, write_array, write_json, write_table
 from pipeline.config import NoiseConfig, StageConfig, TrainConfig, dump
 from pipeline.noise.table import load_noise
 from tests.conftest import toy_faces
@@ -94,6 +94,7 @@ def test_a_killed_training_goes_on_in_two_processes(tmp_path: Path) -> None:
     resumed = [line for line in said.splitlines() if "epoch" in line and "loss" in line]
     assert len(resumed) < 6 and "epoch 1 of" not in said and "epoch 6 of" in said
     assert len(history(folder)) == 6
+    assert read_json(model / "train.json")["processes"] == 2
     assert sorted(path.name for path in model.iterdir()) == ["history.jsonl", "train.json", "weights.safetensors"]
 
 
