@@ -33,7 +33,7 @@ from pipeline.config import (
 from pipeline.errors import RequestError, StageError
 from pipeline.noise.arms import ARMS, headline_of
 from pipeline.photos.lfw import PAIRS_FILE
-from pipeline.training.trials import Means, trial_of, trials_asked_for
+from pipeline.training.trials import Means, is_the_study, trial_of, trials_asked_for
 
 SURROGATE_SEED = 1_000_003
 PROFILE_EPSILON = 16  # of 255: what the steps in the profiles are for
@@ -284,7 +284,7 @@ def trial_snapshots(
             trial = trial_of(name)
         except ValueError:
             continue  # a name that there was once
-        if means.missing(trial):
+        if means.missing(trial) or is_the_study(trial, own):
             continue
         base = {"own": own.model_dump(), "scratch": scratch, "tuned": scratch | tuned}[trial.base]
         values = trial.values | (extra.get(name) or {}) | {"seed": seed}

@@ -29,6 +29,8 @@ from pipeline.training.faces import FaceSet, embedded, face_set
 from pipeline.training.loop import TestPhotos, predict
 from pipeline.training.stage import read_history, test_photos, training_set
 
+# Of `train.json`: arms are trained alike, but perhaps on different machines, whose rounding makes a training another draw.
+TRAINING_FACTS = ("recipe", "model", "kind", "photos", "device", "precision", "processes", "seconds", "peak_memory_mib")
 MOST_JUDGED = 2000  # photos that linear models are fitted on
 
 
@@ -91,7 +93,7 @@ def evaluate_arm(
         pairs = Path(config.lfw) / PAIRS_FILE
         judged = models if arm == "clean" else {"own": models["own"]}  # those trained elsewhere are the same in every arm
         metrics["lfw"] = {name: verify_lfw(pairs, lfw, embed) for name, embed in judged.items()}
-    metrics["training"] = {key: training[key] for key in ("recipe", "model", "kind", "photos", "seconds", "peak_memory_mib")}
+    metrics["training"] = {key: training[key] for key in TRAINING_FACTS}
     if arm_of(arm).method != "none":
         measures = read_json(folder / "protected" / "measures.json")
         metrics["separability"] = what_a_linear_model_sees(table, arm, aligned, folder.parent, config.seed)

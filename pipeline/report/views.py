@@ -285,10 +285,21 @@ def provenance_of(metrics: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
     return {
         "This report": run,
         "Hardware": flat(source.get("hardware")),
+        "Trained on": trained_on(metrics),
         "Time": times or [("stages", NOT_RECORDED)],
         "Packages": [(str(name), str(found or "not installed")) for name, found in (source.get("packages") or {}).items()]
         or [("packages", NOT_RECORDED)],
     }
+
+
+def trained_on(metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    """What each arm was trained on, in one entry where that is the same: on other hardware the same training is another draw."""
+    facts = {arm: [at(record, "training", key) for key in ("device", "precision", "processes")] for arm, record in metrics["arms"].items()}
+    words = {
+        arm: f"{device}, {precision}, {plural(processes, 'process', 'processes')}" if device else NOT_RECORDED
+        for arm, (device, precision, processes) in facts.items()
+    }
+    return list(words.items()) if len(set(words.values())) > 1 else [("every arm", word) for word in set(words.values())]
 
 
 def flat(value: Any) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.noise.arms import ARMS
 from pipeline.noise.transforms import QUALITY, describe_transforms
+from pipeline.report import views
 from pipeline.report.figures import accuracy_per_identity, roc_curves, say_spread
 from pipeline.report.limits import KNOWN
 from pipeline.report.render import Panel, amplified_change, build_page, content_of, render_report
@@ -342,6 +343,16 @@ def test_what_was_swapped_by_chance_is_said(page: str, tmp_path: Path):
     metrics = sample_metrics()
     metrics["provenance"]["seeds"] = [0, 1, 2, 3, 4, 5]
     assert "drawing which of the two whole seeds had by chance does as much" in page_of(metrics, [], tmp_path)
+
+
+def test_what_each_arm_was_trained_on_is_said(page: str):
+    assert views.trained_on(sample_metrics()) == [("every arm", "not recorded")]
+    metrics: dict[str, Any] = sample_metrics()
+    for arm in metrics["arms"].values():
+        arm["training"] |= {"device": "cuda", "precision": "bf16", "processes": 1}
+    assert views.trained_on(metrics) == [("every arm", "cuda, bf16, 1 process")]
+    metrics["arms"]["random"]["training"] |= {"device": "cpu", "precision": "fp32", "processes": 2}
+    assert ("random", "cpu, fp32, 2 processes") in views.trained_on(metrics) and len(views.trained_on(metrics)) == 3
 
 
 def test_every_arm_is_explained(page: str):
