@@ -166,7 +166,7 @@ def sorted_trials(
                 if unproven:
                     silent.append({"trial": name, "title": title, "clean": clean})
                     continue
-                if costs is not None and not early and costs > theirs_clean / 2:
+                if costs is not None and not early and costs > theirs:  # less than half is left
                     silent.append({"trial": name, "title": title, "clean": clean, "others": theirs})
                     continue
             if final is None:

@@ -71,7 +71,7 @@ def arm(curve: list[float | None], others: list[float | None], *, names: list[st
         },
         "training": {
             "recipe": "abc", "model": "InceptionResnetV1", "kind": "from scratch", "photos": 2400, "seconds": 241.3,
-            "peak_memory_mib": 1207,
+            "device": "cpu", "precision": "bf16", "processes": 1, "peak_memory_mib": 1207,
         },
         "invalid": [],
     }  # fmt: skip

@@ -346,11 +346,11 @@ def test_what_was_swapped_by_chance_is_said(page: str, tmp_path: Path):
 
 
 def test_what_each_arm_was_trained_on_is_said(page: str):
-    assert views.trained_on(sample_metrics()) == [("every arm", "not recorded")]
     metrics: dict[str, Any] = sample_metrics()
-    for arm in metrics["arms"].values():
-        arm["training"] |= {"device": "cuda", "precision": "bf16", "processes": 1}
-    assert views.trained_on(metrics) == [("every arm", "cuda, bf16, 1 process")]
+    assert views.trained_on(metrics) == [("every arm", "cpu, bf16, 1 process")]
+    del metrics["arms"]["clean"]["training"]["device"]
+    assert ("clean", "not recorded") in views.trained_on(metrics)
+    metrics["arms"]["clean"]["training"]["device"] = "cuda"
     metrics["arms"]["random"]["training"] |= {"device": "cpu", "precision": "fp32", "processes": 2}
     assert ("random", "cpu, fp32, 2 processes") in views.trained_on(metrics) and len(views.trained_on(metrics)) == 3
 
