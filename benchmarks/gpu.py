@@ -6,10 +6,11 @@ python -m benchmarks --gpu
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
-from benchmarks.row import Pair, Row
+from benchmarks.row import Pair, Row, paired
 
 if TYPE_CHECKING:
     from pipeline.runtime import Runtime
@@ -40,7 +41,7 @@ def rows() -> list[Row]:
             "unrecorded",
             "The same loop at the laptop profile’s batches of 32 (150 people, 112 px), its steps recorded and replayed, against the same "
             "steps as they are.",
-            lambda: small_pair(gpu()),
+            small_pair(gpu),
             target=1.0,
             gpu=True,
         ),
@@ -111,14 +112,22 @@ def train_pair(runtime: Runtime, *, classes: int = PEOPLE, batch: int = 512, ste
     return Pair(train_rate(runtime, classes=classes, batch=batch, steps=steps, untimed=untimed, **size), TRAIN_LIMIT)
 
 
-def small_pair(runtime: Runtime, *, classes: int = 150, batch: int = 32, steps: int = 60, untimed: int = 20, **size: int) -> Pair:
-    """Training at small batches, with and without replays."""
-    from pipeline.runtime import Runtime
-
+def small_pair(
+    device: Callable[[], Runtime], *, classes: int = 150, batch: int = 32, steps: int = 60, untimed: int = 20, **size: int
+) -> Callable[[], Pair]:
+    """A `measure`: training at small batches on the device that is asked for only then, with and without replays."""
     values = {"classes": classes, "batch": batch, "steps": steps, "untimed": untimed, **size}
-    with mock.patch.object(Runtime, "replays", property(lambda _: False)):
-        plain = train_rate(runtime, **values)
-    return Pair(train_rate(runtime, **values), plain)
+
+    def replayed() -> float:
+        return train_rate(device(), **values)
+
+    def unrecorded() -> float:
+        from pipeline.runtime import Runtime
+
+        with mock.patch.object(Runtime, "replays", property(lambda _: False)):
+            return train_rate(device(), **values)
+
+    return paired(replayed, unrecorded, warm=False)
 
 
 def noise_pair(runtime: Runtime, *, identities: int = 150, photos: int = 37, **values: Any) -> Pair:

@@ -1,9 +1,10 @@
 """The noise search against the same algorithm written plainly from the paper (`tests/noise/reference.py`).
 
-    python -m benchmarks noise-search noise-search-75 noise-round noise-converged
+    python -m benchmarks noise-search noise-search-75 noise-round noise-converged noise-search-batched noise-converged-batched
 
 Both sides start from the same weights and draw the same batches. The plain side is the paper's algorithm in fp32: loops over single photos,
-the error measured in a pass of its own after each round. Ours runs as the stage does: the machine's own precision, one thread.
+the error measured in a pass of its own after each round. Ours runs as the stage does: the machine's own precision, one thread. The plain
+side in batches shows how much of the ratio is the loop over single photos.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.runtime import Runtime
     from pipeline.training.faces import FaceSet
 
+BATCH = 32  # photos at a time of the plain side in batches, as many as in a surrogate's
 # A tenth of a laptop study's round, in its proportion of surrogate batches to photos that carry noise.
 SIZE: dict[str, Any] = {"identities": 5, "photos": 16, "batches": 3}
 # In the laptop profile's proportion, too; small enough for the plain side (two minutes), hard enough that both need several rounds.
@@ -39,9 +41,10 @@ CONVERGING: dict[str, Any] = {
 
 
 def rows() -> list[Row]:
-    """Images a second at two input sizes, seconds a round, seconds to converged."""
+    """Images a second at two input sizes, seconds a round, seconds to converged; two of them against the plain side in batches, too."""
     search = "One round over 5 people × 16 photos, all protected, 3 surrogate batches of 32 (the laptop profile’s proportion), {} px input."
     against = " Against the paper’s algorithm written plainly: fp32, one photo at a time, the error measured in a pass of its own."
+    batched = f" Against the same plain algorithm, which here looks at {BATCH} photos at a time in its noise step and its error pass, too."
     return [
         Row("noise-search", "images/s", "plain-reference", search.format(112) + against, search_pair(112), target=6.0),
         Row("noise-search-75", "images/s", "plain-reference", search.format(75) + against, search_pair(75), target=6.0),
@@ -62,6 +65,15 @@ def rows() -> list[Row]:
             converged_pair(),
             lower_is_better=True,
             target=6.0,
+        ),
+        Row("noise-search-batched", "images/s", "plain-in-batches", "As noise-search." + batched, search_pair(112, plain_batch=BATCH)),
+        Row(
+            "noise-converged-batched",
+            "s",
+            "plain-in-batches",
+            "As noise-converged." + batched,
+            converged_pair(plain_batch=BATCH),
+            lower_is_better=True,
         ),
     ]
 
@@ -104,23 +116,34 @@ def fast(config: NoiseConfig, faces: FaceSet, runtime: Runtime, *, protected: in
     return seconds
 
 
-def plain(config: NoiseConfig, faces: FaceSet, *, protected: int) -> float:
-    """Seconds of the plain reference; `RuntimeError` if it was to converge and did not."""
+def plain(config: NoiseConfig, faces: FaceSet, *, protected: int, batch: int) -> float:
+    """Seconds of the plain reference, `batch` photos at a time; `RuntimeError` if it was to converge and did not."""
     import numpy as np
 
     from tests.noise.reference import reference_search
 
     surrogate, photos = surrogate_of(config, faces), faces.crops(np.arange(len(faces)))
     started = time.perf_counter()
-    _, errors = reference_search(config, surrogate, photos, faces.label, protected, apart=True)
+    _, errors = reference_search(config, surrogate, photos, faces.label, protected, apart=True, batch=batch)
     seconds = time.perf_counter() - started
     if config.stop_error > 0 and errors[-1] >= config.stop_error:
         raise RuntimeError(f"the plain search did not converge in {len(errors)} rounds (seed {config.seed}, error {errors[-1]:.2f})")
     return seconds
 
 
-def search_pair(input_size: int, *, identities: int = SIZE["identities"], photos: int = SIZE["photos"], batches: int = SIZE["batches"]):
-    """A `measure`: images a second of one round, photos of surrogate batches and photos of the noise pass counted alike."""
+def search_pair(
+    input_size: int,
+    *,
+    identities: int = SIZE["identities"],
+    photos: int = SIZE["photos"],
+    batches: int = SIZE["batches"],
+    plain_batch: int = 1,
+):
+    """A `measure`: images a second of one round, photos of surrogate batches and photos of the noise pass counted alike.
+
+    Args:
+        plain_batch: photos that the plain side looks at at a time.
+    """
 
     def rate(ours: bool) -> float:
         from benchmarks.crops import block_crops
@@ -128,8 +151,9 @@ def search_pair(input_size: int, *, identities: int = SIZE["identities"], photos
         runtime, faces = one_thread(), block_crops(identities=identities, photos=photos)
         config = config_of(batches=batches, input_size=input_size)
         images = batches * min(config.batch, len(faces)) + len(faces)
-        seconds = fast(config, faces, runtime, protected=identities) if ours else plain(config, faces, protected=identities)
-        return images / seconds
+        if ours:
+            return images / fast(config, faces, runtime, protected=identities)
+        return images / plain(config, faces, protected=identities, batch=plain_batch)
 
     return paired(partial(rate, True), partial(rate, False))
 
@@ -142,8 +166,12 @@ def round_seconds(*, identities: int = 150, protected: int = 50, photos: int = 1
     return Pair(fast(config_of(batches=batches, input_size=input_size, step=4.0, smooth=3.0), faces, one_thread(), protected=protected))
 
 
-def converged_pair(*, stop_error: float = 0.1, **values: Any):
-    """A `measure`: seconds until the error is below `stop_error`, each pair from a seed of its own."""
+def converged_pair(*, stop_error: float = 0.1, plain_batch: int = 1, **values: Any):
+    """A `measure`: seconds until the error is below `stop_error`, each pair from a seed of its own.
+
+    Args:
+        plain_batch: photos that the plain side looks at at a time.
+    """
     size = CONVERGING | values
     identities, photos = size.pop("identities"), size.pop("photos")
     turns = itertools.count()
@@ -153,7 +181,9 @@ def converged_pair(*, stop_error: float = 0.1, **values: Any):
 
         runtime, faces = one_thread(), face_crops(identities=identities, photos=photos)
         config = config_of(stop_error=stop_error, seed=turn, **size)
-        return fast(config, faces, runtime, protected=identities) if ours else plain(config, faces, protected=identities)
+        if ours:
+            return fast(config, faces, runtime, protected=identities)
+        return plain(config, faces, protected=identities, batch=plain_batch)
 
     def measure() -> Pair:
         turn = next(turns)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import ceilings, gpu, noise_search, photos, start, training
+from benchmarks import ceilings, detect_align, gpu, noise_search, photos, start, training
 from benchmarks.crops import block_crops, face_crops
 from benchmarks.row import Pair
+from pipeline.config import AlignConfig
 from pipeline.faces.restore import protect_photo, recropped_noise
 from pipeline.runtime import Runtime
 from tests.noise.reference import error_on, reference_search
@@ -91,8 +94,9 @@ def test_help_imports_nothing_heavy() -> None:
 @pytest.mark.slow
 def test_noise_rows() -> None:
     assert is_measured(noise_search.search_pair(75, identities=2, photos=2, batches=1)())
-    easy = noise_search.converged_pair(stop_error=1.0, identities=2, photos=2, batches=1, batch=4)
-    assert is_measured(easy())
+    assert is_measured(noise_search.search_pair(75, identities=2, photos=2, batches=1, plain_batch=3)())
+    for size in ({}, {"plain_batch": 3}):
+        assert is_measured(noise_search.converged_pair(stop_error=1.0, identities=2, photos=2, batches=1, batch=4, **size)())
     with pytest.raises(RuntimeError, match="did not converge"):
         noise_search.converged_pair(stop_error=1e-6, identities=3, photos=2, batches=1, batch=2, rounds=1)()
 
@@ -134,7 +138,40 @@ def test_training_rows() -> None:
 def test_gpu_rows_run_on_the_cpu(cpu: Runtime) -> None:
     size = {"classes": 4, "batch": 4, "steps": 3, "untimed": 1, "input_size": 75}
     assert is_measured(gpu.train_pair(cpu, **size))
-    assert is_measured(gpu.small_pair(cpu, **size))
+    assert is_measured(gpu.small_pair(lambda: cpu, **size)())
     assert is_measured(gpu.study_pair(cpu, **size, scored=8))
     quick = {"rounds": 1, "batches": 1, "batch": 4, "input_size": 75, "stop_error": 1.0}
     assert is_measured(gpu.noise_pair(cpu, identities=2, photos=2, **quick))
+
+
+def test_each_row_of_detection_takes_turns_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are measured in turns, so one counter for all would have one row always begin with ours and the other never."""
+    calls: list[tuple[str, int]] = []
+
+    def side(name: str, config: AlignConfig, *_: Any) -> float:
+        calls.append((name, config.min_face))
+        return 1.0
+
+    for name in ("ours", "theirs", "warm"):
+        monkeypatch.setattr(detect_align, name, partial(side, name))
+    both = [detect_align.speed_pair(AlignConfig(min_face=size), None, 1) for size in (30, 20)]
+    for _ in range(3):
+        for measure in both:
+            measure()
+    for size in (30, 20):
+        sides = [name for name, least in calls if least == size and name != "warm"]
+        assert sides == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
+        assert calls.index(("warm", size)) < calls.index(("ours", size))
+
+
+def test_recorded_and_unrecorded_steps_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    replayed: list[bool] = []
+
+    def rate(runtime: Runtime, **_: Any) -> float:
+        replayed.append(runtime.replays)
+        return 1.0 + runtime.replays
+
+    monkeypatch.setattr(gpu, "train_rate", rate)
+    measure = gpu.small_pair(lambda: Runtime(device="cuda", workers=1, precision="fp32"))
+    assert [measure() for _ in range(2)] == [Pair(2.0, 1.0)] * 2
+    assert replayed == [True, False, False, True]

@@ -129,9 +129,7 @@ def test_weights_of_another_training_are_not_scored(root: Path, tmp_path: Path) 
     changed[-1] ^= 1  # still a network, which scores the same
     for damage in (lambda: weights.write_bytes(changed), weights.unlink):
         damage()
-        with pytest.raises(
-            StageError, match=r"weights\.safetensors: missing, or not what this training wrote; delete .*clean"
-        ):
+        with pytest.raises(StageError, match=r"weights\.safetensors: missing, or not what this training wrote; delete .*clean"):
             evaluate_arm(SCORING, TRAIN, AlignConfig(), "clean", run / "split.parquet", data / "aligned", run / "clean", CPU)
 
 

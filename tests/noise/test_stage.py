@@ -1,0 +1,20 @@
+"""The noise stage: what it does with the values of its config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.noise.table import load_noise
+from tests.study import Study
+
+
+@pytest.mark.parametrize("epsilon", [4, 24])
+def test_drawn_noise_goes_as_far_as_epsilon(tmp_path: Path, epsilon: int) -> None:
+    study = Study(tmp_path)
+    for arm in ("random", "random-samplewise", "lsp", "backdoor"):
+        study.noise(arm, epsilon=epsilon)
+        noise, facts = load_noise(study.run / arm)
+        assert np.abs(noise.delta.astype(int)).max() == noise.epsilon == facts["epsilon"] == epsilon, arm
