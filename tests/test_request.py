@@ -565,7 +565,9 @@ def test_a_pattern_beneath_a_cloak_has_half_of_epsilon_and_starts_from_scratch(t
     beneath = both.beneath
     assert beneath is not None and (both.epsilon, beneath.epsilon, beneath.arm) == (15, 7, "error-min")
     assert (alone.weights, beneath.weights, both.against) == (str(known), None, (str(known),))
-    assert (alone.step, beneath.step) == pytest.approx((4 * 15 / 16, 4 * 7 / 16)), "a step is as much of epsilon whatever that is"
+    profile = yaml.safe_load((PROFILES / "laptop.yaml").read_text(encoding="utf-8"))
+    steps = profile["noise_from_weights"]["step"] * 15 / 16, profile["noise"]["error-min"]["step"] * 7 / 16
+    assert (alone.step, beneath.step) == pytest.approx(steps), "a step is as much of epsilon whatever that is"
     assert beneath.input_size < both.input_size == alone.input_size
     with pytest.raises(RequestError, match="EPSILON=1: allowed are 2 to 64 with cloak-error-min"):
         ask(tmp_path / "other", arms=arms, epsilon="1", cloak_against=str(known))
