@@ -185,9 +185,10 @@ def train_recogniser(
             loss_sum += loss * part.count
             wrong += missed / part.copies
             seen += part.count
-        loss_sum, wrong = ranks.sum_(torch.stack((loss_sum, wrong))).tolist()
         # The last step's weights are in no loss of this epoch. What is not a number would name the first person in every photo.
-        if not math.isfinite(loss_sum) or not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
+        sound = torch.stack([tensor.isfinite().all() for tensor in model.state_dict().values()]).all()
+        loss_sum, wrong = ranks.sum_(torch.stack((loss_sum.where(sound, loss_sum * math.nan), wrong))).tolist()
+        if not math.isfinite(loss_sum):
             raise StageError(
                 f"{checkpoint.parent}: epoch {epoch + 1} of {config.epochs} ended with a loss or weights that are not finite numbers; "
                 f"the learning rate (lr: {config.lr}) is too high for this training: give a lower one in the profile"
