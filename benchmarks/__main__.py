@@ -45,9 +45,9 @@ def main(words: list[str] | None = None) -> int:
         rows, unavailable = collect()
         if args.list:
             for row in rows:
-                print(f"{row.name:<22} {row.unit:<9} {('against ' + row.against) if row.against else '':<26} {row.text}")
+                print(f"{row.name:<24} {row.unit:<9} {('against ' + row.against) if row.against else '':<26} {row.text}")
             for module, reason in unavailable.items():
-                print(f"{module:<22} has no rows here: {reason}")
+                print(f"{module:<24} has no rows here: {reason}")
             return 0
         return run(args, rows, unavailable)
     except (RequestError, StageError) as error:
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace, rows: list[Row], unavailable: dict[str, str]) 
     if args.check:
         print("\nagainst the baseline of this kind of machine:" if key in baseline["machines"] else f"\nno baseline for {key}")
         for one in verdicts:
-            print(f"{one.state.upper() if one.state == 'slower' else one.state:<8} {one.name:<22} {one.detail}")
+            print(f"{one.state.upper() if one.state == 'slower' else one.state:<8} {one.name:<24} {one.detail}")
     if args.save_baseline:
         write_json(args.baseline, updated(baseline, results, key))
         print(f"baseline: {args.baseline} ({key})")
@@ -129,9 +129,9 @@ def report(results: dict[str, Any], sentence: Any) -> None:
     for row in results["rows"]:
         print(sentence(row))
     for name, reason in results["skipped"].items():
-        print(f"{name:<22} skipped: {reason}")
+        print(f"{name:<24} skipped: {reason}")
     for name, reason in results["failed"].items():
-        print(f"{name:<22} FAILED: {reason}")
+        print(f"{name:<24} FAILED: {reason}")
 
 
 if __name__ == "__main__":

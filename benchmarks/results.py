@@ -148,7 +148,7 @@ def shorten(value: float) -> float:
 def sentence(record: dict[str, Any], *, last: Pair | None = None) -> str:
     """A row in one line of text; with `last`, that pair instead of the medians."""
     value = record["value"] if last is None else last.value
-    text = f"{record['name']:<22} {figure(value):>9} {record['unit']:<9}"
+    text = f"{record['name']:<24} {figure(value):>9} {record['unit']:<9}"
     if record["ratio"] is None:
         return text.rstrip()
     if last is not None:
