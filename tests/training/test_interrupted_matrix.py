@@ -17,11 +17,13 @@ from tests.training.test_matrix import runs
 ROOT = Path(__file__).parents[2]
 TRIALS = ["grey", "mixup", "cutmix", "cutout", "jpeg-10", "strong"]
 MATRIX = """
+import signal
 import sys
 from pathlib import Path
 from pipeline.config import EvaluateConfig
 from pipeline.runtime import Runtime
 from pipeline.training import matrix
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background inherit that it is ignored
 folder = Path(sys.argv[1])
 matrix.is_current = lambda *_: False
 matrix.sys.executable = str(folder / "trial")
