@@ -66,7 +66,7 @@ $(foreach v,$(NAMED),$(if $(filter 1,$(words $($(v)))),,$(error $(v)=$($(v)): al
 ODD := : ; % ' " | &
 ODD_VENV := $(ODD) ( ) < > `
 $(foreach v,$(NAMED),$(foreach c,$(or $(ODD_$(v)),$(ODD)),$(if $(findstring $(c),$($(v))),$(error $(v)=$($(v)): allowed is a value without any of $(or $(ODD_$(v)),$(ODD))))))
-$(foreach v,IDENTITIES VENV DATA_ROOT REPORTS_ROOT,$(if $(filter -%,$($(v))),$(error $(v)=$($(v)): allowed is a value that does not begin with `-`)))
+$(foreach v,VENV DATA_ROOT REPORTS_ROOT,$(if $(filter -%,$($(v))),$(error $(v)=$($(v)): allowed is a value that does not begin with `-`)))
 $(foreach v,$(NAMED),$(if $(filter ~%,$($(v))),$(error $(v)=$($(v)): `~` is not read here; write the folder out, $(HOME)/… for yours)))
 
 $(if $(shell echo '$(subst ','"'"',$(NPROC))' | grep -xE '[1-9][0-9]*'),,$(error NPROC=$(NPROC): allowed is a whole number from 1))
@@ -93,9 +93,9 @@ export MAKE_SHARES_JOBS := 1
 ON := --device="$$DEVICE" --workers="$$WORKERS"
 
 # Where things are. A synthetic set is rendered at its profile's size, so each profile but laptop has a folder of its own.
-COUNT := $(if $(wildcard $(IDENTITIES)),$(shell grep -c '[^[:space:]]' '$(IDENTITIES)'),$(IDENTITIES))
+COUNT := $(if $(wildcard $(IDENTITIES)),$(shell grep -c '[^[:space:]]' -- '$(IDENTITIES)'),$(IDENTITIES))
 # People given by name have a run of their own, whoever else was protected before and however many.
-WHO := $(if $(wildcard $(IDENTITIES)),-of$(shell LC_ALL=C sort -u '$(IDENTITIES)' | cksum | cut -d' ' -f1))
+WHO := $(if $(wildcard $(IDENTITIES)),-of$(shell LC_ALL=C sort -u -- '$(IDENTITIES)' | cksum | cut -d' ' -f1))
 SUFFIX := $(WHO)$(if $(RECOGNISER_WEIGHTS),-tuned)$(if $(SURROGATE_WEIGHTS),-informed)
 BARE := $(DATASET)-$(PROFILE)-$(SETTING)-id$(COUNT)-eps$(EPSILON)-s
 SPACE := $(subst ,, )

@@ -119,6 +119,18 @@ def test_what_make_itself_reads_is_checked_in_one_line(words: tuple[str, ...], m
     assert done.stdout == ""
 
 
+def test_a_list_of_names_may_begin_like_an_option(tmp_path: Path) -> None:
+    """A number below one is for `configure` to refuse, which says what is allowed; a file is counted whatever it is called."""
+    (tmp_path / "-list").write_text("anna\nbob\n", encoding="utf-8")
+    for given, count in (("-list", "2"), ("-3", "-3")):
+        done = subprocess.run(
+            ["make", "-f", str(ROOT / "Makefile"), "--eval=shown: ; @echo $(COUNT)$(WHO)", "shown", f"IDENTITIES={given}"],
+            cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0 and done.stderr == "", done.stderr
+        assert done.stdout.startswith(count) and ("-of" in done.stdout) == (given == "-list"), done.stdout
+
+
 def test_values_that_begin_like_options_arrive(tmp_path: Path) -> None:
     """The recipe that hands them on is run, with `printf` in the place of Python: a word a line."""
     given = {"PHOTOS": "-mine", "DETECTOR_PACK": "--pack", "CLOAK_AGAINST": "-a b", "ARMS": "random", "LFW": "-lfw", "DEVICE": "-1"}

@@ -16,7 +16,7 @@ from pipeline.evaluation.checks import arm_checks, mark_invalid, split_checks, t
 from pipeline.evaluation.orderings import orderings
 from pipeline.evaluation.paired import compare_arms
 from pipeline.evaluation.trials import SECTIONS, collect_trials, early_stopping
-from pipeline.evaluation.verdict import verdict
+from pipeline.evaluation.verdict import EARLY, verdict
 from pipeline.noise.arms import ARMS
 from pipeline.provenance import PACKAGES, hardware, installed, revision
 from pipeline.runtime import Runtime
@@ -45,8 +45,8 @@ def summarise_run(arms: list[str], data: Path, run: Path, runtime: Runtime) -> d
     mark_invalid(metrics, checks)
     chance = round(1 / classes, 4)
     trials = collect_trials(arms, run)
-    trials["countermeasures"] = {"early-stopping": early_stopping(metrics)} | trials["countermeasures"]
-    trials["trial_titles"]["early-stopping"] = "early stopping"
+    trials["countermeasures"] = {EARLY: early_stopping(metrics)} | trials["countermeasures"]
+    trials["trial_titles"][EARLY] = "early stopping"
     found = verdict(metrics, checks, config, trials, identities=len(names), classes=classes)
     valid = {arm: record for arm, record in metrics.items() if not record["invalid"]}
     learned = all(one["ok"] for one in checks if one["name"] == CLEAN_LEARNED)  # where it did not, four fifths of nothing is nothing

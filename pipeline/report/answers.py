@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.evaluation.orderings import FALLS_TO_CHANCE
-from pipeline.evaluation.verdict import how_much
+from pipeline.evaluation.verdict import EARLY, how_much
 from pipeline.report.cells import noisy
 from pipeline.report.limits import EXISTING, limits_of
 from pipeline.report.validity import counts, counts_elsewhere
@@ -83,13 +83,13 @@ def against(metrics: dict[str, Any], arm: str) -> list[str]:
     if starts_alike(metrics, arm):
         found.append("It began with the very weights that the recogniser begins with, which a defender rarely knows.")
     tried = tried_on(metrics, arm)
-    also = ["stopping at the best epoch"] if "early-stopping" in tried else []
+    also = ["stopping at the best epoch"] if EARLY in tried else []
     for section, one, many in (
         ("trainers", "other trainer", "other trainers"),
         ("countermeasures", "countermeasure", "countermeasures"),
         ("shares", "share of protected photos", "shares of protected photos"),
     ):
-        if count := len([name for name in tried if name in (metrics.get(section) or {}) and name != "early-stopping"]):
+        if count := len([name for name in tried if name in (metrics.get(section) or {}) and name != EARLY]):
             also.append(plural(count, one, many))
     if also:
         found.append(f"Also tried: {', '.join(also)}.")
@@ -98,10 +98,8 @@ def against(metrics: dict[str, Any], arm: str) -> list[str]:
 
 def what_counts(metrics: dict[str, Any]) -> list[str]:
     """The rule of the verdict; nothing where its limits were not recorded."""
-    limits = at(metrics, "provenance", "config", "evaluate") or {}
-    last, best, others, auc = (
-        limits.get(name, NOT_RECORDED) for name in ("protected_at_most", "peak_at_most", "others_within", "others_auc_within")
-    )
+    names = ("protected_at_most", "peak_at_most", "others_within", "others_auc_within")
+    last, best, others, auc = (at(metrics, "provenance", "config", "evaluate", name) for name in names)
     if not is_number(last) or not is_number(best):
         return []
     rule = f"the protected are named on at most {percent(last)} of clean photos after the last epoch and {percent(best)} after the best"

@@ -13,7 +13,7 @@ from pipeline.report.cells import INVALID, Cell, Table, cell, deviation, head
 from pipeline.report.page import fill
 from pipeline.report.table import GROUPS, accuracy_of, metrics_frame
 from pipeline.report.validity import counts, explained, left_out
-from pipeline.report.views import data_set, headline_arm, result_is_invalid, state_of
+from pipeline.report.views import data_set, headline_arm, result_is_invalid, seeds_of, state_of
 from pipeline.report.words import NOT_RECORDED, at, interval, is_number, number, percent
 from pipeline.training.trials import TRAINERS, without_processing
 
@@ -140,7 +140,7 @@ def conditions_of_runs(runs: list[dict[str, Any]]) -> Table:
     rows = []
     for run in runs:
         data, kind = data_set(run), at(run, "training", "kind")
-        seeds = " ".join(map(str, at(run, "provenance", "seeds") or [])) or NOT_RECORDED
+        seeds = " ".join(map(str, seeds_of(run))) or NOT_RECORDED
         for arm in compared_arms(run) or [""]:
             mine = at(run, "arms", arm)
             epsilon, psnr, ssim = (

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.noise.arms import is_of
 from pipeline.report.validity import counts, counts_elsewhere
-from pipeline.report.views import called, headline_arm, made_against, search_also_saw, starts_alike, tried_on, was_known
+from pipeline.report.views import called, headline_arm, made_against, search_also_saw, seeds_of, starts_alike, tried_on, was_known
 from pipeline.report.words import at, is_number
 from pipeline.training.trials import TRAINERS, without_processing
 
@@ -194,7 +194,6 @@ def limits_of(metrics: dict[str, Any]) -> list[Limit]:
         found.append(Limit(*SAME_WEIGHTS, f"Measured in this run with another network: {listed(metrics, elsewhere)}." if elsewhere else ""))
     if str(at(metrics, "provenance", "dataset", "name") or "").startswith("synthetic"):
         found.append(Limit(*RENDERED))
-    seeds = at(metrics, "provenance", "seeds")
-    if isinstance(seeds, list) and len(seeds) == 1:
+    if len(seeds_of(metrics)) == 1:
         found.append(Limit(*ONE_SEED))
     return found

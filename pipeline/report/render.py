@@ -98,7 +98,7 @@ def content_of(metrics: dict[str, Any]) -> dict[str, Any]:
         "not_drawn": left_out(metrics, arms),
         "heading": views.heading_of(metrics),
         "headline": views.headline_arm(metrics),
-        "seeds": at(metrics, "provenance", "seeds") or [],
+        "seeds": views.seeds_of(metrics),
         "cloaked": any(views.made_against(metrics, arm) for arm in arms),
         "per_photo": [arm for arm in arms if is_of(arm, "error-min") and ARMS[arm].per == "photo"],
         "answers": answers_of(metrics),

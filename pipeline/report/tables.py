@@ -8,7 +8,7 @@ from pipeline.evaluation.orderings import ORDERINGS
 from pipeline.report.cells import INVALID, Cell, Table, cell, deviation, head, noisy, rate_text
 from pipeline.report.table import GROUPS
 from pipeline.report.validity import counts, why_run
-from pipeline.report.views import called, draws_of, made_against, was_known
+from pipeline.report.views import called, draws_of, made_against, seeds_of, was_known
 from pipeline.report.words import (
     NOT_MEASURED,
     NOT_RECORDED,
@@ -54,7 +54,7 @@ def accuracy_table(metrics: dict[str, Any]) -> Table:
     elif metrics.get("verdict_state") == "invalid":
         caption += ": nothing is claimed from it"
     chance = metrics.get("chance")
-    seeds = at(metrics, "provenance", "seeds") or []
+    seeds = seeds_of(metrics)
     again = (
         f" Means over {len(seeds)} seeds ± standard deviation; intervals are resampled by seed, too, and never narrower than Student’s "
         "of the seeds’ means; best epochs are each seed’s own."

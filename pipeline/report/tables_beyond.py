@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from pipeline.evaluation.verdict import EARLY
 from pipeline.report.cells import INVALID, Cell, Table, cell, deviation, head, rate_order, rate_text
 from pipeline.report.table import GROUPS, accuracy_of
 from pipeline.report.validity import counts, counts_elsewhere
-from pipeline.report.views import called, from_where, headline_arm, was_known
+from pipeline.report.views import called, from_where, headline_arm, seeds_of, was_known
 from pipeline.report.words import NOT_MEASURED, NOT_RECORDED, OF_EACH_SEED, at, interval, is_number, number, percent
 
 
 def without_interval(metrics: dict[str, Any]) -> str:
     """What stands where there is no interval: runs that are joined have theirs in their own reports."""
-    return OF_EACH_SEED if len(at(metrics, "provenance", "seeds") or []) > 1 else NOT_MEASURED
+    return OF_EACH_SEED if len(seeds_of(metrics)) > 1 else NOT_MEASURED
 
 
 def verification_table(metrics: dict[str, Any]) -> Table:
@@ -163,7 +164,7 @@ def trial_tables(metrics: dict[str, Any], section: str, column: str, what: str) 
     titles = metrics.get("trial_titles") or {}
     arms = list(dict.fromkeys([*metrics["arms"], *(arm for record in measured.values() for arm in record)]))
     # Early stopping is known of every arm: where more was tried with noise, the arms that it was tried on are shown.
-    tried = [record for name, record in measured.items() if name != "early-stopping" and set(record) - {"clean"}] or list(measured.values())
+    tried = [record for name, record in measured.items() if name != EARLY and set(record) - {"clean"}] or list(measured.values())
     arms = [arm for arm in arms if any(arm in record for record in tried)]
     headline = headline_arm(metrics)
     by_peak = {row["trial"] for row in metrics.get("lost_to") or [] if row["peak"]}

@@ -166,7 +166,7 @@ def key_numbers(metrics: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         without = f"{last(clean, 'others')[0]} without protection" if clean and counts(metrics, "clean") else ""
         found.append(("Other people, last epoch", last(mine, "others")[0] if valid else "invalid", without, "others"))
     # Of those who fight the noise: the best epoch has its own place, and where some photos are clean there is less noise to fight.
-    aside = {"early-stopping", *(metrics.get("shares") or {})}
+    aside = {verdict.EARLY, *(metrics.get("shares") or {})}
     tried = [one for key in ("lost_to", "held_against") for one in metrics.get(key) or [] if one["trial"] not in aside]
     if tried and valid:
         worst = max(tried, key=lambda one: one["accuracy"])
