@@ -82,11 +82,11 @@ def test_promised_packages_are_used(module: str) -> None:
     assert any(used.search(path.read_text(encoding="utf-8")) for path in (ROOT / "pipeline").rglob("*.py"))
 
 
-def make(*words: str) -> subprocess.CompletedProcess[str]:
-    """`make` in the project, as from a shell without any of its variables; it must run no stage."""
+def make(*words: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """`make` in a folder, the project's own if none is given, as from a shell without any of its variables; it must run no stage."""
     named = re.findall(r"^([A-Z_0-9]+) \?=", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     kept = {name: value for name, value in os.environ.items() if name not in named and not name.startswith(("MAKE", "MFLAGS"))}
-    return subprocess.run(["make", *words], cwd=ROOT, env=kept, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(["make", *words], cwd=folder, env=kept, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.parametrize(
@@ -123,10 +123,8 @@ def test_a_list_of_names_may_begin_like_an_option(tmp_path: Path) -> None:
     """A number below one is for `configure` to refuse, which says what is allowed; a file is counted whatever it is called."""
     (tmp_path / "-list").write_text("anna\nbob\n", encoding="utf-8")
     for given, count in (("-list", "2"), ("-3", "-3")):
-        done = subprocess.run(
-            ["make", "-f", str(ROOT / "Makefile"), "--eval=shown: ; @echo $(COUNT)$(WHO)", "shown", f"IDENTITIES={given}"],
-            cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        shown = "--eval=shown: ; @echo $(COUNT)$(WHO)"
+        done = make("-f", str(ROOT / "Makefile"), shown, "shown", f"IDENTITIES={given}", folder=tmp_path)
         assert done.returncode == 0 and done.stderr == "", done.stderr
         assert done.stdout.startswith(count) and ("-of" in done.stdout) == (given == "-list"), done.stdout
 
