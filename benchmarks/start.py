@@ -16,14 +16,15 @@ from benchmarks.row import Pair, Row, paired
 ROOT = Path(__file__).resolve().parents[1]
 STARTS = 3  # processes of which the median counts
 CLI_LIMIT = 0.3
-# What `pipeline/__main__.py` does before a training or a noise stage reads its first file, and the first optimiser, for whose sake torch
-# imports half of its compiler.
+# What `pipeline/__main__.py` does before a training or a noise stage reads its first file, and the first step, for whose sake torch may
+# import half of its compiler.
 READY = (
     "import sys; from pipeline.__main__ import parser; "
     "parser().parse_args(['train', '--data', 'd', '--run', 'r', '--arm', 'clean']); "
     "from pipeline import runtime; found = runtime.decide(); "
     "import pipeline.config, pipeline.training.stage, pipeline.noise.searched; runtime.prepare_torch(found, 1); "
-    "import torch; torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)"
+    "import torch; from pipeline.training.optimiser import SGD; weight = torch.nn.Parameter(torch.ones(1)); weight.sum().backward(); "
+    "SGD([weight], momentum=0.9, weight_decay=0.0).step(lr=1.0, clip=1.0)"
 )
 
 
@@ -43,7 +44,7 @@ def rows() -> list[Row]:
             "stage-start",
             "s",
             "import-torch",
-            "A new process until a training or noise stage can read its first file and has an optimiser, against one that imports torch.",
+            "A new process until a training or noise stage can read its first file and take a step, against one that imports torch.",
             paired(lambda: seconds_of("-c", READY, starts=1), lambda: seconds_of("-c", "import torch", starts=1)),
             lower_is_better=True,
         ),

@@ -17,6 +17,7 @@ from pipeline.evaluation.utility import crops_of, spread_evenly
 if TYPE_CHECKING:
     from pipeline.runtime import Runtime
 
+ALEXNET = "alexnet-owt-7be5be79.pth"  # torchvision's name for them, which takes it seconds to say
 MOST_COMPARED = 300  # crops
 BATCH = 50
 
@@ -24,9 +25,8 @@ BATCH = 50
 def weights_file() -> Path:
     """Where torchvision keeps AlexNet's weights; they need not be there."""
     import torch
-    from torchvision.models import AlexNet_Weights
 
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(AlexNet_Weights.IMAGENET1K_V1.url).name
+    return Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET
 
 
 def lpips_distance(original: np.ndarray, changed: np.ndarray, *, device: str = "cpu") -> float | None:

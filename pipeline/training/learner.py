@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pipeline.config import NoiseConfig, TrainConfig
 from pipeline.runtime import Runtime
-from pipeline.training.optimiser import SGD, step
+from pipeline.training.optimiser import SGD
 from pipeline.training.replayed import CudaRecorder, Recorder, Replayed
 from pipeline.training.shared import spread_over
 
@@ -21,7 +21,7 @@ class Learner:
 
     Args:
         model: logits of float crops in [0, 1], NCHW; on the runtime's device.
-        config: rate until a step is given one, momentum, weight decay, clip, and photos in a global batch.
+        config: momentum, weight decay, clip, and photos in a global batch.
         count: photos there are to learn, of which a batch has no more.
         labels: the model takes them, too, where photos have one each: for an ArcFace head's margin.
         recorder: what records steps; None: CUDA graphs on one GPU, nothing elsewhere.
@@ -43,7 +43,7 @@ class Learner:
         self.model, self.runtime, self.clip, self.labels = model, runtime, config.clip, labels
         self.batch = runtime.ranks.part(min(config.batch, count)).photos
         self.spread = spread_over(model, runtime.ranks)
-        self.optimiser = SGD(model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+        self.optimiser = SGD(model.parameters(), momentum=config.momentum, weight_decay=config.weight_decay)
         self.recorder = recorder
         if recorder is None and runtime.replays:
             self.recorder = CudaRecorder(runtime.torch_device())
@@ -70,10 +70,7 @@ class Learner:
         replayed = self.replayed.setdefault(target_B.ndim > 1, Replayed(self.recorder))
         # A rate that stands on the device can change between replays; float32 is all that the fused step reads there.
         on_device = torch.full((), rate, dtype=torch.float32, device=x_BCHW.device)
-        loss, wrong = replayed(self.take, x_BCHW, label_B, target_B, on_device)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate  # a number again, as checkpoints hold it
-        return loss, wrong
+        return replayed(self.take, x_BCHW, label_B, target_B, on_device)
 
     def take(self, x_BCHW: Tensor, label_B: Tensor, target_B: Tensor, rate: float | Tensor) -> tuple[Tensor, Tensor]:
         """Forward, backward, and the optimiser's step."""
@@ -82,8 +79,8 @@ class Learner:
         with self.runtime.autocast():
             logits = self.model(x_BCHW, label_B) if self.labels and target_B.ndim == 1 else self.model(x_BCHW)
         loss = F.cross_entropy(logits, target_B) * part.weight  # all ranks' add up to the mean over the global batch
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
         loss.backward()
         self.buffer = self.runtime.ranks.sum_gradients(self.model.parameters(), self.buffer)
-        step(self.optimiser, lr=rate, clip=self.clip)
+        self.optimiser.step(lr=rate, clip=self.clip)
         return loss.detach(), (logits.detach().argmax(1) != label_B).sum()

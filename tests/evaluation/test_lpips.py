@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torchvision.models import alexnet
+from torchvision.models import AlexNet_Weights, alexnet
 
-from pipeline.evaluation.lpips import lpips_distance, weights_file
+from pipeline.evaluation.lpips import ALEXNET, lpips_distance, weights_file
 from tests.conftest import toy_faces
 
 
@@ -18,6 +18,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     return tmp_path / "hub" / "checkpoints"
+
+
+def test_the_weights_are_looked_for_where_torchvision_puts_them() -> None:
+    assert AlexNet_Weights.IMAGENET1K_V1.url.endswith(f"/{ALEXNET}")
 
 
 def test_without_weights_nothing_is_measured_or_fetched(hub: Path) -> None:

@@ -47,7 +47,7 @@ def trained(runtime: Runtime, recorder: Recorder | None, *, head: str, mixed: bo
         learner.spread.over(len(x_BCHW))
         loss, wrong = learner.step(x_BCHW, label_B, target_B, rate=0.002 if number < 8 else 0.0)
         found.append((float(loss), int(wrong)))
-        state = [*model.state_dict().values(), *(one["momentum_buffer"] for one in learner.optimiser.state.values())]
+        state = [*model.state_dict().values(), *(one for one in learner.optimiser.velocity if one is not None)]
         places = places or [tensor.data_ptr() for tensor in state]
         assert places == [tensor.data_ptr() for tensor in state], "what is recorded writes where the first step's state lay"
     return found, model, learner
@@ -57,12 +57,11 @@ def trained(runtime: Runtime, recorder: Recorder | None, *, head: str, mixed: bo
 def test_repeated_steps_are_the_steps(head: str, mixed: bool, cpu: Runtime) -> None:
     recorder = Repeating()
     plain, model, _ = trained(cpu, None, head=head, mixed=mixed)
-    found, other, learner = trained(cpu, recorder, head=head, mixed=mixed)
+    found, other, _ = trained(cpu, recorder, head=head, mixed=mixed)
     assert found == plain
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name
     assert (recorder.recorded, recorder.replayed) == ((2, 10 - 2 * WARM_UP) if mixed else (1, 10 - WARM_UP))
-    assert all(isinstance(group["lr"], float) for group in learner.optimiser.param_groups), "checkpoints hold numbers"
 
 
 def test_a_gpu_alone_replays(cpu: Runtime) -> None:
