@@ -90,6 +90,8 @@ ifndef MAKE_SHARES_JOBS
 MAKEFLAGS += --jobs=$(JOBS)
 endif
 export MAKE_SHARES_JOBS := 1
+# Beside a training, which is what a study waits for, these have the processor that is left; alone they have all of it.
+ASIDE := nice -n 10
 ON := --device="$$DEVICE" --workers="$$WORKERS"
 
 # Where things are. A synthetic set is rendered at its profile's size, so each profile but laptop has a folder of its own.
@@ -105,6 +107,8 @@ R := $(DATA_ROOT)/runs/$(RUN)
 REPORT := $(REPORTS_ROOT)/$(RUN)
 NOISY := $(filter-out clean removed,$(ARMS))
 AGAINST := $(filter error-max% tap fawkes,$(ARMS))
+# All arms are trained before any is evaluated, where there is a choice: no long job is left to the end.
+EVALUATED := $(ARMS:%=$(R)/%/model/history.jsonl) $(ARMS:%=$(R)/%/metrics.json)
 PUBLISHED := $(firstword $(filter error-min error-min-robust error-min-bound error-min-released,$(ARMS)) $(filter cloak cloak-error-min,$(ARMS)) $(NOISY))
 $(if $(filter protect,$(MAKECMDGOALS)),$(if $(PUBLISHED),,$(error ARMS=$(ARMS): nothing to protect with; allowed is an arm with noise, such as error-min)))
 
@@ -160,7 +164,7 @@ $(NOISY:%=$(R)/%/noise.safetensors): $(R)/%/noise.safetensors: $(R)/split.parque
 	$(TOGETHER) noise --data '$(D)' --run '$(R)' --arm $* $(ON) --threads $(THREADS)
 
 $(NOISY:%=$(R)/%/protected/manifest.parquet): $(R)/%/protected/manifest.parquet: $(R)/%/noise.safetensors $(CODE_protect)
-	$(PIPELINE) protect --data '$(D)' --run '$(R)' --arm $* $(ON)
+	$(ASIDE) $(PIPELINE) protect --data '$(D)' --run '$(R)' --arm $* $(ON)
 
 $(AGAINST:%=$(R)/%/noise.safetensors): $(R)/surrogate/model/history.jsonl
 
@@ -174,14 +178,14 @@ $(NOISY:%=$(R)/%/model/history.jsonl): $(R)/%/model/history.jsonl: $(R)/%/protec
 	$(TOGETHER) train --data '$(D)' --run '$(R)' --arm $* $(ON) --threads $(THREADS)
 
 $(ARMS:%=$(R)/%/metrics.json): $(R)/%/metrics.json: $(R)/%/model/history.jsonl $(R)/config/evaluate.yaml $(CODE_evaluate) $(if $(LFW),$(DATA_ROOT)/lfw/aligned/manifest.parquet)
-	$(PIPELINE) evaluate --data '$(D)' --run '$(R)' --arm $* --lfw '$(DATA_ROOT)/lfw' $(ON) --threads $(THREADS)
+	$(ASIDE) $(PIPELINE) evaluate --data '$(D)' --run '$(R)' --arm $* --lfw '$(DATA_ROOT)/lfw' $(ON) --threads $(THREADS)
 
 ifneq ($(DATASET),lfw)
 $(DATA_ROOT)/lfw/aligned/manifest.parquet: FORCE
 	@$(MAKE) align DATASET=lfw PHOTOS="$$LFW" LFW= IDENTITIES=1 ARMS='clean error-min' SETTING=full MATRIX= REFERENCE=
 endif
 
-$(REPORT)/index.html: $(ARMS:%=$(R)/%/metrics.json) $(R)/config/evaluate.yaml $(R)/config/report.yaml $(CODE_report)
+$(REPORT)/index.html: $(EVALUATED) $(R)/config/evaluate.yaml $(R)/config/report.yaml $(CODE_report)
 	$(PIPELINE) report --data '$(D)' --run '$(R)' --arms="$$ARMS" --output '$(REPORT)' $(ON)
 
 # `$(MAKE)` stands in the recipes themselves, by which make knows what shares its jobs, and goes through it with -n, too.
@@ -195,13 +199,13 @@ align: $(D)/aligned/manifest.parquet ## faces found and aligned: crops, manifest
 protect: $(R)/$(PUBLISHED)/protected/manifest.parquet ## everything up to protected crops and photos of IDENTITIES
 	@$(PIPELINE) show --data '$(D)' --run '$(R)' --arm $(PUBLISHED)
 train: $(ARMS:%=$(R)/%/model/history.jsonl) ## the downstream recogniser of each arm
-evaluate: $(ARMS:%=$(R)/%/metrics.json) ## each recogniser's metrics on clean test photos
+evaluate: $(EVALUATED) ## each recogniser's metrics on clean test photos
 report: $(REPORT)/index.html ## the HTML report of what was evaluated
 study: $(if $(SEVERAL),,$(REPORT)/index.html) ## all of the above, chained; prints the verdict and the report's path
 	$(if $(SEVERAL),for seed in $(SEEDS); do $(MAKE) $@ SEEDS=$$seed; done)
 	$(JOIN_SEEDS)
 	@$(PIPELINE) verdict --output '$(REPORT)'
-matrix: $(if $(SEVERAL),,$(ARMS:%=$(R)/%/metrics.json)) ## the study, and MATRIX's other trainers and countermeasures on every arm
+matrix: $(if $(SEVERAL),,$(EVALUATED)) ## the study, and MATRIX's other trainers and countermeasures on every arm
 	$(if $(SEVERAL),for seed in $(SEEDS); do $(MAKE) $@ SEEDS=$$seed; done)
 	$(if $(SEVERAL),,$(PIPELINE) matrix --data '$(D)' --run '$(R)' --arms="$$ARMS" --matrix="$$MATRIX" --jobs $(if $(GPU),1,$(CORES)) $(ON))
 	$(if $(SEVERAL),$(JOIN_SEEDS),$(PIPELINE) report --data '$(D)' --run '$(R)' --arms="$$ARMS" --output '$(REPORT)' $(ON))

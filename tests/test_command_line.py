@@ -35,3 +35,8 @@ def test_help_imports_nothing_heavy() -> None:
     code = "import sys; from pipeline.__main__ import parser; parser(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"numpy", "torch", "pandas", "pydantic", "cv2", "yaml"} & set(loaded)
+
+
+def test_reports_are_made_without_torch() -> None:
+    code = "import sys, pipeline.report.stage, pipeline.report.compare; print(*sys.modules)"
+    assert "torch" not in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.artifacts import read_table
-from pipeline.training.faces import FaceSet, face_set
+from pipeline.shards import CropTable, crop_table
+
+if TYPE_CHECKING:
+    from pipeline.training.faces import FaceSet
 
 MOST_DIGESTED = 2000  # photos, evenly over the protected people: enough to notice, little to read
 
 
-def digest_of(faces: FaceSet, *, batch: int = 256) -> str:
+def digest_of(faces: FaceSet | CropTable, *, batch: int = 256) -> str:
     """SHA-256 of the crops of a set in its order, of at most `MOST_DIGESTED` of them."""
     index = np.unique(np.linspace(0, len(faces) - 1, min(len(faces), MOST_DIGESTED)).round().astype(np.int64)) if len(faces) else []
     digest = hashlib.sha256()
@@ -33,7 +36,7 @@ def tested_photos(table: Any) -> Any:
 
 def digest_of_clean(table: Any, aligned: Path) -> str:
     """The digest that a recogniser scored on clean photos of the protected people has."""
-    return digest_of(face_set(tested_photos(table), aligned))
+    return digest_of(crop_table(tested_photos(table), aligned))
 
 
 def digest_of_protected(table: Any, protected: Path) -> str | None:
@@ -42,4 +45,4 @@ def digest_of_protected(table: Any, protected: Path) -> str | None:
     rows = read_table(protected / "manifest.parquet", ["photo", "shard", "row"]).set_index("photo")
     if not set(wanted["photo"]) <= set(rows.index):
         return None
-    return digest_of(face_set(rows.loc[wanted["photo"]].assign(label=0), protected))
+    return digest_of(crop_table(rows.loc[wanted["photo"]], protected))
