@@ -92,7 +92,8 @@ STAGES = {
     ),
     "show": (
         "say where the protected photos are and how visible the change is",
-        "Reads RUN/ARM/protected/ and DATA/aligned/rejects.parquet, counts what lies in PHOTOS and is not read, and writes nothing.",
+        "Reads RUN/ARM/protected/, RUN/ARM/noise.json and DATA/aligned/rejects.parquet, counts what lies in PHOTOS and is not read, and "
+        "writes nothing.",
     ),
     "verdict": ("print the verdict of a report and where it is", "Reads OUTPUT/metrics.json and writes nothing."),
     "arms": ("list the arms of a study, and what each does", "Reads and writes nothing."),

@@ -25,7 +25,8 @@ def show(arm: str, data: Path, run: Path) -> None:
     # Counted now: what is not read is no part of what `make` watches.
     unread = not_read(load(DataConfig, data / "data.yaml"))
     theirs, loose = sum((kinds for name, kinds in unread.items() if name in people), Counter()), unread.get(LOOSE, Counter())
-    print(describe(output, arm, read_json(output / "measures.json"), unprotected, rejects.with_suffix(".csv"), theirs, loose))
+    measures, noise = read_json(output / "measures.json"), read_json(run / arm / "noise.json")
+    print(describe(output, arm, measures, unprotected, rejects.with_suffix(".csv"), theirs, loose, noise=noise))
 
 
 def describe(
@@ -36,16 +37,24 @@ def describe(
     rejects: Path,
     unread: Counter[str],
     loose: Counter[str],
+    *,
+    noise: dict[str, Any],
 ) -> str:
     """Where the protected photos of `arm` are, how visible the change is and what to do next, for a person.
 
     Args:
         unprotected: how many photos of the protected people are not protected, by reason; each stands in the table `rejects`.
         unread: how many files in their folders are not read, by kind. loose: the same of photos that lie in nobody's folder.
+        noise: what `noise.json` says of the search.
     """
     crops = measures["crops"]
     compared = " ".join(dict.fromkeys(("clean", arm, "random")))
     following = f'next, with the same variables: make study ARMS="{compared}" says how far that holds'
+    if noise["converged"] is False:  # a report calls such noise invalid
+        following = (
+            f"the search for noise did not converge in {noise['rounds']} rounds (error {noise['error']:.1%}), so it may protect little: "
+            f"do not rely on it; rounds in configs/<profile>.yaml sets how many there may be\n{following}"
+        )
     visible = f"crops PSNR {crops['psnr_db']:.1f} dB, SSIM {crops['ssim']:.3f}"
     if "photos" not in measures:
         only = f"protected crops only, for comparison: {output}\nlargest change of a pixel {crops['linf']:.0f}/255; {visible}"

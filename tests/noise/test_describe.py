@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -16,10 +17,12 @@ REJECTS = Path("data/aligned/rejects.csv")
 CROPS = {"linf": 16.0, "psnr_db": 27.14, "ssim": 0.876}
 PHOTOS = {"count": 12, "linf": 15.0, "psnr_db": 31.25, "ssim": 0.951, "recrop_correlation": {"mean": 0.991, "min": 0.884}}
 NONE: Counter[str] = Counter()
+SEARCHED = {"converged": True, "rounds": 9, "error": 0.01}
+MANY: dict[str, Any] = {"noise": SEARCHED}
 
 
 def test_a_person_learns_where_how_visible_and_what_next() -> None:
-    said = describe(Path("run/error-min/protected"), "error-min", {"crops": CROPS, "photos": PHOTOS}, NONE, REJECTS, NONE, NONE)
+    said = describe(Path("run/error-min/protected"), "error-min", {"crops": CROPS, "photos": PHOTOS}, NONE, REJECTS, NONE, NONE, **MANY)
     where, visible, whose, again, following = said.splitlines()
     assert where == "12 protected photos: run/error-min/protected/photos"
     assert visible.startswith("largest change of a pixel 15/255; photos PSNR 31.2 dB, SSIM 0.951; crops PSNR 27.1 dB")
@@ -31,12 +34,12 @@ def test_a_person_learns_where_how_visible_and_what_next() -> None:
 
 def test_photos_of_the_person_that_are_not_protected_are_counted() -> None:
     left = Counter({"truncated": 1, "no face": 2})
-    lines = describe(Path("p"), "error-min", {"crops": CROPS, "photos": PHOTOS}, left, REJECTS, NONE, NONE).splitlines()
+    lines = describe(Path("p"), "error-min", {"crops": CROPS, "photos": PHOTOS}, left, REJECTS, NONE, NONE, **MANY).splitlines()
     assert lines[1] == "not protected, of the same people: 3 (no face 2, truncated 1), by name in data/aligned/rejects.csv"
 
 
 def test_an_arm_without_photos_is_for_comparison() -> None:
-    said = describe(Path("run/lsp/protected"), "lsp", {"crops": CROPS}, NONE, REJECTS, NONE, NONE)
+    said = describe(Path("run/lsp/protected"), "lsp", {"crops": CROPS}, NONE, REJECTS, NONE, NONE, **MANY)
     assert said.startswith("protected crops only, for comparison: run/lsp/protected\nlargest change of a pixel 16/255")
     assert 'ARMS="clean lsp random"' in said
 
@@ -52,6 +55,7 @@ def test_files_that_are_not_read_are_counted_with_the_photos_that_are_not_protec
     write_table(data / "aligned" / "rejects.parquet", pd.DataFrame({"photo": [], "identity": [], "reason": []}))
     write_table(run / "error-min" / "protected" / "manifest.parquet", pd.DataFrame({"photo": ["anna/1.jpg"], "identity": ["anna"]}))
     write_json(run / "error-min" / "protected" / "measures.json", {"crops": CROPS, "photos": PHOTOS})
+    write_json(run / "error-min" / "noise.json", SEARCHED)
     (source / "anna" / "3.jpg").symlink_to(tmp_path / "nowhere.jpg")
     show("error-min", data, run)
     assert capsys.readouterr().out.splitlines()[1:3] == [
@@ -60,7 +64,16 @@ def test_files_that_are_not_read_are_counted_with_the_photos_that_are_not_protec
     ]
 
 
+def test_noise_that_did_not_converge_is_said_at_the_end_each_time() -> None:
+    """The search says so, too, but among many lines, and a second call does not search."""
+    measures, few = {"crops": CROPS, "photos": PHOTOS}, {"converged": False, "rounds": 20, "error": 0.891}
+    said = describe(Path("p"), "error-min", measures, NONE, REJECTS, NONE, NONE, noise=few)
+    assert "the search for noise did not converge in 20 rounds (error 89.1%), so it may protect little" in said.splitlines()[-2]
+    for noise in (SEARCHED, few | {"converged": None}):  # a cloak has no such test
+        assert "converge" not in describe(Path("p"), "cloak", measures, NONE, REJECTS, NONE, NONE, noise=noise)
+
+
 def test_the_next_command_names_each_arm_once() -> None:
     for arm, arms in {"random": "clean random", "cloak": "clean cloak random"}.items():
-        said = describe(Path("p"), arm, {"crops": CROPS}, NONE, REJECTS, NONE, NONE)
+        said = describe(Path("p"), arm, {"crops": CROPS}, NONE, REJECTS, NONE, NONE, **MANY)
         assert said.splitlines()[-1] == f'next, with the same variables: make study ARMS="{arms}" says how far that holds'
