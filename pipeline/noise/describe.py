@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.artifacts import read_json, read_table
 from pipeline.config import DataConfig, load
+from pipeline.evaluation.accuracy import FEWEST_IDENTITIES
 from pipeline.photos.folder import LOOSE, counted
 from pipeline.photos.stage import not_read
 
@@ -26,7 +27,7 @@ def show(arm: str, data: Path, run: Path) -> None:
     unread = not_read(load(DataConfig, data / "data.yaml"))
     theirs, loose = sum((kinds for name, kinds in unread.items() if name in people), Counter()), unread.get(LOOSE, Counter())
     measures, noise = read_json(output / "measures.json"), read_json(run / arm / "noise.json")
-    print(describe(output, arm, measures, unprotected, rejects.with_suffix(".csv"), theirs, loose, noise=noise))
+    print(describe(output, arm, measures, unprotected, rejects.with_suffix(".csv"), theirs, loose, noise=noise, people=len(people)))
 
 
 def describe(
@@ -39,17 +40,22 @@ def describe(
     loose: Counter[str],
     *,
     noise: dict[str, Any],
+    people: int,
 ) -> str:
     """Where the protected photos of `arm` are, how visible the change is and what to do next, for a person.
 
     Args:
         unprotected: how many photos of the protected people are not protected, by reason; each stands in the table `rejects`.
         unread: how many files in their folders are not read, by kind. loose: the same of photos that lie in nobody's folder.
-        noise: what `noise.json` says of the search.
+        noise: what `noise.json` says of the search. people: how many are protected.
     """
     crops = measures["crops"]
     compared = " ".join(dict.fromkeys(("clean", arm, "random")))
-    following = f'next, with the same variables: make study ARMS="{compared}" says how far that holds'
+    following = f'next, with the same variables: make study ARMS="{compared}" '
+    if people < FEWEST_IDENTITIES:
+        following += f"gives numbers, but no claim: {FEWEST_IDENTITIES} people or more must be protected for one, here {people}"
+    else:
+        following += "says how far that holds"
     if noise["converged"] is False:  # a report calls such noise invalid
         following = (
             f"the search for noise did not converge in {noise['rounds']} rounds (error {noise['error']:.1%}), so it may protect little: "

@@ -18,7 +18,7 @@ CROPS = {"linf": 16.0, "psnr_db": 27.14, "ssim": 0.876}
 PHOTOS = {"count": 12, "linf": 15.0, "psnr_db": 31.25, "ssim": 0.951, "recrop_correlation": {"mean": 0.991, "min": 0.884}}
 NONE: Counter[str] = Counter()
 SEARCHED = {"converged": True, "rounds": 9, "error": 0.01}
-MANY: dict[str, Any] = {"noise": SEARCHED}
+MANY: dict[str, Any] = {"noise": SEARCHED, "people": 50}
 
 
 def test_a_person_learns_where_how_visible_and_what_next() -> None:
@@ -67,10 +67,15 @@ def test_files_that_are_not_read_are_counted_with_the_photos_that_are_not_protec
 def test_noise_that_did_not_converge_is_said_at_the_end_each_time() -> None:
     """The search says so, too, but among many lines, and a second call does not search."""
     measures, few = {"crops": CROPS, "photos": PHOTOS}, {"converged": False, "rounds": 20, "error": 0.891}
-    said = describe(Path("p"), "error-min", measures, NONE, REJECTS, NONE, NONE, noise=few)
+    said = describe(Path("p"), "error-min", measures, NONE, REJECTS, NONE, NONE, noise=few, people=50)
     assert "the search for noise did not converge in 20 rounds (error 89.1%), so it may protect little" in said.splitlines()[-2]
     for noise in (SEARCHED, few | {"converged": None}):  # a cloak has no such test
-        assert "converge" not in describe(Path("p"), "cloak", measures, NONE, REJECTS, NONE, NONE, noise=noise)
+        assert "converge" not in describe(Path("p"), "cloak", measures, NONE, REJECTS, NONE, NONE, noise=noise, people=50)
+
+
+def test_a_study_of_few_people_is_not_said_to_show_how_far_it_holds() -> None:
+    last = describe(Path("p"), "error-min", {"crops": CROPS}, NONE, REJECTS, NONE, NONE, noise=SEARCHED, people=3).splitlines()[-1]
+    assert last.endswith('random" gives numbers, but no claim: 20 people or more must be protected for one, here 3')
 
 
 def test_the_next_command_names_each_arm_once() -> None:
