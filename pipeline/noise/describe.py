@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.artifacts import read_json, read_table
 from pipeline.config import DataConfig, load
 from pipeline.evaluation.accuracy import FEWEST_IDENTITIES
+from pipeline.noise.arms import is_of
 from pipeline.photos.folder import LOOSE, counted
 from pipeline.photos.stage import not_read
 
@@ -72,11 +73,14 @@ def describe(
         left += f"not read, so not protected, in their folders: {counted(unread)}\n"
     if loose:
         left += f"not read, so not protected, beside the folders in PHOTOS: {counted(loose)}\n"
+    # Perhaps a sister: `distant_identity` draws from whoever the split protects or has for the search.
+    whom = "to the recognisers it was made against a cloaked photo shows another of the people in PHOTOS: a search for that one finds it\n"
     return (
         f"{photos['count']} protected photos: {output / 'photos'}\n{left}"
         f"largest change of a pixel {photos['linf']:.0f}/255; photos PSNR {photos['psnr_db']:.1f} dB, SSIM {photos['ssim']:.3f}; "
         f"{visible}: look at some before you publish\n"
         "in a photo of several people only the folder owner's face is changed; where only somebody else's was found, that carries noise\n"
+        f"{whom if is_of(arm, 'cloak') else ''}"
         f"noise found again when a protected photo is cropped anew: correlation {photos['recrop_correlation']['mean']:.2f} "
         f"(least {photos['recrop_correlation']['min']:.2f})\n"
         f"{following}"

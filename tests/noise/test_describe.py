@@ -73,6 +73,12 @@ def test_noise_that_did_not_converge_is_said_at_the_end_each_time() -> None:
         assert "converge" not in describe(Path("p"), "cloak", measures, NONE, REJECTS, NONE, NONE, noise=noise, people=50)
 
 
+def test_who_cloaks_photos_is_told_whom_they_show_then() -> None:
+    for arm, told in {"cloak": True, "cloak-error-min": True, "error-min": False}.items():
+        said = describe(Path("p"), arm, {"crops": CROPS, "photos": PHOTOS}, NONE, REJECTS, NONE, NONE, **MANY)
+        assert ("a cloaked photo shows another of the people in PHOTOS: a search for that one finds it\n" in said) == told
+
+
 def test_a_study_of_few_people_is_not_said_to_show_how_far_it_holds() -> None:
     last = describe(Path("p"), "error-min", {"crops": CROPS}, NONE, REJECTS, NONE, NONE, noise=SEARCHED, people=3).splitlines()[-1]
     assert last.endswith('random" gives numbers, but no claim: 20 people or more must be protected for one, here 3')
