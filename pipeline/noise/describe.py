@@ -76,7 +76,7 @@ def describe(
     # Perhaps a sister: `distant_identity` draws from whoever the split protects or has for the search.
     whom = "to the recognisers it was made against a cloaked photo shows another of the people in PHOTOS: a search for that one finds it\n"
     return (
-        f"{photos['count']} protected photos: {output / 'photos'}\n{left}"
+        f"{photos['count']} protected photos: {output / 'photos'} (PNG, without the photos' metadata, such as place and date)\n{left}"
         f"largest change of a pixel {photos['linf']:.0f}/255; photos PSNR {photos['psnr_db']:.1f} dB, SSIM {photos['ssim']:.3f}; "
         f"{visible}: look at some before you publish\n"
         "in a photo of several people only the folder owner's face is changed; where only somebody else's was found, that carries noise\n"

@@ -24,7 +24,7 @@ MANY: dict[str, Any] = {"noise": SEARCHED, "people": 50}
 def test_a_person_learns_where_how_visible_and_what_next() -> None:
     said = describe(Path("run/error-min/protected"), "error-min", {"crops": CROPS, "photos": PHOTOS}, NONE, REJECTS, NONE, NONE, **MANY)
     where, visible, whose, again, following = said.splitlines()
-    assert where == "12 protected photos: run/error-min/protected/photos"
+    assert where == "12 protected photos: run/error-min/protected/photos (PNG, without the photos' metadata, such as place and date)"
     assert visible.startswith("largest change of a pixel 15/255; photos PSNR 31.2 dB, SSIM 0.951; crops PSNR 27.1 dB")
     assert "look at some before you publish" in visible
     assert whose.startswith("in a photo of several people only the folder owner's face is changed; where only somebody else's was found")

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from pipeline.artifacts import sha256_of, write_array, write_bytes, write_table
 from pipeline.errors import StageError
@@ -147,6 +147,31 @@ def test_a_photo_keeps_its_colour_profile(project: tuple[Path, np.ndarray, np.nd
     with Image.open(folder / "protected" / "photos" / f"{others[0]}.png") as plain:
         assert "icc_profile" not in plain.info
     assert measures["photos"]["linf"] <= 16
+
+
+def test_what_is_published_says_neither_where_nor_when(project: tuple[Path, np.ndarray, np.ndarray]) -> None:
+    folder = project[0]
+    publish(folder, (0,))
+    aligned = pd.read_parquet(folder / "data" / "aligned" / "manifest.parquet")
+    photo = next(name for name in aligned["photo"] if name.startswith("p0/"))
+    path, exif = folder / "data" / "photos" / photo, Image.Exif()
+    exif[0x0132] = "2026:01:02 03:04:05"
+    exif.get_ifd(0x8825).update({1: "N", 2: (52.0, 30.0, 0.0)})  # GPS
+    Image.open(path).save(path, "PNG", exif=exif, pnginfo=comment("who took it"))
+    with Image.open(path) as told:
+        assert told.getexif().get_ifd(0x8825) and told.info["Comment"] == "who took it"
+    aligned.loc[aligned["photo"] == photo, "sha256"] = sha256_of(path.read_bytes())
+    write_table(folder / "data" / "aligned" / "manifest.parquet", aligned)
+    runtime = Runtime(device="cpu", workers=1, precision="fp32")
+    protect(folder / "split.parquet", folder / "data", folder, folder / "protected", runtime, photos=True, max_side=1000)
+    with Image.open(folder / "protected" / "photos" / f"{photo}.png") as written:
+        assert not written.getexif() and not written.info
+
+
+def comment(text: str) -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Comment", text)
+    return info
 
 
 def test_a_manifest_is_of_the_crops_beside_it(project: tuple[Path, np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
