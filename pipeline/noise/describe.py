@@ -81,7 +81,8 @@ def describe(
         f"{visible}: look at some before you publish\n"
         "in a photo of several people only the folder owner's face is changed; where only somebody else's was found, that carries noise\n"
         f"{whom if is_of(arm, 'cloak') else ''}"
-        f"noise found again when a protected photo is cropped anew: correlation {photos['recrop_correlation']['mean']:.2f} "
-        f"(least {photos['recrop_correlation']['min']:.2f})\n"
+        "noise found again when these files are cropped anew at the same place: correlation "
+        f"{photos['recrop_correlation']['mean']:.2f} (least {photos['recrop_correlation']['min']:.2f}); a site that shrinks them or saves "
+        "them as JPEG, and another detector, leave less\n"
         f"{following}"
     )
