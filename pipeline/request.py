@@ -6,6 +6,7 @@ reruns a stage exactly when its own parameters did.
 
 from __future__ import annotations
 
+import os
 import shlex
 import unicodedata
 from dataclasses import dataclass
@@ -360,6 +361,9 @@ def source_asked_for(dataset: str, photos: str) -> str | None:
     if not photos:
         raise RequestError(f"PHOTOS is empty: DATASET={dataset} needs the path of the photos")
     path = str(Path(photos).expanduser().absolute())
+    plain = os.path.normpath(path)  # one folder, one spelling, or all would be done anew; after a link `..` leads elsewhere
+    if os.path.exists(plain) and os.path.exists(path) and os.path.samefile(plain, path):
+        path = plain
     try:
         path.encode("utf-8")
     except UnicodeEncodeError:

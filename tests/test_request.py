@@ -107,6 +107,21 @@ def test_wrong_requests_name_the_variable_and_write_nothing(tmp_path: Path, chan
     assert list(tmp_path.iterdir()) == []
 
 
+def test_one_folder_of_photos_is_one_however_its_path_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the same photos would be linked, aligned and searched for noise once more."""
+    for name in ("anna", "bo"):
+        write_bytes(tmp_path / "photos" / name / "1.jpg", b"")
+    monkeypatch.chdir(tmp_path / "photos")
+    ask(tmp_path, dataset="folder", photos=str(tmp_path / "photos"), identities="1")
+    for written in ("../photos", ".", f"{tmp_path}/photos/anna/../", "../photos/"):
+        assert ask(tmp_path, dataset="folder", photos=written, identities="1") == [], written
+    (tmp_path / "elsewhere" / "inner").mkdir(parents=True)
+    write_bytes(tmp_path / "elsewhere" / "photos" / "carla" / "1.jpg", b"")
+    write_bytes(tmp_path / "elsewhere" / "photos" / "dora" / "1.jpg", b"")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "inner")
+    assert ask(tmp_path, dataset="folder", photos=f"{tmp_path}/link/../photos", identities="1"), "beside what the link leads to"
+
+
 def test_identities_from_a_file(tmp_path: Path) -> None:
     names = tmp_path / "who.txt"
     names.write_text("id0003\n\n  id0001 \n", encoding="utf-8")
