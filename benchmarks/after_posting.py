@@ -4,7 +4,8 @@
 
 A line a way of posting: in what share of the photos a face is found again in its place, and how the noise cut anew compares with the one
 that was meant: correlation, and strength (the share of its amplitude that is there). Every photo is first brought to the same width of the
-face, so that small and large ones say the same.
+face, so that small and large ones say the same. Fine noise that lies a pixel aside counts as lost here, though it lies so on the face, too:
+of a cloak a third or less is found, and the recogniser that it was made against is hindered all the same.
 """
 
 from __future__ import annotations
