@@ -404,8 +404,8 @@ def beneath_a_cloak(searched: dict[str, Any], common: dict[str, Any], section: s
 def cloaked_from(value: str) -> dict[str, Any]:
     """Paths and SHA-256 of the recognisers that a cloak is made against."""
     try:
-        paths = [Path(word) for word in shlex.split(value)]
-    except ValueError as error:
+        paths = [Path(word).expanduser() for word in shlex.split(value)]  # a shell leaves `~` in quotes as it is
+    except (ValueError, RuntimeError) as error:  # quotes that do not end; `~nobody`
         raise RequestError(f"CLOAK_AGAINST={value}: not to be read as words ({error}); paths with spaces go in quotes") from None
     allowed = "allowed are paths of recognisers: .safetensors (facenet-pytorch's InceptionResnetV1) or .onnx (insightface's)"
     if not paths:

@@ -588,6 +588,18 @@ def test_a_pattern_beneath_a_cloak_has_half_of_epsilon_and_starts_from_scratch(t
         ask(tmp_path / "other", arms=arms, epsilon="1", cloak_against=str(known))
 
 
+def test_what_a_cloak_is_made_against_may_lie_in_ones_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several paths stand in quotes, where a shell leaves `~` as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("one.onnx", "two.onnx"):
+        write_bytes(tmp_path / name, name.encode())
+    ask(tmp_path, arms="clean cloak", cloak_against="~/one.onnx ~/two.onnx")
+    against = load(NoiseConfig, tmp_path / "run" / "config" / "noise-cloak.yaml").against
+    assert against == (str(tmp_path / "one.onnx"), str(tmp_path / "two.onnx"))
+    with pytest.raises(RequestError, match="CLOAK_AGAINST=~nobody-of-that-name/one: not to be read"):
+        ask(tmp_path / "other", arms="clean cloak", cloak_against="~nobody-of-that-name/one")
+
+
 def test_a_cloak_says_what_it_is_made_against(tmp_path: Path) -> None:
     one, two = tmp_path / "one of them.onnx", tmp_path / "two.safetensors"
     one.write_bytes(b"one")
