@@ -360,7 +360,10 @@ def source_asked_for(dataset: str, photos: str) -> str | None:
         return None
     if not photos:
         raise RequestError(f"PHOTOS is empty: DATASET={dataset} needs the path of the photos")
-    path = str(Path(photos).expanduser().absolute())
+    try:
+        path = str(Path(photos).expanduser().absolute())
+    except RuntimeError:
+        raise RequestError(f"PHOTOS={photos}: nobody of that name has a home here; write the folder out") from None
     plain = os.path.normpath(path)  # one folder, one spelling, or all would be done anew; after a link `..` leads elsewhere
     if os.path.exists(plain) and os.path.exists(path) and os.path.samefile(plain, path):
         path = plain

@@ -93,6 +93,7 @@ def test_snapshots_change_only_with_their_content(tmp_path: Path) -> None:
         ({"photos": "/tmp"}, "PHOTOS=/tmp: synthetic photos are rendered"),
         ({"dataset": "folder"}, "PHOTOS is empty: DATASET=folder needs"),
         ({"dataset": "folder", "photos": "/no/such/folder"}, "/no/such/folder"),
+        ({"dataset": "folder", "photos": "~nobody-of-that-name/x"}, "PHOTOS=~nobody-of-that-name/x: nobody of that name has a home here"),
         ({"detector": "haar"}, "DETECTOR=haar: allowed are mtcnn, scrfd"),
         ({"detector": "scrfd"}, "DETECTOR_PACK=: DETECTOR=scrfd needs"),
         ({"recogniser_weights": "/no/w.safetensors"}, "RECOGNISER_WEIGHTS=/no/w.safetensors: not there"),
