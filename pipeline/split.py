@@ -112,11 +112,12 @@ def choose_protected(counts: Any, names: list[str], config: SplitConfig, generat
 
 def why_not(name: str, photos: int, usable: int, config: SplitConfig) -> str:
     """Why the identity `name`, with so many aligned photos, cannot be protected, in words."""
+    rejected = "aligned/rejects.csv, in the data folder, has each of their photos that is not aligned, and why"
     if photos == 0:
-        return f"{name!r} is not among the {usable} identities with at least {config.min_photos} aligned photos"
+        return f"{name!r} is not among the {usable} identities with at least {config.min_photos} aligned photos; {rejected}"
     if photos < config.min_photos:
         needed = f"at least {config.min_photos} are needed (min_photos in configs/<profile>.yaml sets that)"
-        return f"{name!r} has {photos} aligned photos, {needed}"
+        return f"{name!r} has {photos} aligned photos, {needed}; {rejected}"
     return f"the {photos} aligned photos of {name!r} are near-duplicates of one another; one that is not is needed, to be held out"
 
 

@@ -187,8 +187,8 @@ def test_hash_sees_through_recompression(seed: int) -> None:
             "IDENTITIES: all 9 identities would be protected, .*; allowed are 1 to 8, or SETTING=full",
         ),
         (tuple(f"p{i}" for i in range(9)), "IDENTITIES: all 9 identities would be protected"),
-        (("p1", "nobody"), "'nobody' is not among the 9 identities"),
-        (("p1", "few"), r"'few' has 3 aligned photos, at least 5 are needed \(min_photos in configs/<profile>.yaml sets that\)"),
+        (("p1", "nobody"), r"'nobody' is not among the 9 identities.*; aligned/rejects\.csv, in the data folder, has each of their photos"),
+        (("p1", "few"), r"'few' has 3 aligned photos, at least 5 are needed \(min_photos in .* sets that\); aligned/rejects\.csv"),
     ],
 )
 def test_impossible_requests(tmp_path: Path, identities: object, message: str) -> None:
