@@ -126,7 +126,7 @@ CODE_evaluate := $(call py,evaluation/stage.py evaluation/accuracy.py evaluation
 	evaluation/lfw_protocol.py evaluation/separability.py evaluation/utility.py evaluation/lpips.py evaluation/tested.py models/arcface_onnx.py onnx_session.py)
 CODE_report := $(call py,report shards.py split.py noise/arms.py training/trials.py training/keys.py training/matrix.py evaluation/accuracy.py \
 	evaluation/tested.py evaluation/summary.py provenance.py evaluation/checks.py evaluation/verdict.py evaluation/orderings.py evaluation/paired.py \
-	evaluation/trials.py evaluation/check_names.py evaluation/seeds.py photos/decode.py training/faces.py) $(wildcard pipeline/report/templates/*)
+	evaluation/trials.py evaluation/check_names.py evaluation/seeds.py photos/decode.py training/faces.py countermeasures/names.py) $(wildcard pipeline/report/templates/*)
 
 CONFIGS := $(D)/data.yaml $(D)/align.yaml $(R)/config/split.yaml $(R)/config/train.yaml $(R)/config/evaluate.yaml $(R)/config/report.yaml $(NOISY:%=$(R)/config/noise-%.yaml) $(if $(AGAINST),$(R)/config/surrogate.yaml)
 
