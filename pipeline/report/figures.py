@@ -18,7 +18,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from pipeline.noise.arms import headline_of
-from pipeline.report.words import at, interval, is_number, percent
+from pipeline.report.words import NOT_MEASURED, at, interval, is_number, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -251,11 +251,11 @@ def accuracy_intervals(arms: dict[str, Any], chance: Any, *, key: str) -> Markup
                 value, span = at(arms[arm], group, "final"), at(arms[arm], group, "ci95")
                 if not is_number(value):
                     continue
-                if interval(span) != "not measured":
+                if interval(span) != NOT_MEASURED:
                     axes.plot(span, [place + shift] * 2, color=COLOURS[group], linewidth=5, alpha=0.35, solid_capstyle="butt")
                 axes.plot([value], [place + shift], marker=MARKERS[group], markersize=8, color=COLOURS[group], linestyle="none")
                 right = value < 0.8
-                edge = (span[1] if right else span[0]) if interval(span) != "not measured" else value
+                edge = (span[1] if right else span[0]) if interval(span) != NOT_MEASURED else value
                 axes.annotate(
                     percent(value), (edge, place + shift), xytext=(9 if right else -9, 0), textcoords="offset points",
                     ha="left" if right else "right", va="center", fontsize=12, color=COLOURS[group],

@@ -109,8 +109,6 @@ def arm_rows(arm: str, record: dict[str, Any], seeds: list[int]) -> list[dict[st
         found += number_rows(arm, f"utility:{name}", one or {})
     for group, source in (("noise", "noise"), ("crops", "imperceptibility"), ("photos", "photos"), ("training", "training")):
         found += number_rows(arm, group, record.get(source) or {})
-    if "seconds" in record:
-        found.append(row(arm, "arm", "seconds", record["seconds"]))
     return found
 
 

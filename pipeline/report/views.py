@@ -279,7 +279,7 @@ def provenance_of(metrics: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
     ]
     stages = {str(stage): value for stage, value in (source.get("seconds") or {}).items()}
     times = [(stage, duration(value)) for stage, value in stages.items()]
-    trained = {arm: record.get("seconds", at(record, "training", "seconds")) for arm, record in metrics["arms"].items()}
+    trained = {arm: at(record, "training", "seconds") for arm, record in metrics["arms"].items()}
     if not any(stage.startswith("train") for stage in stages):
         times += [(f"training, {arm}", duration(value)) for arm, value in trained.items() if is_number(value)]
     return {
