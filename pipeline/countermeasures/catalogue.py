@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.countermeasures import augmentation, processing
 from pipeline.countermeasures.augmentation import Augment
 from pipeline.countermeasures.hardening import Harden, make_adversarial, make_worst_of
-from pipeline.countermeasures.names import parse_name, title_of
+from pipeline.countermeasures.names import parse_name
 from pipeline.countermeasures.projection import Fit, fit_orthogonal_projection
 
 Process = Callable[[np.ndarray], np.ndarray]
@@ -22,7 +22,6 @@ class Countermeasure:
     """One countermeasure: at most one of its four ways is there, `none` has none.
 
     Attributes:
-        name: as in the config, `jpeg-75`. title: for a report, "JPEG, quality 75".
         process: uint8 (N, H, W, 3) RGB to the same, deterministic; the trainer's own preprocessing, of training *and* test photos.
         augment: (x_BCHW float32 in [0, 1], label_B int64, generator) to (x_BCHW, target): training batches only. The target is label_B, or
             soft targets (B, classes) float32.
@@ -31,8 +30,6 @@ class Countermeasure:
             applied to training batches only.
     """
 
-    name: str
-    title: str
     process: Process | None = None
     augment: Augment | None = None
     harden: Harden | None = None
@@ -46,34 +43,33 @@ def countermeasure_of(name: str, *, classes: int) -> Countermeasure:
         ValueError: no such countermeasure; the message names the value and what is allowed.
     """
     kind, value = parse_name(name)
-    made = partial(Countermeasure, name, title_of(name))
     match kind:
         case "grey":
-            return made(process=processing.grey)
+            return Countermeasure(process=processing.grey)
         case "jpeg":
-            return made(process=partial(processing.jpeg, quality=int(value)))
+            return Countermeasure(process=partial(processing.jpeg, quality=int(value)))
         case "blur":
-            return made(process=partial(processing.blur, sigma=value))
+            return Countermeasure(process=partial(processing.blur, sigma=value))
         case "resize":
-            return made(process=partial(processing.resize, size=int(value)))
+            return Countermeasure(process=partial(processing.resize, size=int(value)))
         case "bits":
-            return made(process=partial(processing.bits, count=int(value)))
+            return Countermeasure(process=partial(processing.bits, count=int(value)))
         case "shift":
-            return made(augment=augmentation.make_shift(int(value)))
+            return Countermeasure(augment=augmentation.make_shift(int(value)))
         case "cutout":
-            return made(augment=augmentation.cutout)
+            return Countermeasure(augment=augmentation.cutout)
         case "mixup":
-            return made(augment=augmentation.make_mixup(classes))
+            return Countermeasure(augment=augmentation.make_mixup(classes))
         case "cutmix":
-            return made(augment=augmentation.make_cutmix(classes))
+            return Countermeasure(augment=augmentation.make_cutmix(classes))
         case "strong":
-            return made(augment=augmentation.make_strong())
+            return Countermeasure(augment=augmentation.make_strong())
         case "ueraser":
-            return made(harden=make_worst_of(augmentation.make_ueraser_augment(), candidates=5))
+            return Countermeasure(harden=make_worst_of(augmentation.make_ueraser_augment(), candidates=5))
         case "adversarial":
-            return made(harden=make_adversarial(value, steps=3))
+            return Countermeasure(harden=make_adversarial(value, steps=3))
         case "orthogonal-projection":
-            return made(fit=fit_orthogonal_projection)
+            return Countermeasure(fit=fit_orthogonal_projection)
         case _:
             assert kind == "none", kind
-            return made()
+            return Countermeasure()
