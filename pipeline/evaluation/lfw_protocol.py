@@ -101,34 +101,28 @@ def pair_rows(folds: list[list[Pair]], photos: list[str]) -> tuple[np.ndarray, n
     return np.array(rows, np.int64).reshape(-1, 2), np.array(same, bool), np.array(fold, np.int64)
 
 
-def embed_crops(crops: np.ndarray, embed: Embed, *, mirror: bool) -> np.ndarray:
-    """L2-normalised embeddings, float32 (N, D), of crops, uint8 (N, 112, 112, 3), RGB.
-
-    Args:
-        mirror: add the mirrored crop's embedding before normalising, as many papers' figures do; then say so beside the figure.
-    """
+def embed_crops(crops: np.ndarray, embed: Embed) -> np.ndarray:
+    """L2-normalised embeddings, float32 (N, D), of crops, uint8 (N, 112, 112, 3), RGB."""
     found = embed(crops)
-    if mirror:
-        found = found + embed(np.ascontiguousarray(crops[:, :, ::-1]))
     return (found / np.linalg.norm(found, axis=1, keepdims=True).clip(1e-12)).astype(np.float32)
 
 
-def verify_lfw(pairs: Path, aligned: Path, embed: Embed, *, mirror: bool = False, batch: int = 256) -> dict[str, Any] | None:
+def verify_lfw(pairs: Path, aligned: Path, embed: Embed) -> dict[str, Any] | None:
     """LFW's figures of one recogniser, by cosine similarity; each photo that a pair needs is embedded once.
 
     Args:
         pairs: LFW's `pairs.txt`. aligned: folder of the align stage's `manifest.parquet` and crops of LFW.
         embed: gives the embeddings of crops, see `embedder_of` and `pipeline.models.arcface_onnx.ArcFaceOnnx`.
-        batch: crops in memory at a time.
 
     Returns:
-        As `lfw_result`, and "mirror". Pairs with a photo that was not aligned (or is not in this subset of LFW) are left out and counted;
-        faces that no detector finds are hard ones, so many pairs left out flatter the figures.
+        As `lfw_result`. Pairs with a photo that was not aligned (or is not in this subset of LFW) are left out and counted; faces that no
+        detector finds are hard ones, so many pairs left out flatter the figures. Crops are embedded as they are: many papers add the
+        mirrored crop's embedding.
 
     Raises:
         RequestError: `pairs.txt` is missing or of another form. StageError: the manifest or a shard is missing or damaged.
     """
-    from pipeline.training.faces import face_set
+    from pipeline.training.faces import embedded, face_set
 
     folds = read_pairs(pairs)
     manifest = read_table(aligned / "manifest.parquet", MANIFEST_COLUMNS)
@@ -138,13 +132,10 @@ def verify_lfw(pairs: Path, aligned: Path, embed: Embed, *, mirror: bool = False
     if whole.any():
         needed = np.unique(rows[whole])
         faces = face_set(manifest.iloc[needed].assign(label=0), aligned)
-        starts = range(0, len(needed), batch)
-        parts = [embed_crops(faces.crops(np.arange(start, min(start + batch, len(needed)))), embed, mirror=mirror) for start in starts]
-        embedding = np.concatenate(parts)
+        embedding = embedded(lambda crops: embed_crops(crops, embed), faces)
         first, second = np.searchsorted(needed, rows[whole]).T
         score[whole] = (embedding[first] * embedding[second]).sum(1)
-    result = lfw_result(score, same, fold)
-    return None if result is None else result | {"mirror": mirror}
+    return lfw_result(score, same, fold)
 
 
 def embedder_of(model: Recogniser, runtime: Runtime) -> Embed:

@@ -51,7 +51,7 @@ def match_owner(embed: Embed, clean: np.ndarray, protected: np.ndarray, label: n
         {"clean", "protected"}: shares of genuine pairs above the similarity that only `FALSE_ACCEPTS` of the pairs of two clean photos
         of different people reach; "far", "pairs" (genuine ones), "impostor_pairs", "photos". None where the pairs are too few for that.
     """
-    before, after = embed_crops(clean, embed, mirror=False), embed_crops(protected, embed, mirror=False)
+    before, after = embed_crops(clean, embed), embed_crops(protected, embed)
     same = label[:, None] == label[None]
     genuine = np.triu(same, 1)
     impostor = np.triu(~same, 1)

@@ -96,7 +96,7 @@ def sample_metrics() -> dict[str, Any]:
     clean["lfw"] = {
         name: {
             "accuracy": accuracy, "standard_error": 0.0041, "auc": accuracy + 0.01, "eer": 1 - accuracy, "pairs": 5423,
-            "tar_at_far": {"0.01": 0.5511, "0.001": 0.3312}, "pairs_left_out": 577, "mirror": False,
+            "tar_at_far": {"0.01": 0.5511, "0.001": 0.3312}, "pairs_left_out": 577,
         }
         for name, accuracy in (("own", 0.7012), ("w600k_mbf", 0.9512))
     }  # fmt: skip
