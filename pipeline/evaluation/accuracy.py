@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from pipeline.config import EvaluateConfig
 
 FEWEST_IDENTITIES = 20  # below this an interval resampled by identity is too rough: none is given
 ROUNDING = 1e-9  # accuracies are fractions of photos and AUCs rounded, whose differences are no exact numbers
@@ -121,4 +124,21 @@ def group_accuracy(
         "ci95": interval_by_identity(right, label, resamples=resamples, seed=seed),
         "per_identity": {names[one]: round(float(share), 4) for one, share in zip(identities, hits / photos, strict=True)},
         "test_photos": {names[one]: int(count) for one, count in zip(identities, photos, strict=True)},
+    }
+
+
+def accuracies(
+    history: list[dict[str, Any]], predicted: np.ndarray, label: np.ndarray, protected: np.ndarray, table: Any, config: EvaluateConfig
+) -> dict[str, Any]:
+    """`group_accuracy` of "protected" and "others", the same for a study and for its trials.
+
+    Args:
+        predicted, label: (N,) int, what the final model takes the clean test photos for, and what they are. protected: (N,) bool, of whom.
+        table: the split. config: what intervals are drawn with.
+    """
+    names = table.drop_duplicates("label").set_index("label")["identity"].sort_index().tolist()
+    right = predicted == label
+    return {
+        group: group_accuracy(history, group, right[mask], label[mask], names, resamples=config.bootstrap, seed=config.seed)
+        for group, mask in (("protected", protected), ("others", ~protected))
     }

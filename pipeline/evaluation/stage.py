@@ -11,7 +11,7 @@ import torch
 from pipeline.artifacts import read_json, read_table, sha256_of_file, write_json
 from pipeline.config import AlignConfig, EvaluateConfig, TrainConfig
 from pipeline.errors import StageError
-from pipeline.evaluation.accuracy import group_accuracy
+from pipeline.evaluation.accuracy import accuracies
 from pipeline.evaluation.identification import identify
 from pipeline.evaluation.lfw_protocol import Embed, embedder_of, verify_lfw
 from pipeline.evaluation.lpips import lpips_of
@@ -65,14 +65,7 @@ def evaluate_arm(
         normalise=train_config.normalise,
     ).to(runtime.torch_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
     predicted, embedding = predict(model, test.faces, runtime)
-    right = predicted == test.faces.label
-    by_label = table.drop_duplicates("label").set_index("label")["identity"]
-    names = [by_label[label] for label in range(training["classes"])]
-    metrics: dict[str, Any] = {}
-    for group, mask in (("protected", test.protected), ("others", ~test.protected)):
-        metrics[group] = group_accuracy(
-            history, group, right[mask], test.faces.label[mask], names, resamples=config.bootstrap, seed=config.seed
-        )
+    metrics = accuracies(history, predicted, test.faces.label, test.protected, table, config)
     # What was really scored, so that `tested_checks` can tell whether it was clean.
     metrics["tested"] = digest_of(test.faces.where(test.protected))
     existing = existing_recognisers(config, train_config, runtime)

@@ -16,7 +16,7 @@ import torch
 from pipeline.artifacts import read_json, read_table, write_json, write_text
 from pipeline.config import AlignConfig, EvaluateConfig, TrainConfig
 from pipeline.countermeasures.catalogue import countermeasure_of
-from pipeline.evaluation.accuracy import group_accuracy
+from pipeline.evaluation.accuracy import accuracies
 from pipeline.evaluation.probes import last_layer_refit, linear_probe, linear_svm, nearest_neighbour
 from pipeline.models.arcface_onnx import ArcFaceOnnx
 from pipeline.models.recognisers import Recogniser, load_trained, make_recogniser
@@ -80,14 +80,9 @@ def run_trial(
         predicted = fit_on_embeddings(config, table, train, test, classes, arm, aligned, run, runtime)
         scores = accuracy_by_group(predicted, test)
         history = [{"epoch": 1, **scores, "seconds": round(time.perf_counter() - started, 1)}]
-    by_label = table.drop_duplicates("label").set_index("label")["identity"]
-    names = [by_label[label] for label in range(classes)]
-    right = predicted == test.faces.label
     trial = trial_of(name)
     result: dict[str, Any] = {"trial": name, "kind": trial.kind, "title": trial.title, "key": key}
-    for group, mask in (("protected", test.protected), ("others", ~test.protected)):
-        record = group_accuracy(history, group, right[mask], test.faces.label[mask], names, resamples=scoring.bootstrap, seed=scoring.seed)
-        result[group] = record
+    result |= accuracies(history, predicted, test.faces.label, test.protected, table, scoring)
     # By epoch, so that what was done before a kill counts.
     result |= {"photos": len(train), **runtime.facts(), "seconds": round(sum(record["seconds"] for record in history), 1)}
     write_text(output / "history.jsonl", "".join(json.dumps(record) + "\n" for record in history))
