@@ -91,7 +91,7 @@ def against_known(
     own = [torch.from_numpy(mean).to(device) for mean in means]
     objectives = [leave(network, mean, mean[runtime.tensor(whom)]) for network, mean in zip(networks, own, strict=True)]
     against = ", ".join(Path(path).name for path in config.against)
-    key = dump(config) + sha256_of_files([split, split.with_suffix(".json"), *code_of_search(arm.method)])
+    key = search_key(config, arm, split)
     faces, row_N, epsilon, under = face_set(carrying, aligned), rows_of(carrying, arm, names), config.epsilon, None
     if pattern is not None and config.beneath is not None:
         people = tuple(sorted(carrying["identity"].unique()))
@@ -115,7 +115,7 @@ def pattern_beneath(config: NoiseConfig, table: Any, split: Path, aligned: Path,
     arm = ARMS[config.arm]
     names = tuple(sorted(table.loc[table["role"] == "protected", "identity"].unique()))
     found = output / "beneath.pt"
-    key = dump(config) + sha256_of_files([split, split.with_suffix(".json"), *code_of_search(arm.method)])
+    key = search_key(config, arm, split)
     state = load_checkpoint(found, key, torch.device("cpu"), found="the pattern beneath the cloak is known already")
     if state is None:
         result = search(config, arm, table, names, split, aligned, output / "beneath-checkpoint.pt", runtime)
@@ -226,9 +226,14 @@ def search(
         runtime=runtime,
         report=report,
         checkpoint=checkpoint,
-        key=dump(config) + sha256_of_files([split, split.with_suffix(".json"), *code_of_search(arm.method)]),
+        key=search_key(config, arm, split),
     )
     return replace(result, delta=result.delta[: len(names)])
+
+
+def search_key(config: NoiseConfig, arm: Arm, split: Path) -> str:
+    """What a search that was killed goes on by: its config, the photos that were split, and its code."""
+    return dump(config) + sha256_of_files([split, split.with_suffix(".json"), *code_of_search(arm.method)])
 
 
 def code_of_search(method: str) -> list[Path]:

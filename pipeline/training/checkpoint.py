@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import pickle
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pipeline.artifacts import sha256_of, whole_file
+from pipeline.artifacts import sha256_of, sha256_of_file, whole_file
 from pipeline.runtime import say
 
 DIGEST = 64  # characters of a SHA-256 in hexadecimal, with which a file ends
@@ -22,8 +21,7 @@ def save_checkpoint(path: Path, key: str, state: dict[str, Any]) -> None:
         left_over.unlink(missing_ok=True)
     with whole_file(path) as temporary:
         torch.save({"key": key, "state": state}, temporary)
-        with open(temporary, "rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = sha256_of_file(temporary)
         with open(temporary, "ab") as stream:  # torch reads a flipped bit inside a tensor without a word
             stream.write(digest.encode())
 
