@@ -67,21 +67,13 @@ def samples(count: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     return found
 
 
-def encode(photo: np.ndarray) -> bytes:
-    """A photo as PNG, as the protect stage writes it."""
-    import cv2
-
-    done, encoded = cv2.imencode(".png", cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 3])
-    assert done
-    return encoded.tobytes()
-
-
 def write_rate(*, ours: bool, count: int = 12) -> float:
     """Photos a second, protected and encoded, on one thread."""
     import cv2
 
     from benchmarks.machine import one_thread
     from pipeline.faces.restore import protect_photo
+    from pipeline.noise.protect import png_of
 
     protect = protect_photo if ours else plain_protect
     jobs = samples(count)
@@ -89,7 +81,7 @@ def write_rate(*, ours: bool, count: int = 12) -> float:
     cv2.setNumThreads(1)
     started = time.perf_counter()
     for photo, matrix, delta in jobs:
-        encode(protect(photo, matrix, delta, EPSILON))
+        png_of(protect(photo, matrix, delta, EPSILON), None)
     return count / (time.perf_counter() - started)
 
 
@@ -98,12 +90,13 @@ def encode_rate(count: int = 12) -> float:
     import cv2
 
     from pipeline.faces.restore import protect_photo
+    from pipeline.noise.protect import png_of
 
     protected = [protect_photo(photo, matrix, delta, EPSILON) for photo, matrix, delta in samples(count)]
     cv2.setNumThreads(1)
     started = time.perf_counter()
     for photo in protected:
-        encode(photo)
+        png_of(photo, None)
     return count / (time.perf_counter() - started)
 
 

@@ -18,10 +18,8 @@ import torch
 import torch.nn.functional as F
 from facenet_pytorch import MTCNN, InceptionResnetV1
 
+from pipeline.faces.geometry import similarity_transform, warp_crop
 from pipeline.photos.synthetic import encode_photo, photo_landmarks
-
-CROP = 112
-ARCFACE_52 = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32)
 
 
 def main() -> None:
@@ -48,7 +46,7 @@ def main() -> None:
         rows.append(("  its landmarks' error / eye distance", f"median {np.median(error):.3f}", ""))
         landmarks = np.where(found[:, None, None], landmarks, truth)
 
-    crops = np.stack([align(photo, points) for photo, points in zip(photos, landmarks, strict=True)])
+    crops = np.stack([warp_crop(photo, similarity_transform(points)) for photo, points in zip(photos, landmarks, strict=True)])
     labels = np.repeat(np.arange(options.identities), photos_each)
     query = np.tile(np.arange(photos_each) >= options.gallery, options.identities)
     chance = f"chance {1 / options.identities:.1%}"
@@ -101,16 +99,6 @@ def detect(photos: np.ndarray, batch: int = 50) -> tuple[np.ndarray, np.ndarray]
                 best = int(np.argmax(faces))
                 landmarks[start + offset], probability[start + offset] = five[best], faces[best]
     return landmarks, probability
-
-
-def align(photo: np.ndarray, landmarks_52: np.ndarray) -> np.ndarray:
-    """The 112 × 112 crop under the least-squares similarity from the landmarks to ArcFace's template."""
-    source, target = (points[:, 0] + 1j * points[:, 1] for points in (landmarks_52, ARCFACE_52))
-    centred = source - source.mean()
-    turn = np.vdot(centred, target - target.mean()) / np.vdot(centred, centred)
-    move = target.mean() - turn * source.mean()
-    matrix = np.array([[turn.real, -turn.imag, move.real], [turn.imag, turn.real, move.imag]])
-    return cv2.warpAffine(photo, matrix, (CROP, CROP), flags=cv2.INTER_LINEAR)
 
 
 def thumbnails(crops: np.ndarray) -> np.ndarray:

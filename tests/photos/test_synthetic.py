@@ -12,28 +12,18 @@ import numpy as np
 import pytest
 from facenet_pytorch import MTCNN
 
+from pipeline.faces.geometry import similarity_transform, warp_crop
 from pipeline.photos.pool import spread
 from pipeline.photos.synthetic import encode_photo, identity_name, photo_landmarks, render_photo
 
 ROOT = Path(__file__).parents[2]
 IDENTITIES, GALLERY, QUERY = 48, 10, 3
-ARCFACE_52 = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32)
 
 
 def decoded(data: bytes) -> np.ndarray:
     bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     assert bgr is not None
     return np.ascontiguousarray(bgr[..., ::-1])
-
-
-def aligned(photo: np.ndarray, landmarks_52: np.ndarray) -> np.ndarray:
-    """The 112 × 112 crop under the least-squares similarity to ArcFace's template."""
-    source, target = (points[:, 0] + 1j * points[:, 1] for points in (landmarks_52, ARCFACE_52))
-    centred = source - source.mean()
-    turn = np.vdot(centred, target - target.mean()) / np.vdot(centred, centred)
-    move = target.mean() - turn * source.mean()
-    matrix = np.array([[turn.real, -turn.imag, move.real], [turn.imag, turn.real, move.imag]])
-    return cv2.warpAffine(photo, matrix, (112, 112), flags=cv2.INTER_LINEAR)
 
 
 def photos_of(identity: int) -> list[np.ndarray]:
@@ -50,9 +40,11 @@ def photos() -> list[list[np.ndarray]]:
 @pytest.fixture(scope="module")
 def crops(photos: list[list[np.ndarray]]) -> np.ndarray:
     """uint8 (IDENTITIES, GALLERY + QUERY, 112, 112, 3), aligned without a detector's noise to help us."""
-    return np.array(
-        [[aligned(image, photo_landmarks(seed=0, identity=i, photo=p)) for p, image in enumerate(row)] for i, row in enumerate(photos)]
-    )
+
+    def crop(image: np.ndarray, identity: int, photo: int) -> np.ndarray:
+        return warp_crop(image, similarity_transform(photo_landmarks(seed=0, identity=identity, photo=photo)))
+
+    return np.array([[crop(image, identity, photo) for photo, image in enumerate(row)] for identity, row in enumerate(photos)])
 
 
 def test_photo_is_rgb_uint8_of_the_asked_size() -> None:
