@@ -65,12 +65,16 @@ STAGES = {
     ),
     "evaluate": (
         "measure one arm's recogniser on clean test photos",
-        f"Reads RUN/config/evaluate.yaml, RUN/ARM/model/ and the crops. Writes RUN/ARM/metrics.json. {WATCHED}",
+        "Reads RUN/config/evaluate.yaml and train.yaml, DATA/align.yaml, RUN/split.parquet, RUN/ARM/model/ and the crops; of an arm with "
+        "noise also RUN/ARM/noise.json, RUN/ARM/protected/ and the photos; where LFW was asked for LFW/aligned/. "
+        f"Writes RUN/ARM/metrics.json. {WATCHED}",
     ),
     "trial": (
         "train one arm with another trainer or countermeasure, and score it",
-        "Reads RUN/config/trials/TRIAL.yaml, RUN/split.parquet, the crops and RUN/ARM/protected/. Writes RUN/ARM/trials/TRIAL/: "
-        "history.jsonl and, last, result.json; does nothing where that is of the same config, inputs and code.",
+        "Reads RUN/config/trials/TRIAL.yaml and evaluate.yaml, DATA/align.yaml, RUN/split.parquet, the crops and RUN/ARM/protected/; some "
+        "trials also the photos or RUN/ARM/model/. Writes RUN/ARM/trials/TRIAL/: history.jsonl and, last, result.json; keeps what a frozen "
+        "network was asked in RUN/clean/embeddings/ and RUN/ARM/embeddings/. Does nothing where the result is of the same config, inputs "
+        "and code.",
     ),
     "matrix": (
         "run the trials of MATRIX on every arm, those that are missing or no longer current",

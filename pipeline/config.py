@@ -1,8 +1,8 @@
 """What a stage is told: one frozen model a stage, read from a snapshot file, unknown keys refused.
 
-A profile (`configs/<profile>.yaml`) holds a value for everything; the variables of `make` override a few of them. `configure`
-(in `pipeline/request.py`) joins both and writes a snapshot a stage, rewritten only when its content changes. Nothing that leaves
-the result alone (device, workers) is in here: that is `pipeline/runtime.py`.
+Values are the defaults below, such as the verdict's limits, unless a profile (`configs/<profile>.yaml`) says otherwise; the variables of
+`make` override a few of either. `configure` (in `pipeline/request.py`) joins them and writes a snapshot a stage, rewritten only when its
+content changes. Nothing that leaves the result alone (device, workers) is in here: that is `pipeline/runtime.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From what a user asks for to one snapshot a stage: everything is checked here, before anything is written.
 
-The profile gives every value, the variables of `make` override a few. A snapshot is rewritten only when its content changes, so Make
-reruns a stage exactly when its own parameters did.
+What the profile does not say is a default of `pipeline/config.py`; the variables of `make` override a few of either. A snapshot is
+rewritten only when its content changes, so Make reruns a stage exactly when its own parameters did.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class Runtime:
     """What a stage runs on. Nothing in here changes a result beyond rounding."""
 
     device: str  # "cpu", "cuda", "cuda:1"
-    workers: int  # processes, or threads where a stage is one process
+    workers: int  # processes of a stage that has a pool of them; of a matrix the cores that its trials share
     precision: str  # "fp32" or "bf16": the dtype of matrix products under autocast
     ranks: Ranks = ONE_PROCESS  # this process among those of the run
 
