@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import tomllib
 from fnmatch import fnmatch
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,18 @@ def test_everything_declared_is_locked() -> None:
         if "==" in one and ";" not in one:
             name, version = one.split("==")
             assert locked()[name] == version
+
+
+def test_what_is_imported_is_declared() -> None:
+    """A package that only another one asks for goes with that one's next version."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    names = {re.split(r"[<>=!~\[ ]", one)[0].lower() for one in declared}
+    nodes = [node for path in (ROOT / "pipeline").glob("**/*.py") for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    modules = {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    modules |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    others = {module.split(".")[0] for module in modules} - set(sys.stdlib_module_names) - {"pipeline"}
+    packages = packages_distributions()
+    assert {module for module in others if not names & {package.lower() for package in packages[module]}} == set()
 
 
 def test_conda_has_no_pins_of_its_own() -> None:
