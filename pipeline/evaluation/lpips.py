@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.artifacts import read_table
-from pipeline.evaluation.utility import crops_of, spread_evenly
+from pipeline.evaluation.tested import spread_evenly
+from pipeline.evaluation.utility import crops_of
 
 if TYPE_CHECKING:
     from pipeline.runtime import Runtime

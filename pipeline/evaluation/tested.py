@@ -18,14 +18,19 @@ if TYPE_CHECKING:
     from pipeline.training.faces import FaceSet
 
 MOST_DIGESTED = 2000  # photos, evenly over the protected people: enough to notice, little to read
+READ = 256  # crops in memory at a time
 
 
-def digest_of(faces: FaceSet | CropTable, *, batch: int = 256) -> str:
+def spread_evenly(count: int, most: int) -> np.ndarray:
+    """At most `most` of `count` positions, evenly apart, int64: of a table in order of identity, photos of all identities."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)) if count else np.empty(0, np.int64)
+
+
+def digest_of(faces: FaceSet | CropTable) -> str:
     """SHA-256 of the crops of a set in its order, of at most `MOST_DIGESTED` of them."""
-    index = np.unique(np.linspace(0, len(faces) - 1, min(len(faces), MOST_DIGESTED)).round().astype(np.int64)) if len(faces) else []
-    digest = hashlib.sha256()
-    for start in range(0, len(index), batch):
-        digest.update(faces.crops(np.asarray(index[start : start + batch])).tobytes())
+    index, digest = spread_evenly(len(faces), MOST_DIGESTED), hashlib.sha256()
+    for start in range(0, len(index), READ):
+        digest.update(faces.crops(index[start : start + READ]).tobytes())
     return digest.hexdigest()
 
 

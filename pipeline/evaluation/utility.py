@@ -17,6 +17,7 @@ from pipeline.artifacts import read_table
 from pipeline.config import AlignConfig
 from pipeline.errors import StageError
 from pipeline.evaluation.lfw_protocol import Embed, embed_crops
+from pipeline.evaluation.tested import spread_evenly
 from pipeline.evaluation.verification import whole_identities
 from pipeline.faces.detect import searched_side
 from pipeline.faces.geometry import overlaps, to_crop
@@ -34,11 +35,6 @@ MOST_LOOKED_AT = 300  # whole photos in which the face is looked for again
 FALSE_ACCEPTS = 0.001
 OVERLAP = 0.5  # intersection over union with the face that was protected, from which on it is that face
 CHUNK = 10  # photos a detector is given at a time
-
-
-def spread_evenly(count: int, most: int) -> np.ndarray:
-    """At most `most` of `count` positions, evenly apart, int64: of a table in order of identity, photos of all identities."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)) if count else np.empty(0, np.int64)
 
 
 def match_owner(embed: Embed, clean: np.ndarray, protected: np.ndarray, label: np.ndarray) -> dict[str, Any] | None:

@@ -14,7 +14,8 @@ from pipeline.artifacts import write_array, write_table
 from pipeline.config import AlignConfig
 from pipeline.errors import StageError
 from pipeline.evaluation import utility
-from pipeline.evaluation.utility import found_again, match_owner, matched, spread_evenly
+from pipeline.evaluation.tested import spread_evenly
+from pipeline.evaluation.utility import found_again, match_owner, matched
 from pipeline.evaluation.verification import whole_identities
 from pipeline.faces.detect import make_detector, searched_side
 from pipeline.faces.geometry import similarity_transform
