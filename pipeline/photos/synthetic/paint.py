@@ -7,7 +7,7 @@ import numpy as np
 from pipeline.photos.synthetic.grid import HEIGHT, WIDTH, X_1W, Y_H1, bell, blur, inside, noise, ramp, tinted, window
 from pipeline.photos.synthetic.identity import Colour, Identity
 from pipeline.photos.synthetic.scene import Glasses, Scene
-from pipeline.photos.synthetic.shape import EYE_Y, PosedShape, crease_coverage
+from pipeline.photos.synthetic.shape import EYE_Y, PosedShape, nasolabial_folds
 
 
 def cover(image: np.ndarray, mask: np.ndarray, colour: Colour) -> None:
@@ -42,7 +42,7 @@ def skin_albedo(person: Identity, scene: Scene, face: PosedShape, rng: np.random
     where, x, y = window(0.0, shape.nose_y, 0.3, 0.25)
     darken(albedo[where], 0.35 * bell(x, 0.13) * bell(y, 0.09), (1.0, 0.78, 0.75))
     _forehead_lines(albedo, face)
-    darken(albedo, crease_coverage(face) * (0.55 * max(shape.folds - 0.2, 0.0)), (0.6, 0.45, 0.4))
+    darken(albedo, nasolabial_folds(face) * (0.55 * max(shape.folds - 0.2, 0.0)), (0.6, 0.45, 0.4))
     return albedo
 
 

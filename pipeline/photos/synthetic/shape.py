@@ -28,10 +28,10 @@ class PosedShape:
     brow_y: float
     smile: float
 
-    def radius(self, *, top: float = SKULL_TOP, grow: float = 0.0) -> np.ndarray:
+    def radius(self, *, grow: float = 0.0) -> np.ndarray:
         """Distance from the head's axis, 1 on its outline: float32 (HEIGHT, WIDTH). ``grow`` widens the outline."""
         width = self.base.face_width + grow
-        up = np.clip((WIDEST - Y_H1) / (WIDEST - (top - grow)), 0.0, None) ** 2.4
+        up = np.clip((WIDEST - Y_H1) / (WIDEST - (SKULL_TOP - grow)), 0.0, None) ** 2.4
         down = np.clip((Y_H1 - WIDEST) / (self.chin_y - WIDEST), 0.0, None) ** self.base.jaw_power
         return (np.abs(X_1W / width) ** 2.1 + (up + down)) ** (1 / 2.1)
 
@@ -103,7 +103,7 @@ def height_field(face: PosedShape, radius: np.ndarray) -> np.ndarray:
     _add_nose(z, shape)
     _add_mouth(z, face)
     if shape.folds > 0.2:
-        z -= blur(_folds(face), 0.012) * (0.05 * shape.folds * (1 + 0.6 * max(face.smile, 0.0)))
+        z -= blur(nasolabial_folds(face), 0.012) * (0.05 * shape.folds * (1 + 0.6 * max(face.smile, 0.0)))
     return z.astype(np.float32, copy=False)
 
 
@@ -136,18 +136,13 @@ def _add_mouth(z: np.ndarray, face: PosedShape) -> None:
     add(z, 0.0, float(lower_low.max()) + 0.06, 0.16, 0.035, -0.04)  # the hollow under the lower lip
 
 
-def _folds(face: PosedShape) -> np.ndarray:
-    """The two creases from the nose's wings past the mouth's corners, as coverage 0..1."""
+def nasolabial_folds(face: PosedShape) -> np.ndarray:
+    """The two creases from the nose's wings past the mouth's corners: float32 (HEIGHT, WIDTH), coverage 0..1."""
     shape = face.base
-    top, bottom = shape.nose_y + 0.0, face.mouth_y + 0.10
+    top, bottom = shape.nose_y, face.mouth_y + 0.10
     mask = np.zeros((Y_H1.size, X_1W.size), np.float32)
     where, x, y = window(0.0, top, 1.0, bottom - top + 0.1)
     t = np.clip(y / (bottom - top), 0.0, 1.0)
     centre = shape.nose_width + 0.05 + (face.mouth_width + 0.10 - shape.nose_width - 0.05) * t**0.8
     mask[where] = bell(np.abs(x) - centre, 0.02) * ramp(y, -0.08, 0.05) * ramp(y, bottom - top + 0.08, bottom - top - 0.08)
     return mask
-
-
-def crease_coverage(face: PosedShape) -> np.ndarray:
-    """Where the nasolabial folds darken the skin: float32 (HEIGHT, WIDTH), 0..1."""
-    return _folds(face)
