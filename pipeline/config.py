@@ -53,7 +53,6 @@ class AlignConfig(StageConfig):
     face: Literal["identity", "centre"] = Field(
         default="identity", description="in a group photo, the face most like the identity's other photos, or the one nearest the centre"
     )
-    crop_size: Literal[112] = 112
     max_side: int = Field(default=8192, ge=256, description="photos with a longer side are rejected")
     already_aligned: bool = Field(default=False, description="photos are 112×112 aligned crops (CASIA-WebFace's .rec): no detection")
 
