@@ -81,13 +81,32 @@ def cuda_has_fast_bf16(device: str) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
+def without_kernels(device: str) -> str | None:
+    """Why torch cannot compute on a GPU that it sees; None: it can. Its builds leave out old GPUs, on which the first kernel fails."""
+    import torch
+
+    major, minor = torch.cuda.get_device_capability(device)
+    # sm_75: for capabilities 7.5 to 7.x; compute_75: translated for all from 7.5 on. Names of other makers' GPUs are not read.
+    built = [(kind, int(number)) for kind, number in re.findall(r"\b(sm|compute)_(\d+)", " ".join(torch.cuda.get_arch_list()))]
+    fitting = [n for kind, n in built if n <= 10 * major + minor and (kind == "compute" or n // 10 == major)]
+    if fitting or not built:
+        return None
+    known = ", ".join(f"{n // 10}.{n % 10}" for n in sorted({n for _, n in built}))
+    return f"{torch.cuda.get_device_name(device)} has compute capability {major}.{minor}, this torch is built for {known}"
+
+
 def cuda_is_usable() -> bool:
     """Whether torch can compute on a GPU. Torch, which takes seconds to import, is asked only where there may be one."""
     if sys.platform == "linux" and not any(glob(path) for path in ("/dev/nvidia[0-9]*", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")):
         return False
     import torch
 
-    return torch.cuda.is_available()
+    if not torch.cuda.is_available():
+        return False
+    reason = without_kernels("cuda")
+    if reason is not None:
+        say(f"DEVICE=auto: on the CPU, for {reason}")
+    return reason is None
 
 
 def decide(device: str = "auto", workers: str = "auto", precision: str = "auto", *, ranks: Ranks = ONE_PROCESS) -> Runtime:
@@ -120,6 +139,8 @@ def decide(device: str = "auto", workers: str = "auto", precision: str = "auto",
         if ranks.local >= torch.cuda.device_count():
             raise RequestError(f"NPROC: this machine has {torch.cuda.device_count()} GPU(s), and each process needs one of its own")
         device = f"cuda:{ranks.local}"
+    if device.startswith("cuda") and (reason := without_kernels(device)) is not None:
+        raise RequestError(f"DEVICE={device}: {reason}; allowed are cpu, and cuda:N for another GPU")
     if precision == "auto":
         precision = "bf16" if (cuda_has_fast_bf16(device) if device.startswith("cuda") else cpu_has_fast_bf16()) else "fp32"
     elif precision not in ("fp32", "bf16"):

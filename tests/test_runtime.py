@@ -20,9 +20,42 @@ def test_a_device_that_there_is_not_is_named(device: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(runtime, "cuda_has_fast_bf16", lambda _device: True)
+    monkeypatch.setattr(runtime, "without_kernels", lambda _device: None)
     assert decide("cuda:1").device == "cuda:1"
     with pytest.raises(RequestError, match=rf"^DEVICE={device}: allowed are .*cuda"):
         decide(device)
+
+
+@pytest.mark.parametrize(
+    ("capability", "built", "fits"),
+    [
+        ((7, 0), "sm_75 sm_80 sm_90", False),
+        ((6, 1), "sm_75 sm_80 sm_90", False),
+        ((7, 5), "sm_75 sm_80 sm_90", True),
+        ((8, 9), "sm_75 sm_80 sm_90", True),
+        ((8, 0), "sm_75 sm_86 sm_90a", False),
+        ((12, 0), "sm_75 compute_90", True),
+        ((9, 0), "gfx90a gfx942", True),
+    ],
+)
+def test_a_gpu_that_torch_has_no_kernels_for_is_not_taken(
+    capability: tuple[int, int], built: str, fits: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`torch.cuda.is_available` says yes to it, and the first kernel fails."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "Tesla V100")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", built.split)
+    monkeypatch.setattr(runtime, "glob", lambda path: [path])
+    monkeypatch.setattr(runtime, "cuda_has_fast_bf16", lambda _device: False)
+    assert decide().device == ("cuda" if fits else "cpu")
+    said = f"Tesla V100 has compute capability {capability[0]}.{capability[1]}, this torch is built for 7.5, "
+    assert (said in capsys.readouterr().err) == (not fits)
+    if fits:
+        assert decide("cuda").device == "cuda"
+        return
+    with pytest.raises(RequestError, match=f"^DEVICE=cuda: {said}.*; allowed are cpu"):
+        decide("cuda")
 
 
 @pytest.mark.parametrize("workers", ["²", "٣", "0", "1025", "-1", "two", ""])
