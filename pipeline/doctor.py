@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.evaluation.lpips import weights_file
 from pipeline.onnx_session import missing_for_cuda
 from pipeline.provenance import PACKAGES, hardware, installed
-from pipeline.runtime import Runtime
+from pipeline.runtime import Runtime, without_kernels
 
 
 def examine(runtime: Runtime) -> str:
@@ -22,7 +22,7 @@ def examine(runtime: Runtime) -> str:
         f"python      {sys.version.split()[0]} on {found['system']}",
         f"cpu         {found['cpu']}, {found['cores']} cores for this process, {memory_gib():.0f} GiB memory",
         f"device      {runtime.device}, matrix products in {runtime.precision}, {runtime.workers} workers",
-        f"cuda        {torch.cuda.get_device_name() if torch.cuda.is_available() else 'no usable device'}",
+        f"cuda        {gpu(runtime) if torch.cuda.is_available() else 'no usable device'}",
         f"onnxruntime {'on the CPU and on CUDA' if without is None else f'on the CPU; not on CUDA: {without}'}",
         f"disk        {shutil.disk_usage('.').free / 2**30:.0f} GiB free here",
     ]
@@ -34,6 +34,15 @@ def examine(runtime: Runtime) -> str:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     lines.append(f"chromium    {chromium or 'missing: only the report test in a browser needs it'}")
     return "\n".join(lines)
+
+
+def gpu(runtime: Runtime) -> str:
+    """The GPU that is used, or would be by default; or why torch cannot use it."""
+    import torch
+
+    device = runtime.device if runtime.device.startswith("cuda") else "cuda"
+    reason = without_kernels(device)
+    return torch.cuda.get_device_name(device) if reason is None else f"no usable device: {reason}"
 
 
 def memory_gib() -> float:
