@@ -435,6 +435,18 @@ def main(words: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{args.stage}: interrupted; the same command goes on where it was", file=sys.stderr)
         return 130
+    except Exception as error:
+        from pipeline.runtime import out_of_memory
+
+        told = out_of_memory(error)
+        if told is None:
+            raise
+        print(
+            f"{args.stage}: too little memory ({told}): end what else takes it, or give WORKERS=1, DEVICE=cpu, another GPU (DEVICE=cuda:N) "
+            "or a profile with a smaller batch; the same command goes on where it was",
+            file=sys.stderr,
+        )
+        return 1
     return 0
 
 

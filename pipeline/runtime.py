@@ -161,6 +161,20 @@ def free_memory(device: str) -> int | None:
         return None
 
 
+# Of torch, of CUDA and its libraries (a context, a handle), of onnxruntime, of torch on a CPU: each says so in an exception of its own.
+NO_MEMORY = ("out of memory", "ALLOC_FAILED", "Failed to allocate memory", "can't allocate memory")
+
+
+def out_of_memory(error: BaseException | None) -> str | None:
+    """What was said where memory ran out, in one line; None where `error` came of something else. A step's recording fails in its wake."""
+    while error is not None:
+        told = " ".join(str(error).split())
+        if isinstance(error, MemoryError) or any(sign in told for sign in NO_MEMORY):
+            return re.split(r"(?<= is free)\.|\. Including|\. If reserved| CUDA kernel errors", told)[0].rstrip(".") or "no more is given"
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def prepare_torch(runtime: Runtime, threads: int) -> None:
     """Set torch's threads for this process, and flush denormals (tiny batch-norm gradients are slow otherwise)."""
     import torch

@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+from pipeline import __main__ as command_line
 from pipeline.__main__ import STAGES, parser
 
 
@@ -40,3 +42,47 @@ def test_help_imports_nothing_heavy() -> None:
 def test_reports_are_made_without_torch() -> None:
     code = "import sys, pipeline.report.stage, pipeline.report.compare; print(*sys.modules)"
     assert "torch" not in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+
+OF_A_GPU = (
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.79 GiB of which 1.10 GiB is free. Including "
+    "non-PyTorch memory, this process has 6.69 GiB memory in use. Of the allocated memory 6.02 GiB is allocated by PyTorch. If reserved …"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (torch.OutOfMemoryError(OF_A_GPU), "Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.79 GiB of which 1.10 GiB is free)"),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later\n"), "(CUDA error: out of memory)"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "CUBLAS_STATUS_ALLOC_FAILED"),
+        (MemoryError(), "no more is given"),
+    ],
+)
+@pytest.mark.parametrize("while_recording", [False, True])
+def test_want_of_memory_is_told_in_one_line(
+    error: Exception, told: str, while_recording: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A graph whose recording memory ended cannot be closed either, and that is what is raised last."""
+
+    def fail(_args: object) -> None:
+        try:
+            raise error
+        finally:
+            if while_recording:
+                raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+    monkeypatch.setattr(command_line, "run_stage", fail)
+    assert command_line.main(["train", "--data", "none", "--run", "none", "--arm", "clean"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("train: too little memory (") and told in said and "DEVICE=cpu" in said
+    assert said.count("\n") == 1 and len(said) < 400
+
+
+def test_a_bug_is_told_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_args: object) -> None:
+        raise RuntimeError("the shapes differ")
+
+    monkeypatch.setattr(command_line, "run_stage", fail)
+    with pytest.raises(RuntimeError, match="the shapes differ"):
+        command_line.main(["train", "--data", "none", "--run", "none", "--arm", "clean"])
