@@ -83,7 +83,9 @@ $(if $(SEVERAL),$(if $(shell echo '$(subst ','"'"',$(SEEDS))' | grep -E '^[0-9]+
 
 # Arms side by side, each in a process of its own: on a CPU two processes of one thread beat one of two; a GPU takes one at a time.
 CORES := $(if $(filter auto,$(WORKERS)),$(shell nproc 2>/dev/null || sysctl -n hw.ncpu),$(WORKERS))
-GPU := $(filter cuda%,$(DEVICE))$(if $(filter auto,$(DEVICE)),$(wildcard /dev/nvidia[0-9]*))
+# Windows' Linux has NVIDIA's driver in a folder of its own, and no /dev/nvidia0.
+GPU_SIGNS := /dev/nvidia[0-9]* /usr/lib/wsl/lib/libcuda.so.1
+GPU := $(filter cuda%,$(DEVICE))$(if $(filter auto,$(DEVICE)),$(wildcard $(GPU_SIGNS)))
 JOBS := $(if $(GPU),1,$(shell echo '$(CORES)' $(words $(ARMS)) '$(NPROC)' | awk '{c = $$1 / $$3; n = (c < $$2) ? c : $$2; print ((n >= 1) ? int(n) : 1)}'))
 THREADS := $(shell echo '$(CORES)' $(JOBS) '$(NPROC)' | awk '{n = $$1 / ($$2 * $$3); print ((n >= 1) ? int(n) : 1)}')
 ifndef MAKE_SHARES_JOBS

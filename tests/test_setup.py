@@ -245,6 +245,21 @@ def test_targets_do_what_they_say_and_no_more(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_gpu_has_one_arm_at_a_time(tmp_path: Path) -> None:
+    """Also by itself, and in Windows' Linux, where there is no /dev/nvidia0."""
+
+    def jobs(*words: str) -> str:
+        return make("--eval=shown: ; @echo $(JOBS)", "shown", "WORKERS=3", *words).stdout.strip()
+
+    driver = tmp_path / "libcuda.so.1"
+    assert jobs("DEVICE=cpu", f"GPU_SIGNS={driver}") == jobs(f"GPU_SIGNS={driver}") == "3"
+    driver.touch()
+    assert jobs("DEVICE=cpu", f"GPU_SIGNS={driver}") == "3"
+    assert jobs(f"GPU_SIGNS={driver}") == jobs("DEVICE=cuda", "GPU_SIGNS=") == jobs("DEVICE=cuda:1", "GPU_SIGNS=") == "1"
+    signs = make("--eval=shown: ; @echo '$(GPU_SIGNS)'", "shown").stdout.split()
+    assert signs == ["/dev/nvidia[0-9]*", "/usr/lib/wsl/lib/libcuda.so.1"]
+
+
 def test_a_report_is_made_anew_for_other_arms() -> None:
     rules = (ROOT / "Makefile").read_text(encoding="utf-8")
     (report,) = re.findall(r"^\$\(REPORT\)/index\.html:(.*)$", rules, re.MULTILINE)
