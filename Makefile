@@ -71,6 +71,7 @@ $(foreach v,$(NAMED),$(if $(filter ~%,$($(v))),$(error $(v)=$($(v)): `~` is not 
 
 $(if $(shell echo '$(subst ','"'"',$(NPROC))' | grep -xE '[1-9][0-9]*'),,$(error NPROC=$(NPROC): allowed is a whole number from 1))
 $(if $(shell echo '$(subst ','"'"',$(WORKERS))' | grep -xE 'auto|[1-9][0-9]*'),,$(error WORKERS=$(WORKERS): allowed are auto and whole numbers from 1))
+$(if $(filter-out 1,$(NPROC)),$(if $(filter cuda:%,$(DEVICE)),$(error DEVICE=$(DEVICE): with NPROC=$(NPROC) each process has a GPU of its own; allowed are auto, cpu and cuda)))
 $(if $(wildcard $(IDENTITIES)/.),$(error IDENTITIES=$(IDENTITIES): is a folder; allowed is how many, or a file with one name a line))
 # Any other goal would leave what MATRIX asks for undone.
 $(if $(strip $(MATRIX)),$(if $(MAKECMDGOALS),$(if $(filter matrix help,$(MAKECMDGOALS)),,$(error MATRIX=$(MATRIX) is for `make matrix`))))

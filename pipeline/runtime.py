@@ -136,8 +136,9 @@ def decide(device: str = "auto", workers: str = "auto", precision: str = "auto",
 
         if device != "cuda":
             raise RequestError(f"DEVICE={device}: each process has a GPU of its own; allowed are auto, cpu and cuda")
-        if ranks.local >= torch.cuda.device_count():
-            raise RequestError(f"NPROC: this machine has {torch.cuda.device_count()} GPU(s), and each process needs one of its own")
+        there = torch.cuda.device_count()
+        if ranks.local >= there:
+            raise RequestError(f"NPROC={ranks.size}: each process needs a GPU of its own; allowed are 1 to {there} here, or DEVICE=cpu")
         device = f"cuda:{ranks.local}"
     if device.startswith("cuda") and (reason := without_kernels(device)) is not None:
         raise RequestError(f"DEVICE={device}: {reason}; allowed are cpu, and cuda:N for another GPU")

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pipeline import runtime
+from pipeline.distributed import Ranks
 from pipeline.errors import RequestError
 from pipeline.faces.detect_mtcnn import exactly
 from pipeline.runtime import allow_tf32, decide
@@ -24,6 +25,18 @@ def test_a_device_that_there_is_not_is_named(device: str, monkeypatch: pytest.Mo
     assert decide("cuda:1").device == "cuda:1"
     with pytest.raises(RequestError, match=rf"^DEVICE={device}: allowed are .*cuda"):
         decide(device)
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(runtime, "cuda_has_fast_bf16", lambda _device: True)
+    monkeypatch.setattr(runtime, "without_kernels", lambda _device: None)
+    assert [decide("cuda", ranks=Ranks(rank, 2, rank)).device for rank in (0, 1)] == ["cuda:0", "cuda:1"]
+    with pytest.raises(RequestError, match=r"^NPROC=3: each process needs a GPU of its own; allowed are 1 to 2 here, or DEVICE=cpu$"):
+        decide("cuda", ranks=Ranks(2, 3, 2))
+    with pytest.raises(RequestError, match=r"^DEVICE=cuda:1: each process has a GPU of its own; allowed are auto, cpu and cuda$"):
+        decide("cuda:1", ranks=Ranks(0, 2, 0))
 
 
 @pytest.mark.parametrize(

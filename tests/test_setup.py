@@ -112,6 +112,7 @@ def make(*words: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
         (("study", "WORKERS=0"), "WORKERS=0: allowed are auto and whole numbers from 1"),
         (("study", "WORKERS=auto 2"), "WORKERS=auto 2: allowed are auto and whole numbers from 1"),
         (("study", "WORKERS=2; ls"), "WORKERS=2; ls: allowed are auto and whole numbers from 1"),
+        (("study", "DEVICE=cuda:1", "NPROC=2"), "DEVICE=cuda:1: with NPROC=2 each process has a GPU of its own; allowed are auto, cpu"),
         (("study", f"IDENTITIES={ROOT / 'pipeline'}"), "pipeline: is a folder; allowed is how many, or a file with one name a line"),
         (("protect", "ARMS=clean"), "ARMS=clean: nothing to protect with; allowed is an arm with noise, such as error-min"),
         (("protect", "ARMS=clean removed"), "ARMS=clean removed: nothing to protect with"),
