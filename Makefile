@@ -39,7 +39,7 @@ REPORTS_ROOT ?= reports##      where reports are written
 
 PY := $(VENV)/bin/python
 PIPELINE := $(PY) -m pipeline
-TOGETHER = $(if $(filter 1,$(NPROC)),$(PIPELINE),$(PY) -m torch.distributed.run --standalone --nproc-per-node $(NPROC) -m -- pipeline)
+TOGETHER = $(if $(filter 1,$(NPROC)),$(PIPELINE),$(PY) -m pipeline.together --standalone --nproc-per-node $(NPROC) -m -- pipeline)
 INSTALLED := $(VENV)/installed.lock
 
 # Named before there is a Python to ask for them; a test holds them to `python -m pipeline arms`.

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from pipeline.artifacts import read_json, write_array, write_json, write_table
 from pipeline.config import NoiseConfig, StageConfig, TrainConfig, dump
 from pipeline.noise.table import load_noise
 from tests.conftest import toy_faces
+from tests.training.test_matrix import runs
 
 ROOT = Path(__file__).resolve().parents[2]
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "pipeline")
+IN_TWO = ("--standalone", "--nproc-per-node", "2", "-m", "--", "pipeline")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", *IN_TWO)
+TOGETHER = (sys.executable, "-m", "pipeline.together", *IN_TWO)  # as `make` starts it
 ONE = (sys.executable, "-m", "pipeline")
 pytestmark = pytest.mark.slow
 
@@ -76,6 +80,39 @@ def test_noise_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
     assert (np.sign(found.delta) == np.sign(wanted.delta)).mean() >= 0.99
     assert others["error"] == facts["error"]
     assert others["history"][0]["loss"] == pytest.approx(facts["history"][0]["loss"], abs=1e-3)
+
+
+def training(folder: Path) -> tuple[subprocess.Popen[str], list[int]]:
+    """A long training in two processes that has come through an epoch, and the two."""
+    snapshot(folder, "train", TrainConfig(epochs=200, batch=8, lr=0.005, model="mobilefacenet", input_size=75))
+    started = subprocess.Popen([*TOGETHER, *words("train", folder, "clean")], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert started.stderr is not None
+    assert any(": loss" in line for line in started.stderr)
+    both = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text(encoding="ascii").split()
+    assert len(both) == 2
+    return started, [int(one) for one in both]
+
+
+def ended(pids: list[int]) -> bool:
+    """Whether all have ended, at the latest in a while."""
+    deadline = time.monotonic() + 30
+    while any(map(runs, pids)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return not any(map(runs, pids))
+
+
+def test_a_process_that_is_killed_ends_the_other_and_is_told_of(tmp_path: Path) -> None:
+    started, both = training(run_folder(tmp_path))
+    os.kill(both[1], signal.SIGKILL)
+    said = started.communicate(timeout=60)[1]
+    assert started.returncode == 1 and ended(both)
+    assert said.splitlines()[-1].startswith("process 1 was killed (SIGKILL), perhaps for want of memory; the same command goes on")
+    assert "Traceback" not in said
+
+
+def test_a_mistake_is_told_in_one_line_by_two_processes_too(tmp_path: Path) -> None:
+    said = run(TOGETHER, *words("train", tmp_path, "none"), code=2)
+    assert "train: ARMS=none: allowed are " in said and "Traceback" not in said, said
 
 
 def test_a_killed_training_goes_on_in_two_processes(tmp_path: Path) -> None:
