@@ -339,7 +339,10 @@ def run_arm_stage(args: argparse.Namespace, runtime: Runtime) -> None:
     if runtime.ranks.size == 1:
         return run_arm_stage_here(args, runtime)
     from pipeline.distributed import joined
+    from pipeline.training.matrix import end_with
 
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # where torchrun is killed, its processes would go on, and wait for those that were stopped
+        end_with(os.getppid())
     with joined(runtime.ranks, runtime.torch_device()) as ranks:
         return run_arm_stage_here(args, replace(runtime, ranks=ranks))
 

@@ -110,6 +110,14 @@ def test_a_process_that_is_killed_ends_the_other_and_is_told_of(tmp_path: Path) 
     assert "Traceback" not in said
 
 
+def test_processes_end_with_the_torchrun_that_started_them(tmp_path: Path) -> None:
+    """They would go on, and one that waits for another which was stopped would keep its GPU for half an hour."""
+    started, both = training(run_folder(tmp_path))
+    started.kill()
+    started.communicate(timeout=60)
+    assert ended(both)
+
+
 def test_a_mistake_is_told_in_one_line_by_two_processes_too(tmp_path: Path) -> None:
     said = run(TOGETHER, *words("train", tmp_path, "none"), code=2)
     assert "train: ARMS=none: allowed are " in said and "Traceback" not in said, said
