@@ -27,6 +27,8 @@ import numpy as np
 
 from benchmarks.row import Pair, Row
 from benchmarks.standin import CROP_BYTES, PHOTOS, photos_of_identities, plain_split, take, write_standin
+from pipeline.errors import RequestError
+from pipeline.runtime import decide
 
 LIMIT_MIB = 2048.0  # above the model, for training over the whole set
 BATCH = 32
@@ -40,7 +42,7 @@ READS = 40  # batches of 256 crops
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--share", type=float, default=0.1, help="the largest size, of WebFace's")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N, or auto")
     parser.add_argument("--folder", type=Path, help="where the crops go; default: a temporary folder, removed at the end")
     parser.add_argument("--output", type=Path, default=Path("reports/bench"))
     parser.add_argument("--sizes", type=int, default=3, choices=(1, 2, 3), help="how many sizes, each 3.2 times the one before (default 3)")
@@ -49,6 +51,12 @@ def main() -> None:
     options = parser.parse_args()
     if not 0 < options.share <= 1:
         parser.error(f"--share {options.share}: allowed is a number above 0, up to 1 (490,623 crops, 18.5 GB)")
+    try:
+        options.device = decide(options.device).device
+    except RequestError as error:
+        parser.error(str(error))
+    if options.stages is not None and "epoch" in options.stages and options.device == "cpu":
+        parser.error("--stages epoch: a whole epoch takes a CPU days; allowed is --device cuda or cuda:N beside it")
     if options.stages is None:
         options.stages = [stage for stage in STAGES if stage != "epoch" or options.device != "cpu"]
     if options.stage is not None:
@@ -177,7 +185,7 @@ def split_of(setting: str) -> Callable[[Path, str], Work]:
 
 def runtime_on(device: str) -> Any:
     """One process of one thread on the CPU, so that the seconds of its processor are all that a stage costs."""
-    from pipeline.runtime import decide, prepare_torch
+    from pipeline.runtime import prepare_torch
 
     runtime = decide(device, workers="1" if device == "cpu" else "auto")
     prepare_torch(runtime, runtime.workers)

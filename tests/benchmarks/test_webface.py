@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.standin import plain_split, write_standin
-from benchmarks.webface import STAGES, draw, growth_of, training_work
+from benchmarks.webface import STAGES, draw, growth_of, main, training_work
 from pipeline.artifacts import read_table
 
 
@@ -18,6 +18,24 @@ def test_growth_is_the_exponent_of_size(tmp_path: Path) -> None:
     assert growth_of(sizes, "split") == 2
     draw({"device": "cpu", "sizes": sizes, "growth": {"split": 2.0}}, tmp_path / "webface.svg")
     assert (tmp_path / "webface.svg").read_text(encoding="utf-8").count("<path") > 10
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--device", "gpu"], "DEVICE=gpu: allowed are auto, cpu, cuda, cuda:N"),
+        (["--device", "cuda:99"], "DEVICE=cuda:99: "),
+        (["--stages", "read", "epoch"], "--stages epoch: a whole epoch takes a CPU days"),
+    ],
+)
+def test_a_wrong_request_is_refused_before_anything_is_generated(
+    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["webface", "--folder", str(tmp_path / "crops"), *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2 and told in capsys.readouterr().err
+    assert not (tmp_path / "crops").exists()
 
 
 def test_stages_without_a_network(tmp_path: Path) -> None:
