@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.evaluation.orderings import FALLS_TO_CHANCE
+from pipeline.evaluation.accuracy import ROUNDING
+from pipeline.evaluation.orderings import FALLS_TO_CHANCE, auc_of_others
 from pipeline.evaluation.verdict import EARLY, how_much
 from pipeline.report.cells import noisy
 from pipeline.report.limits import EXISTING, limits_of
@@ -203,6 +204,19 @@ def taught_nothing(silent: dict[str, Any]) -> str:
     return f"without noise, too, it leaves a recogniser that names only {percent(silent['clean'])}"
 
 
+def verified_worse(metrics: dict[str, Any], arm: str, *, of_seeds: bool) -> str:
+    """How much worse other people are verified, which may be all that an arm costs them; empty where that is allowed.
+
+    Args:
+        of_seeds: the means of several seeds, of which one lost more than is allowed: any loss is said.
+    """
+    auc, before = (auc_of_others(metrics["arms"].get(name) or {}) for name in (arm, "clean"))
+    allowed: Any = 0.0 if of_seeds else at(metrics, "provenance", "config", "evaluate", "others_auc_within")
+    if auc is None or before is None or not is_number(allowed) or before - auc <= allowed + ROUNDING:
+        return ""
+    return f"comparing two of their photos, the recogniser has an AUC of {number(auc, 3)} instead of {number(before, 3)}"
+
+
 def when_it_fails(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> list[str]:
     """What it lost to in this run, what no noise against training prevents, and what was not tried."""
     known = made_against(metrics, arm)
@@ -218,13 +232,13 @@ def when_it_fails(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> 
         }
         cause = metrics.get("fails_by")
         if cause == "others":
-            compared = [person_by_person(metrics, arm, "others", against) for against in ("clean", "random")]
             each = metrics.get("by_seed") or []
             bad = [str(one["seed"]) for one in each if one["fails_by"] == "others"]
+            compared = [one for against in ("clean", "random") if (one := person_by_person(metrics, arm, "others", against))]
+            if worse := verified_worse(metrics, arm, of_seeds=bool(bad)):
+                compared = [worse, *[f"in naming, {one}" for one in compared]]
             where = f" in {len(bad)} of {len(each)} seeds ({', '.join(bad)}), more than allowed; over all seeds" if bad else ":"
-            found.append(
-                f"Other people are recognised less well{where} {'; '.join(one for one in compared if one) or 'by more than allowed'}."
-            )
+            found.append(f"Other people are recognised less well{where} {'; '.join(compared) or 'by more than allowed'}.")
         names = own.get(cause or "naming", []) if state == "fails" else []
         names += [f"{one['title']} ({how_much(one)})" for one in metrics.get("lost_to") or []]
         if names or cause != "others":

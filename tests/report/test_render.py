@@ -224,6 +224,11 @@ def test_six_answers_need_no_reading_on(page: str, tmp_path: Path):
     assert "Protected, but others are recognised less well" in paid
     assert "less well: person by person −5.2 points against no protection (95% interval −7.1 to −3.3)." in words_of(paid)
     assert "the study’s own training." not in words_of(paid.split("<nav")[0]), "which it was not lost to"
+    confused = sample_metrics() | {"verdict_state": "fails", "fails_by": "others", "lost_to": [], "paired": [harm | {"difference": 0.001}]}
+    confused["arms"]["error-min"]["verification"]["groups"]["others"]["auc"] = 0.94
+    said = "less well: comparing two of their photos, the recogniser has an AUC of 0.940 instead of 0.983; in naming, person by person +0.1"
+    assert said in words_of(page_of(confused, [], tmp_path)), "they are named as well as before"
+    assert "comparing two of their photos" not in words_of(paid)
     late = page_of(sample_metrics() | {"verdict_state": "fails", "fails_by": "peak", "lost_to": []}, [], tmp_path)
     assert "Lost to: the study’s own training, stopped at its best epoch." in late
     compared = page_of(sample_metrics() | {"verdict_state": "fails", "fails_by": "verification", "lost_to": []}, [], tmp_path)
