@@ -131,7 +131,8 @@ def how_sure(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> list[
         nobody = f", nobody on more than {percent(most)} of theirs" if 0 < most < 1 else ""
         found.append(f"That is of {sum(photos.values()):,} photos; {plural(never, 'person is', 'people are')} never named{nobody}.")
     limit, span = at(metrics, "provenance", "config", "evaluate", "protected_at_most"), mine.get("ci95")
-    if is_number(limit) and isinstance(span, list) and span[0] <= limit < span[1]:
+    decides = metrics.get("fails_by") in (None, "naming")  # else another limit does
+    if decides and is_number(limit) and isinstance(span, list) and span[0] <= limit < span[1]:
         others = "other seeds or people" if len(seeds_of(metrics)) > 1 else "other people"
         found.append(f"The interval reaches across the limit of {percent(limit)}: with {others} it might have ended the other way.")
     compared = person_by_person(metrics, arm, "protected")

@@ -287,6 +287,8 @@ def test_an_interval_across_the_limit_is_said(page: str, tmp_path: Path):
     metrics = sample_metrics()
     metrics["arms"]["error-min"]["protected"] |= {"final": 0.17, "ci95": [0.11, 0.235]}
     assert "The interval reaches across the limit of 16.0%" in words_of(page_of(metrics, [], tmp_path))
+    late = metrics | {"verdict_state": "fails", "fails_by": "peak"}
+    assert "reaches across the limit" not in words_of(page_of(late, [], tmp_path)), "its best epoch decides"
 
 
 def test_whose_weights_the_search_began_with_is_said(tmp_path: Path):
