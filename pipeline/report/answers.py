@@ -240,8 +240,10 @@ def when_it_fails(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> 
                 compared = [worse, *[f"in naming, {one}" for one in compared]]
             where = f" in {len(bad)} of {len(each)} seeds ({', '.join(bad)}), more than allowed; over all seeds" if bad else ":"
             found.append(f"Other people are recognised less well{where} {'; '.join(compared) or 'by more than allowed'}.")
-        names = own.get(cause or "naming", []) if state == "fails" else []
-        names += [f"{one['title']} ({how_much(one)})" for one in metrics.get("lost_to") or []]
+        lost = metrics.get("lost_to") or []
+        told = cause == "peak" and any(one["trial"] == EARLY for one in lost)  # early stopping is that, with its numbers
+        names = own.get(cause or "naming", []) if state == "fails" and not told else []
+        names += [f"{one['title']} ({how_much(one)})" for one in lost]
         if names or cause != "others":
             found.append(f"Lost to: {', '.join(names)}." if names else "Lost to nothing that was tried here.")
         found += [

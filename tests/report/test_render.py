@@ -231,6 +231,9 @@ def test_six_answers_need_no_reading_on(page: str, tmp_path: Path):
     assert "comparing two of their photos" not in words_of(paid)
     late = page_of(sample_metrics() | {"verdict_state": "fails", "fails_by": "peak", "lost_to": []}, [], tmp_path)
     assert "Lost to: the study’s own training, stopped at its best epoch." in late
+    early = [{"trial": "early-stopping", "title": "early stopping", "accuracy": 0.25, "peak": False, "others": 0.5}]
+    late = page_of(sample_metrics() | {"verdict_state": "fails", "fails_by": "peak", "lost_to": early}, [], tmp_path)
+    assert "Lost to: early stopping (25.0%, when others are named on 50.0%)." in late, "which is said once"
     compared = page_of(sample_metrics() | {"verdict_state": "fails", "fails_by": "verification", "lost_to": []}, [], tmp_path)
     assert "Not named any more, but still told apart" in compared
     assert "Lost to: whoever compares two faces with the study’s own recogniser, which names nobody but tells people apart." in compared
