@@ -13,7 +13,7 @@ from pipeline.report.cells import INVALID, Cell, Table, cell, deviation, head
 from pipeline.report.page import fill
 from pipeline.report.table import GROUPS, accuracy_of, metrics_frame
 from pipeline.report.validity import counts, explained, left_out
-from pipeline.report.views import data_set, headline_arm, result_is_invalid, seeds_of, state_of
+from pipeline.report.views import data_set, fought, headline_arm, result_is_invalid, seeds_of, state_of
 from pipeline.report.words import NOT_RECORDED, at, interval, is_number, number, percent
 from pipeline.training.trials import TRAINERS, without_processing
 
@@ -24,7 +24,8 @@ SECTIONS = (
 )
 STATES = {
     "partly": ("protected, with losses", "warn"),
-    "holds": ("protected", "good"),
+    "holds": ("protected from all that was tried", "good"),
+    "alone": ("protected from its own training", "good"),  # a run that tries nothing else loses nothing either
     "costly": ("protected, others recognised less well", "bad"),
     "fails": ("not protected", "bad"),
     "invalid": ("no claim", "warn"),
@@ -92,6 +93,8 @@ def state_words(run: dict[str, Any]) -> tuple[str, str]:
         return INVALID.text, INVALID.tone
     if state == "fails" and run.get("fails_by") == "others":
         return STATES["costly"]
+    if state == "holds" and not run.get("lost_to") and not fought(run):
+        return STATES["alone"]
     return STATES["partly" if state == "holds" and run.get("lost_to") else state]
 
 

@@ -165,16 +165,22 @@ def key_numbers(metrics: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     if not ("others" in mine and mine["others"] is None):
         without = f"{last(clean, 'others')[0]} without protection" if clean and counts(metrics, "clean") else ""
         found.append(("Other people, last epoch", last(mine, "others")[0] if valid else "invalid", without, "others"))
-    # Of those who fight the noise: the best epoch has its own place, and where some photos are clean there is less noise to fight.
-    aside = {verdict.EARLY, *(metrics.get("shares") or {})}
-    tried = [one for key in ("lost_to", "held_against") for one in metrics.get(key) or [] if one["trial"] not in aside]
-    if tried and valid:
+    if valid and (tried := fought(metrics)):
         worst = max(tried, key=lambda one: one["accuracy"])
         when = ", best epoch" if worst["peak"] else ""
         found.append(("Protected people, worst trial of another trainer", percent(worst["accuracy"]), worst["title"] + when, "protected"))
     psnr = at(mine, "imperceptibility", "psnr_db")
     found.append(("Largest change of a pixel", level(largest_change(mine)), f"PSNR of the face {number(psnr, 1, ' dB')}", ""))
     return found
+
+
+def fought(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was lost to and held against of those who fight the noise: other trainers and countermeasures.
+
+    The best epoch is the study's own training, and where some photos are clean there is less noise to fight.
+    """
+    aside = {verdict.EARLY, *(metrics.get("shares") or {})}
+    return [one for key in ("lost_to", "held_against") for one in metrics.get(key) or [] if one["trial"] not in aside]
 
 
 def last(record: Any, group: str) -> tuple[str, str]:
@@ -208,7 +214,7 @@ def asked_of(metrics: dict[str, Any]) -> set[str]:
     return found - {None}
 
 
-HEADINGS = {"holds": "Protected", "fails": "Not protected", "invalid": "No claim", "unrated": "Result"}
+HEADINGS = {"fails": "Not protected", "invalid": "No claim", "unrated": "Result"}
 
 
 def heading_of(metrics: dict[str, Any]) -> str:
@@ -217,17 +223,16 @@ def heading_of(metrics: dict[str, Any]) -> str:
     if state == "invalid" and result_is_invalid(metrics):
         return "Invalid: no claim"
     if state == "holds":
-        lost, held = metrics.get("lost_to") or [], metrics.get("held_against") or []
+        lost = metrics.get("lost_to") or []
         if any(one["trial"] not in (metrics.get("shares") or {}) for one in lost):
             return "Protected, but not against every trainer"
         if lost:
             return "Protected, but not by a part of the photos"
-        if not any(one["trial"] != verdict.EARLY for one in held):
+        if not fought(metrics):
             return "Protected from the study’s own training"
-        if known := at(metrics, "arms", headline_arm(metrics) or "", "noise", "against"):
-            every = {one["sha256"] for one in known} <= asked_of(metrics)
-            return "Protected from the recognisers it was made against" if every else "Protected from all that was tried"
-        return HEADINGS[state]
+        known = at(metrics, "arms", headline_arm(metrics) or "", "noise", "against")
+        every = known and {one["sha256"] for one in known} <= asked_of(metrics)
+        return "Protected from the recognisers it was made against" if every else "Protected from all that was tried"
     if state != "fails":
         return HEADINGS[state]
     seeds = metrics.get("by_seed") or []

@@ -17,10 +17,11 @@ import pytest
 from pipeline.noise.arms import ARMS
 from pipeline.noise.transforms import QUALITY, describe_transforms
 from pipeline.report import views
+from pipeline.report.compare import state_words
 from pipeline.report.figures import accuracy_per_identity, roc_curves, say_spread
 from pipeline.report.limits import KNOWN
 from pipeline.report.render import Panel, amplified_change, build_page, content_of, render_report
-from pipeline.report.views import data_set, key_numbers
+from pipeline.report.views import data_set, heading_of, key_numbers
 from pipeline.report.words import by_chance, duration, interval, level, number, percent
 from pipeline.training.trials import SETS
 from tests.report.sample import NASTY, sample_metrics, sample_panels
@@ -283,6 +284,19 @@ def test_what_another_trainer_got_is_a_key_number(page: str, tmp_path: Path):
     assert (found[0], "70.0%", "MixUp, best epoch", "protected") in key_numbers(sample_metrics() | {"lost_to": rows})
     alone = sample_metrics() | {"lost_to": [], "held_against": sample_metrics()["held_against"][:1]}
     assert not any("another trainer" in one[0] for one in key_numbers(alone)), "early stopping has a place of its own"
+
+
+def test_the_heading_says_no_more_than_was_tried():
+    """A part of the photos left clean is no other trainer, and of two runs the one that tried less must not look the better."""
+    early, trainer = sample_metrics()["held_against"]
+    share = {"trial": "share-60", "title": "", "accuracy": 0.1, "peak": False}
+    for held, said, word in (
+        ([early], "Protected from the study’s own training", "protected from its own training"),
+        ([early, share], "Protected from the study’s own training", "protected from its own training"),
+        ([early, trainer], "Protected from all that was tried", "protected from all that was tried"),
+    ):
+        metrics = sample_metrics() | {"lost_to": [], "held_against": held}
+        assert (heading_of(metrics), state_words(metrics)) == (said, (word, "good"))
 
 
 def test_an_interval_across_the_limit_is_said(page: str, tmp_path: Path):
