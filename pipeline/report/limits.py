@@ -186,7 +186,8 @@ def limits_of(metrics: dict[str, Any]) -> list[Limit]:
         found.append(Limit(KNOWN_BEFORE[0], KNOWN_BEFORE[1].format(**through) + beneath, could_be_tried=False))
     if known := made_against(metrics, arm):
         by_others = [listed(metrics, [name]) for name in names if unknown_to(metrics, arm, name)]
-        by_others = [*([] if tuned else ["the study’s own training"]), *by_others]
+        own = not tuned or not was_known(metrics, arm, "pretrained")  # fine-tuning from what the cloak knows is none of the others
+        by_others = [*(["the study’s own training"] if own else []), *by_others]
         measured = f"Measured in this run: {'; '.join(by_others)}." if by_others else ""
         found.append(Limit(CLOAKED[0], CLOAKED[1].format(" and ".join(known)), measured))
     if starts_alike(metrics, arm):

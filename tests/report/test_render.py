@@ -19,7 +19,7 @@ from pipeline.noise.transforms import QUALITY, describe_transforms
 from pipeline.report import views
 from pipeline.report.compare import state_words
 from pipeline.report.figures import accuracy_per_identity, roc_curves, say_spread
-from pipeline.report.limits import KNOWN
+from pipeline.report.limits import KNOWN, limits_of
 from pipeline.report.render import Panel, amplified_change, build_page, content_of, render_report
 from pipeline.report.views import data_set, heading_of, key_numbers
 from pipeline.report.words import by_chance, duration, interval, level, number, percent
@@ -538,6 +538,18 @@ def test_a_cloak_says_what_it_was_made_against_and_what_not(tmp_path: Path):
     assert "r50, trained elsewhere, puts them first" in other and "the cloak was made against it" not in other
     measured = "Measured in this run: the study’s own training"
     assert f"{measured}; svm-reference; open-set identification by r50." in other and f"{measured}." in known
+
+
+def test_fine_tuning_from_weights_that_a_cloak_did_not_know_is_measured():
+    """Where only those that the recogniser starts from are known, nothing else was asked."""
+    metrics = sample_metrics()
+    metrics["arms"]["cloak"] = metrics["arms"].pop("error-min")
+    metrics["arms"]["cloak"]["noise"]["against"] = [{"name": "r50.onnx", "sha256": "2"}]
+    metrics |= {"trainers": {}, "countermeasures": {}, "shares": {}, "training": {"kind": "fine-tuned from casia.safetensors"}}
+    for weights, measured in (("1", "Measured in this run: the study’s own training."), ("2", "")):
+        metrics["provenance"]["config"] = {"train": {"weights": "casia.safetensors", "weights_sha256": weights}}
+        (limit,) = [one for one in limits_of(metrics) if one.title == "Recognisers that the cloak was not made against"]
+        assert limit.measured == measured
 
 
 def test_what_lies_beneath_a_cloak_is_said(tmp_path: Path):
