@@ -19,7 +19,7 @@ from pipeline.training.trials import TRAINERS, without_processing
 class Limit:
     """One thing the numbers above say nothing about. `measured` says where it was measured after all, or is empty.
 
-    `could_be_tried`: False for what is a fact about the run, rather than something left undone.
+    `could_be_tried`: False for what is a fact about the run or was tried in vain, rather than something left undone.
     """
 
     title: str
@@ -166,6 +166,7 @@ def limits_of(metrics: dict[str, Any]) -> list[Limit]:
     if counts_elsewhere(metrics, arm or ""):
         elsewhere = {kind for record in metrics["arms"].values() for kind in record.get("identification") or {}} - {"own"}
         names += [f"{SEARCHED_BY}{kind}" for kind in sorted(elsewhere)]
+    silent = [str(one["trial"]) for one in metrics.get("silent") or []]
     tuned = str(at(metrics, "training", "kind") or "").startswith("fine-tuned")
     found = []
     for title, words, text in KNOWN:
@@ -178,8 +179,11 @@ def limits_of(metrics: dict[str, Any]) -> list[Limit]:
             frozen = [name for name in done if name != "fine-tune"]
             measured = "In this run the recogniser was fine-tuned from pretrained weights; "
             measured += f"also measured: {listed(metrics, frozen)}." if frozen else "what frozen embeddings give was not measured."
-        near = searched_with(metrics, arm) if title == OTHER_NETWORKS else ""
-        found.append(Limit(title, text + near, measured))
+        more = searched_with(metrics, arm) if title == OTHER_NETWORKS else ""
+        # What taught a recogniser too little leaves the question open, but not untried.
+        in_vain = [] if measured else [name for name in silent if any(is_about(name, word) for word in words)]
+        more += f" Tried in this run, where it says nothing: {listed(metrics, in_vain)}." if in_vain else ""
+        found.append(Limit(title, text + more, measured, could_be_tried=not in_vain))
     noise = at(metrics, "arms", arm, "noise") if arm else None
     if isinstance(through := at(noise, "transforms"), dict):
         beneath = " The pattern beneath the cloak was searched without them." if at(noise, "beneath") else ""

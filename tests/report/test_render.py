@@ -469,6 +469,15 @@ def test_limits_follow_what_was_measured(page: str, tmp_path: Path):
     assert "Measured in this run: jpeg-75" not in words_of(page_of(said_nothing, [], tmp_path))
 
 
+def test_what_says_nothing_is_not_said_to_be_untried():
+    metrics = sample_metrics() | {"countermeasures": {"grey": {"clean": {"protected": 0.1, "others": 0.1}}}}
+    metrics |= {"trial_titles": {"grey": "greyscale"}, "silent": [{"trial": "grey", "title": "greyscale", "clean": 0.1}]}
+    fails = " ".join(dict(content_of(metrics)["answers"])["When does it fail?"])
+    assert "Greyscale says nothing here" in fails and "adversarial training" in fails and "simple image processing" not in fails
+    (limit,) = [one for one in limits_of(metrics) if one.title == "Simple image processing"]
+    assert limit.text.endswith(" Tried in this run, where it says nothing: greyscale.") and not limit.measured
+
+
 def test_every_trial_counts_for_one_limit():
     none_of_them = {"scratch"}  # where a study fine-tunes, its own network without weights
     words = {word for _, words, _ in KNOWN for word in words}
