@@ -166,10 +166,15 @@ def test_why_a_seed_fails_is_said_and_the_mean_does_not_hide_it() -> None:
 def test_best_epochs_of_several_seeds_have_an_epoch_where_they_agree() -> None:
     runs = [seeded(0, 0.0), seeded(1, 0.0)]
     assert join_seeds(runs, name="two")["arms"]["error-min"]["protected"]["peak_epoch"] == 3
-    runs[1]["arms"]["error-min"]["protected"]["peak_epoch"] = 5
+    mine = runs[1]["arms"]["error-min"]["protected"]
+    mine |= {"peak_epoch": 5, "by_epoch": [*mine["by_epoch"][:2], 0.0, 0.0, 0.1425, *mine["by_epoch"][5:]]}
     joined = join_seeds(runs, name="two")
     assert joined["arms"]["error-min"]["protected"]["peak_epoch"] is None
-    assert ("Protected people, best epoch", "14.2%", "mean of the seeds’ own", "protected") in content_of(joined)["key_numbers"]
+    content = content_of(joined)
+    assert ("Protected people, best epoch", "14.2%", "mean of the seeds’ own", "protected") in content["key_numbers"]
+    assert "peak 11.2%, epoch 5" in content["curves"]["error-min"], "of the mean curve, which is another number"
+    said = "the peak of a mean is at most the mean of the peaks, which tables and verdict have"
+    assert said in build_page(content) and said not in build_page(content_of(runs[0]))
 
 
 def test_rows_of_seeds_carry_their_numbers() -> None:
