@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -19,6 +20,20 @@ def test_frame_reads_back_from_csv():
     pd.testing.assert_frame_equal(frame, back, check_dtype=False)
     assert list(frame.columns) == COLUMNS
     assert not frame.duplicated(["arm", "group", "metric", "epoch", "identity"]).any()
+
+
+def test_names_of_digits_are_read_back_as_documented():
+    metrics = sample_metrics()
+    for arm in metrics["arms"].values():
+        for group in ("protected", "others"):
+            each = arm[group]
+            names = {name: f"{place:07d}" for place, name in enumerate(each["per_identity"])}
+            each |= {key: {names[name]: value for name, value in each[key].items()} for key in ("per_identity", "test_photos")}
+    text = metrics_frame(metrics).to_csv(index=False)
+    assert "0000045" not in set(pd.read_csv(io.StringIO(text))["identity"]), "guessed types lose zeros"
+    words = (Path(__file__).parents[2] / "reports" / "README.md").read_text(encoding="utf-8")
+    assert 'dtype={"identity": str}' in words
+    assert "0000045" in set(pd.read_csv(io.StringIO(text), dtype={"identity": str})["identity"])
 
 
 def test_frame_holds_every_number():
