@@ -71,6 +71,7 @@ def test_names_are_escaped(page: str):
     assert NASTY not in page
     assert page.count("<script") == 1
     assert html.escape(NASTY) in page
+    assert "<bdi>" in page, "a name that turns the direction of writing turns nothing after it"
     hostile = sample_metrics()
     for key in ("run", "verdict", "setting", "panels_note"):
         hostile[key] = f'"><img src=x onerror=alert(1)>{NASTY}'
