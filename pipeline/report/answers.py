@@ -1,4 +1,4 @@
-"""The report in six answers, for a reader who has never seen the project."""
+"""The report in seven answers, for a reader who has never seen the project."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.evaluation.accuracy import ROUNDING
 from pipeline.evaluation.orderings import FALLS_TO_CHANCE, auc_of_others
 from pipeline.evaluation.verdict import EARLY, how_much
 from pipeline.report.cells import noisy
-from pipeline.report.limits import EXISTING, limits_of
+from pipeline.report.limits import ASKS_REFERENCE, EXISTING, ONE_SEED, RENDERED, TRIED_BY, limits_of
 from pipeline.report.validity import counts, counts_elsewhere
 from pipeline.report.views import (
     called,
@@ -39,14 +39,16 @@ def answers_of(metrics: dict[str, Any]) -> list[tuple[str, list[str]]]:
     if arm is None:
         return []
     record = metrics["arms"][arm]
-    return [
+    found = [
         ("Who was protected?", who(metrics, arm)),
         ("Against what?", against(metrics, arm)),
         ("How sure is it?", how_sure(metrics, arm, record)),
         ("How visible is it?", how_visible(record, pictures=not metrics.get("panels_note"))),
         ("Does the owner’s own software still work?", how_useful(metrics, arm, record)),
         ("When does it fail?", when_it_fails(metrics, arm, record)),
+        ("What next?", what_next(metrics, arm)),
     ]
+    return [(question, sentences) for question, sentences in found if sentences]
 
 
 def who(metrics: dict[str, Any], arm: str) -> list[str]:
@@ -219,7 +221,7 @@ def verified_worse(metrics: dict[str, Any], arm: str, *, of_seeds: bool) -> str:
 
 
 def when_it_fails(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> list[str]:
-    """What it lost to in this run, what no noise against training prevents, and what was not tried."""
+    """What it lost to in this run, and what no noise against training prevents."""
     known = made_against(metrics, arm)
     found = ["It is not made to hide anybody from face search that exists already."]
     if known:
@@ -271,10 +273,36 @@ def when_it_fails(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> 
     auc = at(record, "separability", "detection", "auc")
     if is_number(auc):
         found.append(f"A linear detector of the noise reaches an AUC of {number(auc, 2)}: 1 finds every protected photo, 0.5 is a guess.")
-    if not counts(metrics, arm):
-        return found  # whatever was tried gave no number that counts
-    limits = [one for one in limits_of(metrics) if not one.measured and one.could_be_tried and one.title != EXISTING]
-    unknown = [one.title[0].lower() + one.title[1:] for one in limits]
-    if unknown:
-        found.append(f"Not tried here: {', '.join(unknown)}.")
     return found
+
+
+NEXT = {
+    "invalid": "First mend what the verdict names: until then nothing is claimed.",
+    "holds": "Rely on it against no more than was tried.",
+    "fails": "Do not take these people for protected.",
+}
+
+
+def what_next(metrics: dict[str, Any], arm: str) -> list[str]:
+    """What the verdict allows, what was not tried, and how whoever made the report can try it."""
+    state = state_of(metrics)
+    found = [NEXT[state]] if state in NEXT else []
+    if metrics.get("fails_by") == "others":
+        found = ["Weigh first what it costs other people."]
+    elif state == "holds" and metrics.get("lost_to"):
+        found = ["Do not rely on it against what it lost to, nor against what was not tried."]
+    if state == "invalid" or not counts(metrics, arm):
+        return found  # first things first, and whatever was tried may have given no number that counts
+    limits = [one for one in limits_of(metrics) if not one.measured and one.could_be_tried and one.title != EXISTING]
+    if not limits:
+        return found
+    found.append(f"Not tried here: {', '.join(one.title[0].lower() + one.title[1:] for one in limits)}.")
+    titles = {one.title for one in limits}
+    sets = list(dict.fromkeys(name for title, name in TRIED_BY.items() if title in titles))
+    if "countermeasures" in sets:
+        sets = [name for name in sets if name != "core"]  # which are among them
+    given = ", with REFERENCE= for the embeddings of a recogniser that exists" if titles & ASKS_REFERENCE else ""
+    how = [f'`make matrix MATRIX="{" ".join(sets)}"`{given}'] if sets else []
+    how += ['`make study SEEDS="0 1 2"` for other seeds'] if ONE_SEED[0] in titles else []
+    how += ["DATASET= and PHOTOS= for real faces"] if RENDERED[0] in titles else []
+    return [*found, f"Whoever made this report can try more, with all else as it was: {'; '.join(how)}."] if how else found

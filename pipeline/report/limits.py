@@ -28,6 +28,7 @@ class Limit:
     could_be_tried: bool = True
 
 
+EMBEDDINGS = "Fine-tuning and pretrained embeddings"
 EXISTING = "Recognisers that are already trained"
 STRANGERS = "Strangers in training"
 OTHER_NETWORKS = "Other architectures and sizes"
@@ -37,7 +38,7 @@ SEARCHED_BY = f"{OPEN_SET} identification by "
 # title, words of which the names have one under which it was measured (trials, "open-set identification by …"), text
 KNOWN = (
     (
-        "Fine-tuning and pretrained embeddings",
+        EMBEDDINGS,
         ("fine-tune", "probe", "neighbour", "svm"),
         "Face recognisers are usually built on a network that already knows faces: by fine-tuning it, or by comparing its embeddings. "
         "Noise made against training from scratch is known to be much weaker there, so a study that only trains from scratch flatters the "
@@ -121,6 +122,19 @@ ONE_SEED = (
     "The run has one seed: one draw of protected people, one search for noise, one training an arm. The intervals say how much "
     "accuracy varies between identities, not between runs.",
 )
+# title → the set of MATRIX that tries it
+TRIED_BY = {
+    EMBEDDINGS: "trainers",
+    "Simple image processing": "core",
+    "Adversarial training": "countermeasures",
+    "Strong augmentation and projections": "core",
+    "Photos that are already out": "shares",
+    OTHER_NETWORKS: "trainers",
+    "Photos cropped anew": "countermeasures",
+    SAME_WEIGHTS[0]: "trainers",
+    CLOAKED[0]: "trainers",
+}
+ASKS_REFERENCE = {EMBEDDINGS, SAME_WEIGHTS[0], CLOAKED[0]}  # RECOGNISER_WEIGHTS would make the study itself another one
 
 
 def searched_with(metrics: dict[str, Any], arm: str | None) -> str:
@@ -175,7 +189,7 @@ def limits_of(metrics: dict[str, Any]) -> list[Limit]:
         # Whoever embeds processed photos trains nothing on them.
         done = [name for name in names if any(is_about(name, word) for word in words)]
         measured = f"Measured in this run: {listed(metrics, done)}." if done else ""
-        if title.startswith("Fine-tuning") and tuned:
+        if title == EMBEDDINGS and tuned:
             frozen = [name for name in done if name != "fine-tune"]
             measured = "In this run the recogniser was fine-tuned from pretrained weights; "
             measured += f"also measured: {listed(metrics, frozen)}." if frozen else "what frozen embeddings give was not measured."

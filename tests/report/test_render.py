@@ -19,7 +19,7 @@ from pipeline.noise.transforms import QUALITY, describe_transforms
 from pipeline.report import views
 from pipeline.report.compare import state_words
 from pipeline.report.figures import accuracy_per_identity, roc_curves, say_spread
-from pipeline.report.limits import KNOWN, limits_of
+from pipeline.report.limits import KNOWN, TRIED_BY, limits_of
 from pipeline.report.render import Panel, amplified_change, build_page, content_of, render_report
 from pipeline.report.views import data_set, heading_of, key_numbers
 from pipeline.report.words import by_chance, duration, interval, level, number, percent
@@ -191,7 +191,7 @@ def test_what_was_lost_is_in_the_heading(page: str, tmp_path: Path):
     assert "not against every trainer" not in unbeaten and "Lost to nothing that was tried here." in unbeaten
 
 
-def test_six_answers_need_no_reading_on(page: str, tmp_path: Path):
+def test_seven_answers_need_no_reading_on(page: str, tmp_path: Path):
     answers = page[page.index('class="answers"') : page.index("<nav")]
     words = words_of(answers)
     for question, answer in (
@@ -330,8 +330,7 @@ def test_what_is_not_said_to_be_untried(tmp_path: Path):
         metrics["arms"]["error-min"]["noise"] |= {"transforms": describe_transforms()}
         metrics["arms"]["error-min"]["identification"] |= identification
         metrics["trainers"] = {}
-        (fails,) = [" ".join(text) for question, text in content_of(metrics)["answers"] if question == "When does it fail?"]
-        return fails[fails.index("Not tried here: ") :]
+        return next(text for text in dict(content_of(metrics)["answers"])["What next?"] if text.startswith("Not tried here: "))
 
     assert "countermeasures that the search knew" not in untried()
     own = sample_metrics()["arms"]["error-min"]["identification"]["own"]
@@ -473,10 +472,37 @@ def test_limits_follow_what_was_measured(page: str, tmp_path: Path):
 def test_what_says_nothing_is_not_said_to_be_untried():
     metrics = sample_metrics() | {"countermeasures": {"grey": {"clean": {"protected": 0.1, "others": 0.1}}}}
     metrics |= {"trial_titles": {"grey": "greyscale"}, "silent": [{"trial": "grey", "title": "greyscale", "clean": 0.1}]}
-    fails = " ".join(dict(content_of(metrics)["answers"])["When does it fail?"])
+    answers = dict(content_of(metrics)["answers"])
+    fails = " ".join(answers["When does it fail?"] + answers["What next?"])
     assert "Greyscale says nothing here" in fails and "adversarial training" in fails and "simple image processing" not in fails
     (limit,) = [one for one in limits_of(metrics) if one.title == "Simple image processing"]
     assert limit.text.endswith(" Tried in this run, where it says nothing: greyscale.") and not limit.measured
+
+
+def test_what_to_do_next_is_said():
+    def words(**values: Any) -> str:
+        return " ".join(dict(content_of(sample_metrics() | values)["answers"])["What next?"])
+
+    untried: dict[str, Any] = {"countermeasures": {}, "trainers": {}, "shares": {}, "lost_to": []}
+    assert words(**untried).startswith("Rely on it against no more than was tried. Not tried here: fine-tuning")
+    assert (
+        'can try more, with all else as it was: `make matrix MATRIX="trainers countermeasures shares"`, with REFERENCE= for '
+        'the embeddings of a recogniser that exists; `make study SEEDS="0 1 2"` for other seeds; DATASET= and PHOTOS= for real faces.'
+    ) in words(**untried)
+    assert words().startswith("Do not rely on it against what it lost to, nor against what was not tried.")
+    assert words(verdict_state="fails", fails_by="naming").startswith("Do not take these people for protected.")
+    assert words(verdict_state="fails", fails_by="others").startswith("Weigh first what it costs other people.")
+    failed = [{"name": "clean arm learned", "ok": False, "detail": "", "arm": None}]
+    few = [{"name": "enough identities for intervals", "ok": False, "detail": "", "arm": None}]
+    assert words(verdict_state="invalid", checks=few) == words(verdict_state="invalid", checks=failed)
+    assert words(verdict_state="invalid", checks=failed) == "First mend what the verdict names: until then nothing is claimed."
+
+
+def test_what_is_said_to_try_a_limit_tries_it():
+    asked = {title: words for title, words, _ in KNOWN}
+    assert {*asked} - {*TRIED_BY} == {"Recognisers that are already trained", "Strangers in training"}
+    for title, name in TRIED_BY.items():  # the last two by a recogniser from elsewhere
+        assert any(word in trial for word in asked.get(title, ["-reference"]) for trial in SETS[name]), title
 
 
 def test_every_trial_counts_for_one_limit():
