@@ -231,7 +231,7 @@ def when_it_fails(metrics: dict[str, Any], arm: str, record: dict[str, Any]) -> 
         own = {
             "naming": ["the study’s own training"],
             "peak": ["the study’s own training, stopped at its best epoch"],
-            "verification": ["whoever compares two faces with the study’s own recogniser, which names nobody but tells people apart"],
+            "verification": ["whoever compares two faces with the study’s own recogniser, which names few but tells people apart"],
         }
         cause = metrics.get("fails_by")
         if cause == "others":

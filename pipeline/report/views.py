@@ -242,7 +242,7 @@ def heading_of(metrics: dict[str, Any]) -> str:
     if metrics.get("fails_by") == "others":
         return f"Protected, but{where} others are recognised less well"
     if metrics.get("fails_by") == "verification":
-        return f"Not named any more, but{where} still told apart"
+        return f"Rarely named, but{where} still told apart"
     return f"{HEADINGS[state]}{where}"
 
 

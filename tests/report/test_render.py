@@ -237,8 +237,8 @@ def test_seven_answers_need_no_reading_on(page: str, tmp_path: Path):
     late = page_of(sample_metrics() | {"verdict_state": "fails", "fails_by": "peak", "lost_to": early}, [], tmp_path)
     assert "Lost to: early stopping (25.0%, when others are named on 50.0%)." in late, "which is said once"
     compared = page_of(sample_metrics() | {"verdict_state": "fails", "fails_by": "verification", "lost_to": []}, [], tmp_path)
-    assert "Not named any more, but still told apart" in compared
-    assert "Lost to: whoever compares two faces with the study’s own recogniser, which names nobody but tells people apart." in compared
+    assert "Rarely named, but still told apart" in compared
+    assert "Lost to: whoever compares two faces with the study’s own recogniser, which names few but tells people apart." in compared
 
 
 def test_what_was_not_measured_says_what_it_needs(page: str, tmp_path: Path):
