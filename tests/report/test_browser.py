@@ -137,6 +137,25 @@ def test_screenshot_shows_the_verdict_green_only_where_nothing_was_lost(folder: 
     assert is_amber(*lost) and not is_green(*lost)
 
 
+def test_names_of_digits_sort_as_numbers(folder: Path):
+    """As people of CelebA and CASIA-WebFace are named."""
+    metrics, numbered = sample_metrics(), folder / "numbered"
+    for arm in metrics["arms"].values():
+        arm["protected"] |= {key: {"1001": 1, "998": 1, "12": 1} for key in ("per_identity", "test_photos")}
+    render_report(metrics, [], numbered)
+    page = html.escape((numbered / "index.html").read_text(encoding="utf-8"))
+    script = """
+      addEventListener("load", () => {
+        const page = document.querySelector("iframe").contentDocument;
+        page.querySelector("#identities thead tr:last-child button").click();
+        const names = [...page.querySelectorAll("#identities tbody tr")].map((row) => row.cells[0].textContent.trim());
+        document.getElementById("found").textContent = JSON.stringify({names});
+      });"""
+    frame = f'<iframe width="1280" height="900" srcdoc="{page}"></iframe>'
+    (folder / "probe.html").write_text(f'<!DOCTYPE html><pre id="found"></pre>{frame}<script>{script}</script>', encoding="utf-8")
+    assert probe(folder)["names"] == ["12", "998", "1001"]
+
+
 def test_tables_read_without_scripts(folder: Path):
     page = html.escape((folder / "index.html").read_text(encoding="utf-8"))
     script = """

@@ -18,7 +18,8 @@ document.querySelectorAll("table[data-sortable]").forEach(function (table) {
       rows.sort(function (a, b) {
         var empty = (a.key === null || a.key === "") - (b.key === null || b.key === "");
         if (empty) return empty; // not measured: always last
-        var order = typeof a.key === "number" && typeof b.key === "number" ? a.key - b.key : String(a.key).localeCompare(String(b.key));
+        var words = function () { return String(a.key).localeCompare(String(b.key), undefined, { numeric: true }); };
+        var order = typeof a.key === "number" && typeof b.key === "number" ? a.key - b.key : words();
         return falling ? -order : order;
       });
       rows.forEach(function (entry) { body.appendChild(entry.row); });
