@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 FULL = 2**20  # bytes: a disk with less left is full
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 WATCHED = {"aligned": "manifest.parquet", "protected": "manifest.parquet", "model": "history.jsonl"}  # folder: the file that make watches
 MADE_WITH = {"noise.json": "noise.safetensors", "split.json": "split.parquet"}
 HASHED_AT_ONCE = 2**20  # bytes: shards of crops are large
@@ -44,13 +45,18 @@ def whole_file(path: Path) -> Iterator[Path]:
     except (StageError, RequestError):
         raise
     except Exception as error:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or shutil.disk_usage(path.parent).free < FULL:
-            raise StageError(f"{path}: cannot be written, the disk is full; make room and run the same command again") from None
+        if getattr(error, "errno", None) in NO_ROOM or shutil.disk_usage(path.parent).free < FULL:
+            raise full_disk(path) from None
         if isinstance(error, OSError) and error.filename is None and error.errno is not None:
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def full_disk(path: Path) -> StageError:
+    """What to say where there is no room for `path`."""
+    return StageError(f"{path}: cannot be written, the disk is full; make room and run the same command again")
 
 
 @contextmanager
@@ -61,7 +67,7 @@ def at_work(path: Path, *, wait: bool = False) -> Iterator[None]:
         wait: for another process that holds it, until it has ended.
 
     Raises:
-        StageError: another process holds it, such as one that outlived the `make` which started it, and nobody waits.
+        StageError: another process holds it, such as one that outlived the `make` which started it, and nobody waits; or the disk is full.
     """
     import fcntl
 
@@ -76,8 +82,12 @@ def at_work(path: Path, *, wait: bool = False) -> Iterator[None]:
                 f"{path}: process {holder} is at this already; wait for it, or stop it and run the same command again"
             ) from None
         lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
+        try:
+            os.write(lock.fileno(), f"{os.getpid()}\n".encode())  # past the buffer, which would be tried once more as the file is closed
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise full_disk(path) from None
+            raise OSError(error.errno, error.strerror, str(path)) from None
         yield
 
 

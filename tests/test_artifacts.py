@@ -141,6 +141,21 @@ def test_tables_and_crops_of_the_wrong_kind(tmp_path: Path) -> None:
         open_shard(tmp_path / "c.npy")
 
 
+def test_a_disk_too_full_for_a_lock_is_said_with_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first that a stage writes: on a full disk it is what fails."""
+    path = tmp_path / "locks" / "split.lock"
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.artifacts.os.write", fail)
+        with pytest.raises(StageError, match=r"split\.lock: cannot be written, the disk is full; make room"), at_work(path):
+            pytest.fail("went on")
+    with at_work(path):
+        assert path.read_text().strip() == str(os.getpid())
+
+
 HOLDS = """
 import sys, time
 from pathlib import Path
