@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from pipeline import __main__ as command_line
-from pipeline.__main__ import STAGES, parser
+from pipeline.__main__ import MADE, STAGES, main, parser
+from pipeline.artifacts import at_work
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -86,3 +89,60 @@ def test_a_bug_is_told_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command_line, "run_stage", fail)
     with pytest.raises(RuntimeError, match="the shapes differ"):
         command_line.main(["train", "--data", "none", "--run", "none", "--arm", "clean"])
+
+
+def words_for(stage: str, root: Path) -> list[str]:
+    """The arguments of a stage on `root/data` and `root/run`, which are made."""
+    (root / "data").mkdir(exist_ok=True)
+    (root / "run").mkdir(exist_ok=True)
+    words = [stage, "--data", str(root / "data")]
+    if stage not in ("data", "align"):
+        words += ["--run", str(root / "run")]
+    return words + (["--arm", "random"] if stage not in ("data", "align", "split") else [])
+
+
+@pytest.mark.parametrize(
+    ("stage", "made", "read"),
+    [
+        ("data", "data/photos.parquet", "data/data.yaml"),
+        ("align", "data/aligned/manifest.parquet", "data/align.yaml"),
+        ("split", "run/split.parquet", "data/aligned/manifest.parquet"),
+        ("noise", "run/random/noise.safetensors", "run/config/noise-random.yaml"),
+        ("noise", "run/random/noise.safetensors", "run/surrogate/model/history.jsonl"),
+        ("protect", "run/random/protected/manifest.parquet", "run/random/noise.safetensors"),
+        ("train", "run/random/model/history.jsonl", "run/random/protected/manifest.parquet"),
+        ("evaluate", "run/random/metrics.json", "run/config/evaluate.yaml"),
+    ],
+)
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_what_was_made_from_a_file_as_it_was_before_is_older_than_that_file(
+    stage: str, made: str, read: str, when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another `make` may write snapshots anew while a stage works by the old ones, and `make` compares times alone."""
+
+    def write(name: str) -> None:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+        time.sleep(0.02)  # longer than the file system's clock ticks
+
+    def work(_: object) -> None:
+        time.sleep(0.02)
+        if when == "meanwhile":
+            write(read)
+        write(made)
+
+    words = words_for(stage, tmp_path)
+    write(read)
+    monkeypatch.setattr("pipeline.__main__.run_stage", work)
+    assert main(words) == 0
+    times = [(tmp_path / name).stat().st_mtime_ns for name in (read, made)]
+    assert (times[0] > times[1]) == (when == "meanwhile")
+    assert made.endswith(MADE[stage])
+
+
+def test_photos_are_not_replaced_while_they_are_aligned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = words_for("data", tmp_path)
+    with at_work(tmp_path / "data" / "locks" / "photos.lock"):
+        for stage in ("data", "align"):
+            assert main([stage, *words[1:]]) == 1
+            assert "is at this already" in capsys.readouterr().err
