@@ -94,9 +94,18 @@ def remove_earlier(output: Path, kept: set[str]) -> None:
     """Remove the protected photos of an earlier request but for `kept` (paths below `output/photos`), and say how many.
 
     `photos.json` lists what this stage wrote or was about to write; other files stay. Folders that are empty then go.
+
+    Raises:
+        StageError: `photos.json` is damaged.
     """
     note, photos = output / "photos.json", output / "photos"
-    listed = set(read_json(note)) if note.exists() else set()
+    try:
+        listed = set(read_json(note)) if note.exists() else set()
+    except (StageError, TypeError):  # nothing that is made again would mend it: it is read before anything is
+        raise StageError(
+            f"{note}: damaged, so nobody knows which of the photos beside it an earlier request left; delete {output} and run the same "
+            "command again"
+        ) from None
     gone = [photos / file for file in sorted(listed - kept)]
     there = [path for path in gone if path.exists()]
     for path in [*there, *photos.glob("*/.*.tmp")]:

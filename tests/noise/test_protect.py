@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -107,6 +109,19 @@ def test_nobody_elses_photos_lie_among_those_to_publish(project: tuple[Path, np.
     runtime = Runtime(device="cpu", workers=1, precision="fp32")
     protect(folder / "split.parquet", folder / "data", folder, output, runtime, photos=False, max_side=1000)
     assert not (output / "photos").exists()
+
+
+def test_what_is_advised_about_a_damaged_list_of_photos_helps(project: tuple[Path, np.ndarray, np.ndarray]) -> None:
+    folder = project[0]
+    output = folder / "protected"
+    publish(folder, (0, 1))
+    (output / "photos.json").write_text('["p0/')
+    with pytest.raises(StageError, match=r"photos\.json: damaged") as told:
+        publish(folder, (1, 2))
+    advised = re.search(r"delete (\S+) and run the same command again", str(told.value))
+    assert advised is not None
+    shutil.rmtree(advised[1])
+    assert {name.split("/")[0] for name in publish(folder, (1, 2))} == {"p1", "p2"}
 
 
 def test_no_manifest_lists_photos_that_are_being_removed(
