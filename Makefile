@@ -194,8 +194,8 @@ $(REPORT)/index.html: $(EVALUATED) $(R)/config/evaluate.yaml $(R)/config/report.
 # `$(MAKE)` stands in the recipes themselves, by which make knows what shares its jobs, and goes through it with -n, too.
 JOIN_SEEDS = $(if $(SEVERAL),$(PIPELINE) seeds --runs $(foreach s,$(SEEDS),'$(REPORTS_ROOT)/$(BARE)$(s)$(SUFFIX)') --output '$(REPORT)')
 
-# Snapshots are written whole or not at all: a request that is refused takes none away.
-.PRECIOUS: $(CONFIGS) $(ARMS:%=$(R)/%/noise.safetensors) $(ARMS:%=$(R)/%/protected/manifest.parquet) $(ARMS:%=$(R)/%/model/history.jsonl) $(ARMS:%=$(R)/%/metrics.json)
+# All is written whole or not at all: a request that is refused, Ctrl-C, or a stage that finds another `make` at it, takes nothing away.
+.PRECIOUS: $(CONFIGS) $(D)/photos.parquet $(D)/aligned/manifest.parquet $(R)/split.parquet $(R)/surrogate/model/history.jsonl $(REPORT)/index.html $(ARMS:%=$(R)/%/noise.safetensors) $(ARMS:%=$(R)/%/protected/manifest.parquet) $(ARMS:%=$(R)/%/model/history.jsonl) $(ARMS:%=$(R)/%/metrics.json)
 
 data: $(D)/photos.parquet ## the photos of DATASET
 align: $(D)/aligned/manifest.parquet ## faces found and aligned: crops, manifest, rejects

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.__main__ import parser
+from pipeline.__main__ import MADE, parser
 from pipeline.faces.stage import NO_CROPS
 from pipeline.noise.arms import ARMS
 from tests.tiny_onnx import write_recogniser
@@ -259,6 +259,16 @@ def test_a_gpu_has_one_arm_at_a_time(tmp_path: Path) -> None:
     assert jobs(f"GPU_SIGNS={driver}") == jobs("DEVICE=cuda", "GPU_SIGNS=") == jobs("DEVICE=cuda:1", "GPU_SIGNS=") == "1"
     signs = make("--eval=shown: ; @echo '$(GPU_SIGNS)'", "shown").stdout.split()
     assert signs == ["/dev/nvidia[0-9]*", "/usr/lib/wsl/lib/libcuda.so.1"]
+
+
+def test_what_another_make_has_just_finished_is_not_taken_away(tmp_path: Path) -> None:
+    """A stage that is refused because another process is at it fails, and make deletes what changed meanwhile unless it is precious."""
+    there = (f"DATA_ROOT={tmp_path}/data", f"REPORTS_ROOT={tmp_path}/reports", "ARMS=clean error-max random")
+    known = make("-pn", "study", *there).stdout
+    (precious,) = re.findall(r"^\.PRECIOUS:(.*)$", known, re.MULTILINE)
+    rules = re.findall(r"^(/\S+):.*\n(?:#.*\n)*\t@?(?:\$\(ASIDE\) )?\$\((?:PIPELINE|TOGETHER)\) (\w+)", known, re.MULTILINE)
+    assert {stage for _, stage in rules} == {"configure", *MADE, "report"}
+    assert {target for target, _ in rules} <= {*precious.split()}
 
 
 def test_a_report_is_made_anew_for_other_arms() -> None:
