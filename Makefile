@@ -141,11 +141,12 @@ help: ## list targets and variables
 	@echo; echo 'Variables (default):'
 	@grep -hE '^[A-Z_0-9]+ \?=.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/ \?= ?/\t/; s/## */\t/' | awk -F'\t' '{gsub(/ +$$/, "", $$2); printf "  %-20s %s%s\n", $$1, $$3, ($$2 == "" ? "" : " (" $$2 ")")}'
 
+# A Python alone is no environment yet: `venv` that was killed, or lacks ensurepip as on Debian without python3-venv, leaves one without pip.
 setup: $(INSTALLED) ## build .venv from requirements.lock (does nothing when it is current)
 
 $(INSTALLED): requirements.lock
 	@test -x $(PY) || $(PYTHON3) -c 'import sys; sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}: name one, as in PYTHON3=python3.12" if sys.version_info < (3, 11) else 0)'
-	@test -x $(PY) || $(PYTHON3) -m venv $(VENV)
+	@$(PY) -m uv --version >/dev/null 2>&1 || $(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON3) -m venv $(VENV)
 	@$(PY) -m uv --version >/dev/null 2>&1 || $(PY) -m pip install --quiet --disable-pip-version-check uv
 	$(PY) -m uv pip sync --quiet --compile-bytecode --python $(PY) requirements.lock
 	@cp requirements.lock $@

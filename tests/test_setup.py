@@ -171,6 +171,23 @@ def test_a_python_that_is_too_old_says_how_to_name_another(tmp_path: Path) -> No
     assert re.search(r"^  PYTHON3 .*\(python3\)$", make("help").stdout, re.MULTILINE)
 
 
+def test_setup_goes_on_where_venv_was_killed(tmp_path: Path) -> None:
+    """It leaves a Python without pip; another call of it mends that."""
+    venv, asked = tmp_path / "venv", tmp_path / "asked"
+    (venv / "bin").mkdir(parents=True)
+    half, whole = tmp_path / "python", venv / "bin" / "python"
+    whole.write_text(f"#!/bin/sh\ntest -e {venv}/pip || exit 1\n", encoding="utf-8")
+    half.write_text(f'#!/bin/sh\necho "$@" >> {asked}\ntouch {venv}/pip\n', encoding="utf-8")
+    for python in (half, whole):
+        python.chmod(0o755)
+    done = make("setup", f"VENV={venv}", f"PYTHON3={half}")
+    assert done.returncode == 0, done.stderr
+    assert asked.read_text(encoding="utf-8") == f"-m venv {venv}\n"
+    (venv / "installed.lock").unlink()
+    assert make("setup", f"VENV={venv}", f"PYTHON3={half}").returncode == 0
+    assert asked.read_text(encoding="utf-8") == f"-m venv {venv}\n", "where there is uv or pip nothing is built again"
+
+
 def test_stages_depend_on_files_and_not_on_folders() -> None:
     """A folder is newer as soon as Python caches a module in it."""
     names = re.findall(r"^(CODE_\w+) :=", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
