@@ -54,7 +54,7 @@ def evaluate_arm(
     table = read_table(split, SPLIT_COLUMNS)
     test = test_photos(table, aligned)
     training = read_json(folder / "model" / "train.json")
-    history = read_history(folder / "model" / "history.jsonl")
+    history = read_history(folder / "model" / "history.jsonl", train_config.epochs)
     weights = folder / "model" / "weights.safetensors"
     if not weights.exists() or sha256_of_file(weights) != training["weights_sha256"]:
         raise StageError(f"{weights}: missing, or not what this training wrote; delete {folder / 'model'} and run again")

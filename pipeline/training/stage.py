@@ -128,12 +128,13 @@ def peak_memory_mib(runtime: Runtime) -> int:
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """The records of `history.jsonl`; `StageError` if a line is broken."""
+def read_history(path: Path, epochs: int) -> list[dict[str, Any]]:
+    """The records of `history.jsonl`, one an epoch; `StageError` if a line is broken, or one of `epochs` missing."""
     try:
         found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError) as error:
         raise StageError(f"{path}: unreadable ({error}); delete it and run the same command again") from None
-    if not found:
-        raise StageError(f"{path}: holds no epoch; delete it and run the same command again")
+    # A file that was cut at the end of a line reads well, but the best epoch may have been in what is gone.
+    if [record.get("epoch") if isinstance(record, dict) else None for record in found] != [*range(1, epochs + 1)]:
+        raise StageError(f"{path}: does not hold epochs 1 to {epochs}, each once; delete it and run the same command again")
     return found

@@ -33,9 +33,11 @@ def test_damage_anywhere_starts_anew(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert load_checkpoint(path, "k", device) is None
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"epoch": 1}\n{'])
-def test_a_history_that_says_nothing_is_named(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["", "{", '{"epoch": 1}\n{', '{"epoch": 1}\n', '{"epoch": 2}\n', "null\n{}\n"])
+def test_a_history_that_says_nothing_or_not_all_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "history.jsonl"
     path.write_text(text)
     with pytest.raises(StageError, match=r"history\.jsonl: .*; delete it and run the same command again"):
-        read_history(path)
+        read_history(path, 2)
+    path.write_text('{"epoch": 1}\n{"epoch": 2}\n')
+    assert len(read_history(path, 2)) == 2
