@@ -95,7 +95,7 @@ def watched(path: Path) -> Path:
     """The file by which `make` knows what `path` was made with: it watches one file of each stage, and makes the others with it."""
     if path.parent.name in WATCHED:
         return path.with_name(WATCHED[path.parent.name])
-    if path.name in MADE_WITH:
+    if path.name in MADE_WITH and path.parent.name != "timings":  # those are called like what they timed
         return path.with_name(MADE_WITH[path.name])
     page = path.with_name("index.html")  # of a report
     return page if page.exists() else path

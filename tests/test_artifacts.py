@@ -77,6 +77,7 @@ def test_a_full_disk_is_said_whatever_the_library_says(tmp_path: Path, monkeypat
         ("split.json", "split.parquet"),
         ("report/metrics.json", "report/index.html"),
         ("error-min/metrics.json", "it"),
+        ("timings/split.json", "it"),
         ("photos.parquet", "it"),
     ],
 )
