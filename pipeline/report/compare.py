@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import read_json, write_text
-from pipeline.errors import RequestError
+from pipeline.errors import RequestError, StageError
 from pipeline.noise.arms import protecting_arms
 from pipeline.report import figures
 from pipeline.report.cells import INVALID, Cell, Table, cell, deviation, head
@@ -38,6 +38,7 @@ def compare_runs(folders: list[Path], output: Path) -> None:
 
     Raises:
         RequestError: fewer than two runs, one twice, or one without a report.
+        StageError: a report's `metrics.json` is damaged.
     """
     names = [folder.name for folder in folders]
     if len(folders) < 2 or len(set(names)) != len(names):
@@ -47,7 +48,7 @@ def compare_runs(folders: list[Path], output: Path) -> None:
             raise RequestError(f"RUNS: {folder} has no metrics.json; run `make study` or `make report` for it first")
     import pandas as pd
 
-    runs = [read_json(folder / "metrics.json") for folder in folders]
+    runs = [metrics_in(folder) for folder in folders]
     frames = []
     for name, run in zip(names, runs, strict=True):
         frame = metrics_frame(run)
@@ -55,6 +56,15 @@ def compare_runs(folders: list[Path], output: Path) -> None:
         frames.append(frame)
     write_text(output / "metrics.csv", pd.concat(frames, ignore_index=True).to_csv(index=False))
     write_text(output / "index.html", build_comparison(runs))
+
+
+def metrics_in(folder: Path) -> dict[str, Any]:
+    """The `metrics.json` of a report. To compare makes none anew, so what is damaged takes another command than this one."""
+    try:
+        return read_json(folder / "metrics.json")
+    except StageError as error:
+        told = str(error).split("; delete ")[0]
+        raise StageError(f"{told}; delete {folder / 'index.html'}, run `make study` for that run, and then this again") from None
 
 
 def build_comparison(runs: list[dict[str, Any]]) -> str:

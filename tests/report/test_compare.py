@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipeline.errors import RequestError
+from pipeline.errors import RequestError, StageError
 from pipeline.report.compare import build_comparison, compare_runs, trials_of_runs
 from pipeline.report.words import percent
 from tests.report.sample import NASTY, sample_metrics
@@ -106,3 +106,13 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"missing has no metrics\.json"):
         compare_runs([tmp_path / "a", tmp_path / "missing"], tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_a_damaged_report_is_said_with_the_command_that_makes_it(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text(json.dumps(sample_metrics() | {"run": name}), encoding="utf-8")
+        (tmp_path / name / "index.html").write_text("")
+    (tmp_path / "two" / "metrics.json").write_text('{"half', encoding="utf-8")
+    with pytest.raises(StageError, match=r"two/metrics\.json: not valid JSON .*; delete \S+two/index\.html, run `make study` for that run"):
+        compare_runs([tmp_path / "one", tmp_path / "two"], tmp_path / "out")
