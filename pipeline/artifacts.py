@@ -54,6 +54,13 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def clear_left_over(path: Path) -> None:
+    """Remove what runs that were killed while they wrote `path` left beside it: for large files, which one process at a time writes."""
+    for pattern in (f".{path.name}.*.tmp", ".tmp??????"):  # safetensors writes to a name of its own first
+        for left_over in path.parent.glob(pattern):
+            left_over.unlink(missing_ok=True)
+
+
 def full_disk(path: Path) -> StageError:
     """What to say where there is no room for `path`."""
     return StageError(f"{path}: cannot be written, the disk is full; make room and run the same command again")

@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from pipeline.artifacts import read_json, whole_file, write_json
+from pipeline.artifacts import clear_left_over, read_json, whole_file, write_json
 from pipeline.errors import StageError
 
 ROWS = 256
@@ -63,6 +63,7 @@ def add_noise(crops_NHWC: np.ndarray, delta_NCHW: np.ndarray) -> np.ndarray:
 def save_noise(folder: Path, table: NoiseTable, facts: dict[str, Any]) -> None:
     """Write `noise.json` (method, rounds, converged, seconds, …) and, last, `noise.safetensors` in `folder`."""
     write_json(folder / "noise.json", facts)
+    clear_left_over(folder / "noise.safetensors")
     with whole_file(folder / "noise.safetensors") as temporary:
         metadata = {"names": json.dumps(table.names), "epsilon": str(table.epsilon), "unit": "1/255", "per": table.per}
         save_file({"delta": table.delta}, temporary, metadata=metadata)

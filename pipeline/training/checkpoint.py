@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pipeline.artifacts import sha256_of, sha256_of_file, whole_file
+from pipeline.artifacts import clear_left_over, sha256_of, sha256_of_file, whole_file
 from pipeline.runtime import say
 
 DIGEST = 64  # characters of a SHA-256 in hexadecimal, with which a file ends
@@ -17,8 +17,7 @@ DIGEST = 64  # characters of a SHA-256 in hexadecimal, with which a file ends
 
 def save_checkpoint(path: Path, key: str, state: dict[str, Any]) -> None:
     """Write `state` (tensors, numbers, strings, lists, dicts) under `key`, whole or not at all."""
-    for left_over in path.parent.glob(f".{path.name}.*.tmp"):  # of a run that was killed while it wrote
-        left_over.unlink(missing_ok=True)
+    clear_left_over(path)
     with whole_file(path) as temporary:
         torch.save({"key": key, "state": state}, temporary)
         digest = sha256_of_file(temporary)

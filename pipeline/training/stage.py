@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from pipeline.artifacts import read_table, sha256_of, sha256_of_file, whole_file, write_json, write_text
+from pipeline.artifacts import clear_left_over, read_table, sha256_of, sha256_of_file, whole_file, write_json, write_text
 from pipeline.config import TrainConfig, dump
 from pipeline.errors import StageError
 from pipeline.runtime import Runtime, say
@@ -100,6 +100,7 @@ def train_arm(config: TrainConfig, arm: str, run: Path, aligned: Path, runtime: 
     model, history = train_recogniser(config, train, test, classes=classes, runtime=runtime, checkpoint=checkpoint, key=key, report=report)
     if not runtime.ranks.first:
         return
+    clear_left_over(output / "weights.safetensors")
     with whole_file(output / "weights.safetensors") as temporary:
         save_file(model.tensors(), temporary)
     facts = {

@@ -54,7 +54,10 @@ def test_drawn_patterns_are_one_a_row_and_of_their_kind() -> None:
 def test_round_trip_and_damage(tmp_path: Path) -> None:
     names = ("a", "<script>", "ü b")
     table = NoiseTable(random_noise(rows=3, epsilon=4, seed=0, size=8), names, 4)
+    for left_over in (".noise.safetensors.1.tmp", ".tmplRN9OS"):  # of runs that were killed in the middle of it
+        (tmp_path / left_over).write_bytes(b"half")
     save_noise(tmp_path, table, {"method": "random", "converged": None})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["noise.json", "noise.safetensors"]
     read, facts = load_noise(tmp_path)
     assert np.array_equal(read.delta, table.delta)
     assert read.names == names

@@ -37,6 +37,16 @@ def test_an_arm_and_a_trial_say_where_they_were_trained(study: Study) -> None:
     assert recorded(study.run / "clean" / "trials" / "grey" / "result.json") == HERE
 
 
+def test_a_kill_while_weights_were_written_leaves_nothing_for_long(study: Study) -> None:
+    """Each would be as large as the weights."""
+    folder = study.run / "clean" / "model"
+    folder.mkdir(parents=True, exist_ok=True)
+    for left_over in (".weights.safetensors.1.tmp", ".tmplRN9OS"):
+        (folder / left_over).write_bytes(b"half")
+    train_arm(SMALL, "clean", study.run, study.aligned, CPU)
+    assert sorted(path.name for path in folder.iterdir()) == ["history.jsonl", "train.json", "weights.safetensors"]
+
+
 def test_of_several_gpus_the_kind_is_said() -> None:
     one = Runtime(device="cuda:3", workers=1, precision="bf16", ranks=Ranks(3, 4, 3))
     assert one.facts() == {"device": "cuda", "precision": "bf16", "processes": 4}
