@@ -188,6 +188,17 @@ GIVEN_BY_NAME = frozenset((
     "recropped",
 ))  # fmt: skip
 OF_TRIALS = frozenset(("arcface_scale", "arcface_margin", "clean_photos"))
+# What the variables of `make` say, or follows from them: in a profile it would go unread, or past the checks that it has there.
+OF_NOISE = frozenset(("arm", "seed", "epsilon", "weights", "weights_sha256", "against", "against_sha256", "beneath"))
+OF_DETECTOR = frozenset(("detector", "detector_pack", "detector_pack_sha256", "already_aligned"))
+GIVEN_BY_MAKE = {
+    "data": frozenset(("dataset", "photos", "fingerprint")),
+    "align": OF_DETECTOR,
+    "align_synthetic": OF_DETECTOR,
+    "split": frozenset(("seed", "setting", "identities")),
+    "noise_from_weights": OF_NOISE,
+    "evaluate": frozenset(("seed", "lfw", "reference", "reference_sha256")),
+}
 
 
 class EvaluateConfig(StageConfig):
@@ -263,8 +274,8 @@ def load_profile(path: Path) -> dict[str, Any]:
     """Read `configs/<profile>.yaml` as nested dicts; what the sections hold is checked when they become stage configs.
 
     Raises:
-        RequestError: no such profile, not YAML, an unknown section, one that is not of lines of key: value, or values for an arm or a trial
-            that there is not.
+        RequestError: no such profile, not YAML, an unknown section, one that is not of lines of key: value, values for an arm or a trial
+            that there is not, or what is not for a profile to say.
     """
     from pipeline.noise.arms import ARMS
 
@@ -307,6 +318,17 @@ def load_profile(path: Path) -> dict[str, Any]:
     for name in sections.get("noise") or {}:
         if name not in noisy:
             raise RequestError(f"PROFILE={path.stem}: noise: {name!r}: allowed are {', '.join(sorted(noisy))}")
+    asked = "a variable of `make` says it, or it follows from one"
+    for name, given in GIVEN_BY_MAKE.items():
+        refuse(sections.get(name) or {}, given, f"PROFILE={path.stem}: {name}", asked)
+    of_surrogates = {key for name, arm in ARMS.items() if arm.surrogate for key in (name, arm.method)}
+    for name, values in (sections.get("noise") or {}).items():
+        where = f"PROFILE={path.stem}: noise: {name}"
+        refuse(values or {}, OF_NOISE, where, asked)
+        if name in of_surrogates:
+            refuse(values or {}, frozenset(("input_size", "normalise")), where, "the surrogate looks at faces as `train` says")
+        if name == "cloak":
+            refuse(values or {}, frozenset(("input_size",)), where, "networks that exist are asked at the size in `train_from_weights`")
     for name, values in (sections.get("trials") or {}).items():
         try:
             trial_of(str(name))
