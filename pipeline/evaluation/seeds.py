@@ -28,8 +28,8 @@ from pipeline.noise.arms import headline_of
 
 RESAMPLES = 2000
 CAUSES = ("naming", "peak", "verification", "others")  # why a study fails (`fails_by`), the worst first
-# Measures of an arm whose numbers become means over seeds; `linf` becomes the largest.
-AVERAGED = ("verification", "lfw", "identification", "separability", "utility", "imperceptibility", "photos")
+# What an arm's record holds besides measures, whose numbers become means over seeds (`linf` the largest): joined otherwise, or the first's.
+NO_MEASURES = ("protected", "others", "invalid", "tested", "training", "noise")
 
 
 def join_seeds(runs: list[dict[str, Any]], *, name: str) -> dict[str, Any]:
@@ -65,9 +65,8 @@ def join_seeds(runs: list[dict[str, Any]], *, name: str) -> dict[str, Any]:
         for group in ("protected", "others"):
             if record[group] is not None:
                 record[group] = join_group([one[group] for one in every], seeds)
-        for key in AVERAGED:
-            if record.get(key):
-                record[key] = mean_of([one.get(key) for one in every])
+        for key in [key for key in record if key not in NO_MEASURES]:
+            record[key] = mean_of([one.get(key) for one in every])
         record["invalid"] = [f"seed {seed}: {why}" for seed, one in zip(seeds, every, strict=True) for why in one.get("invalid") or []]
     valid = {arm: record for arm, record in joined["arms"].items() if not record["invalid"]}
     joined["paired"] = compare_arms(valid, resamples=RESAMPLES, seed=0)

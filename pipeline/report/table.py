@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 COLUMNS = ["arm", "group", "metric", "value", "lo", "hi", "epoch", "identity"]
 GROUPS = ("protected", "others")
+# What `arm_rows` reads of an arm's record in ways of their own, and what holds no numbers; all else is read as it stands.
+READ = frozenset((
+    *GROUPS, "verification", "identification", "lfw", "separability", "utility", "noise", "imperceptibility", "photos", "training",
+    "seconds", "tested", "invalid",
+))  # fmt: skip
 
 
 def metrics_frame(metrics: dict[str, Any]) -> pd.DataFrame:
@@ -24,7 +29,7 @@ def metrics_frame(metrics: dict[str, Any]) -> pd.DataFrame:
     Returns:
         Columns `arm` (empty for the run itself), `group` (protected, others, or what was measured: verification, verification:<people>,
         noise, crops, photos, training, identification:<model>, lfw:<model>, separability:<kind>, utility:<what>, trainer:<name>,
-        countermeasure:<name>, share:<name>, ordering, check),
+        countermeasure:<name>, share:<name>, ordering, check; the arm itself, or its record's key for a measure that is none of these),
         `metric`, `value` (float; yes and no are 1 and 0; empty where not measured), `lo` and `hi` (95 % interval, by identity), `epoch`
         (rows of one epoch or round, and the peak's), `identity` (rows of one identity).
     """
@@ -109,6 +114,9 @@ def arm_rows(arm: str, record: dict[str, Any], seeds: list[int]) -> list[dict[st
         found += number_rows(arm, f"utility:{name}", one or {})
     for group, source in (("noise", "noise"), ("crops", "imperceptibility"), ("photos", "photos"), ("training", "training")):
         found += number_rows(arm, group, record.get(source) or {})
+    for name in [name for name in record if name not in READ]:
+        value = record[name]
+        found += number_rows(arm, name, value) if isinstance(value, dict) else number_rows(arm, "arm", {name: value})
     return found
 
 

@@ -61,6 +61,15 @@ def test_a_measure_that_the_first_seed_lacks_is_that_of_the_others() -> None:
     assert mean_of([{"rank1": 0.5}, {"rank1": 0.6, "rank5": 0.9}, None]) == {"rank1": 0.55, "rank5": 0.9}
 
 
+def test_a_measure_that_is_new_is_a_mean_too_and_not_the_first_seeds() -> None:
+    runs = [seeded(0, 0.0), seeded(1, 0.03)]
+    for run, value in zip(runs, (0.0, 0.5), strict=True):
+        run["arms"]["error-min"] |= {"confidence": {"protected": value}, "margin": value}
+    joined = join_seeds(runs, name="two")["arms"]["error-min"]
+    assert joined["confidence"] == {"protected": 0.25} and joined["margin"] == 0.25
+    assert joined["noise"] == runs[0]["arms"]["error-min"]["noise"]
+
+
 def test_reports_of_an_earlier_version_are_joined() -> None:
     runs = [seeded(0, 0.0), seeded(1, 0.03)]
     for run in runs:

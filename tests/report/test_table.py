@@ -80,6 +80,17 @@ def test_no_number_of_the_arms_and_trials_is_left_out():
         assert {round(number, 9) for number in numbers_in(metrics[section])} <= held, section
 
 
+def test_a_measure_that_is_new_is_in_the_table_too():
+    metrics = sample_metrics()
+    metrics["arms"]["error-min"] |= {"confidence": {"protected": 0.25, "others": {"mean": 0.5}}, "margin": 0.75}
+    rows = metrics_frame(metrics).query("arm == 'error-min' and group in ('confidence', 'arm') and metric != 'valid'")
+    assert rows[["group", "metric", "value"]].to_numpy().tolist() == [
+        ["confidence", "protected", 0.25],
+        ["confidence", "others mean", 0.5],
+        ["arm", "margin", 0.75],
+    ]
+
+
 def test_names_are_no_formulas():
     assert spreadsheet_safe("=cmd|calc") == "'=cmd|calc"
     assert [spreadsheet_safe(name) for name in ("", "n000123", NASTY)] == ["", "n000123", NASTY]
