@@ -41,7 +41,7 @@ class Source(Protocol):
         ...
 
     def photos_in(self, photos: Path) -> Iterator[SourcePhoto]:
-        """All photos, always in the same order. `RequestError` for what cannot be read or named."""
+        """All photos, always in the same order, no two of an identity of one name. `RequestError` for what cannot be read or named."""
         ...
 
     def files_in(self, photos: Path) -> Iterator[Path | os.DirEntry[str]]:

@@ -33,7 +33,7 @@ def import_photos(config: DataConfig, output: Path, runtime: Runtime) -> None:
     rendered, those that are there already are kept; photos in folders are linked, not copied; those in a `.rec` are written out.
 
     Raises:
-        RequestError: the source is missing, empty or laid out otherwise than expected.
+        RequestError: the source is missing, empty or laid out otherwise than expected, or two photos would have one path.
         StageError: `output/photos` holds something that this stage did not put there and would have to remove.
     """
     check_source(config.dataset, config.photos)
@@ -56,6 +56,9 @@ def import_photos(config: DataConfig, output: Path, runtime: Runtime) -> None:
     table: Any = pd.DataFrame(sorted(rows), columns=["identity", "photo", "bytes"])[PHOTO_COLUMNS]  # type: ignore[arg-type]
     if table.empty:
         raise wrong_layout(config.dataset, config.photos, "holds no photos")
+    if not table["photo"].is_unique:
+        twice = table.loc[table["photo"].duplicated(), "photo"].iloc[0]
+        raise RequestError(f"PHOTOS={config.photos}: holds more than one photo that would be {twice}; give one another name")
     write_table(output / "photos.parquet", table)
     say(f"{len(table)} photos of {table['identity'].nunique()} identities in {root}")
     skipped = not_read(config)

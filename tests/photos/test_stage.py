@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,7 @@ from pipeline.config import DATASETS, DataConfig, Dataset
 from pipeline.errors import RequestError, StageError
 from pipeline.photos import folder, stage
 from pipeline.photos.pool import spread
-from pipeline.photos.source import LAYOUTS
+from pipeline.photos.source import LAYOUTS, SourcePhoto
 from pipeline.photos.stage import PHOTO_COLUMNS, fingerprint, import_photos
 from pipeline.runtime import Runtime
 from tests.photos.conftest import jpeg
@@ -158,6 +159,23 @@ def test_what_a_user_put_among_rendered_photos_is_not_deleted(tmp_path: Path, cp
     (tmp_path / "photos.json").write_text("{", encoding="utf-8")
     import_photos(synthetic(seed=1), tmp_path, cpu)
     assert sorted((tmp_path / "photos").glob("*/*")) == rendered
+
+
+def test_photos_that_would_have_one_path_are_refused(tmp_path: Path, cpu: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the two only one would be linked; the sources that there are have none such, another might."""
+    source = fill(tmp_path / "source", "ann/1.jpg", "bob/1.jpg")
+
+    class Nested:
+        check, files_in = staticmethod(folder.check), staticmethod(folder.files_in)
+
+        @staticmethod
+        def photos_in(photos: Path) -> Iterator[SourcePhoto]:
+            yield from (SourcePhoto("ann", one.photo, one.path) for one in folder.photos_in(photos))
+
+    monkeypatch.setitem(stage.SOURCES, "celeba", Nested())
+    with pytest.raises(RequestError, match=r"PHOTOS=.*source: holds more than one photo that would be ann/1.jpg; give"):
+        import_photos(DataConfig(dataset="celeba", photos=str(source)), tmp_path / "data", cpu)
+    assert not (tmp_path / "data" / "photos.parquet").exists()
 
 
 def test_records_give_way_to_the_same_photos_in_folders(tmp_path: Path, cpu: Runtime) -> None:
