@@ -65,6 +65,8 @@ def test_titles_and_numbers() -> None:
 
 def test_every_listed_name_is_built_with_one_way() -> None:
     assert set(CORE) < set(FULL)
+    kinds = {*PLAIN, *NUMBERED} - {"none"}
+    assert {parse_name(name)[0] for name in FULL} == kinds, "what stands in no set is tried by no matrix, and by none of these tests"
     for name in FULL:
         made = countermeasure_of(name, classes=3)
         assert sum(way is not None for way in (made.process, made.augment, made.harden, made.fit)) == 1, name
