@@ -65,8 +65,8 @@ STAGES = {
     ),
     "protect": (
         "put one arm's noise on crops and photos, and measure what was written",
-        "Reads RUN/ARM/noise.safetensors, RUN/split.parquet, the crops and the photos. Writes RUN/ARM/protected/: crops-*.npy, photos/ "
-        f"(PNG; of arms that a person would publish), measures.json and, last, manifest.parquet. {WATCHED}",
+        "Reads RUN/ARM/noise.safetensors, DATA/align.yaml, RUN/split.parquet, the crops and the photos. Writes RUN/ARM/protected/: "
+        f"crops-*.npy, photos/ (PNG; of arms that a person would publish), measures.json and, last, manifest.parquet. {WATCHED}",
     ),
     "train": (
         "train one arm's recogniser",
@@ -182,7 +182,9 @@ def parser() -> argparse.ArgumentParser:
         "--reference", default="", help="insightface recogniser (.onnx): does it still know the protected? Measured on LFW, too"
     )
     sub.add_argument(
-        "--cloak-against", default="", help="recognisers that exist (.safetensors, .onnx), which the arm cloak is made against"
+        "--cloak-against",
+        default="",
+        help="recognisers that exist (.safetensors, .onnx), which the arms cloak and cloak-error-min are made against",
     )
     sub.add_argument("--matrix", default="", help=f"trials to configure: {trials}")
 

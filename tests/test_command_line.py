@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import subprocess
 import sys
 import time
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 from pipeline import __main__ as command_line
-from pipeline.__main__ import MADE, STAGES, main, parser
+from pipeline.__main__ import MADE, STAGES, main, parser, run_arm_stage_here
 from pipeline.artifacts import at_work
 
 
@@ -24,6 +26,15 @@ def test_help_explains_a_stage(stage: str, capsys: pytest.CaptureFixture[str]) -
     brief, whole = STAGES[stage]
     assert "".join(f"{brief[0].upper()}{brief[1:]}. {whole}".split()) in told
     assert "None" not in told and "(default:)" not in told
+
+
+def test_help_names_every_snapshot_that_a_stage_reads() -> None:
+    """Of the stages that work on one arm, those that `run_arm_stage_here` loads."""
+    source = inspect.getsource(run_arm_stage_here)
+    for stage in ("noise", "protect", "train", "trial", "evaluate"):
+        (body,) = re.findall(rf'args\.stage == "{stage}":\n(.*?)(?:\n    elif|\Z)', source, re.DOTALL)
+        for name in re.findall(r'"([a-z]+\.yaml)"', body):
+            assert name in STAGES[stage][1], (stage, name)
 
 
 def test_processes_are_offered_to_stages_that_use_them(capsys: pytest.CaptureFixture[str]) -> None:
