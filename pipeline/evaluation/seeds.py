@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import EvaluateConfig
-from pipeline.errors import StageError
+from pipeline.errors import RequestError, StageError
 from pipeline.evaluation.accuracy import FEWEST_IDENTITIES, interval_of_few, wide_enough
 from pipeline.evaluation.check_names import CLEAN_LEARNED
 from pipeline.evaluation.orderings import auc_of_everyone, orderings
@@ -42,9 +42,14 @@ def join_seeds(runs: list[dict[str, Any]], *, name: str) -> dict[str, Any]:
     The study holds if it holds in every seed; where one is invalid, nothing is claimed. What trials show, `judged_trials` says.
 
     Raises:
+        RequestError: fewer than two runs, or one of several seeds.
         StageError: the runs differ in more than their seed, or share one; their arms are the same, in the same order.
     """
     first = runs[0]
+    several = [run["run"] for run in runs if len(run["provenance"]["seeds"]) != 1]
+    if len(runs) < 2 or several:
+        given = f"{several[0]} is of several seeds already" if several else f"{first['run']} alone has nothing to be joined with"
+        raise RequestError(f"RUNS: {given}; allowed are reports of two or more seeds, one each")
     seeds = [seed for run in runs for seed in run["provenance"]["seeds"]]
     if len(set(seeds)) != len(seeds):
         raise StageError(f"seeds {seeds}: each run must have another one")

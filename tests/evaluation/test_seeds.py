@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline.artifacts import write_text
-from pipeline.errors import StageError
+from pipeline.errors import RequestError, StageError
 from pipeline.evaluation.accuracy import group_accuracy
 from pipeline.evaluation.seeds import interval_by_seed_and_identity, join_group, join_seeds, mean_of
 from pipeline.evaluation.summary import configs, seconds
@@ -191,6 +191,13 @@ def test_rows_of_seeds_carry_their_numbers() -> None:
     mine = frame.query("arm == 'error-min' and group == 'protected'")
     values = dict(zip(mine["metric"], mine["value"], strict=True))
     assert values["accuracy of seed 7"] == pytest.approx(values["accuracy of seed 4"] + 0.1)
+
+
+def test_a_report_alone_and_one_of_several_seeds_are_refused() -> None:
+    two = join_seeds([seeded(4, 0.0), seeded(7, 0.1)], name="two")
+    for runs, message in (([seeded(4, 0.0)], "alone has nothing to be joined with"), ([two, seeded(9, 0.0)], "two is of several seeds")):
+        with pytest.raises(RequestError, match=rf"^RUNS: .*{message}.*; allowed are reports of two or more seeds, one each$"):
+            join_seeds(runs, name="more")
 
 
 def test_commits_that_differ_are_said() -> None:
