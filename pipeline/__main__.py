@@ -249,6 +249,7 @@ def run_stage(args: argparse.Namespace) -> None:
     if ranks.size > 1 and args.stage not in IN_SEVERAL_PROCESSES:
         raise RequestError(f"torchrun: {args.stage} runs in one process; allowed are {' and '.join(IN_SEVERAL_PROCESSES)}")
     check_arms(args)
+    check_trial_and_threads(args)
     if args.stage == "configure":
         from pipeline.request import Request, about, no_claim, write_snapshots
 
@@ -345,6 +346,19 @@ def check_arms(args: argparse.Namespace) -> None:
     asked = [args.arm] if "arm" in args else args.arms.split()
     for arm in asked or [""]:
         one_of("ARMS", arm, allowed)
+
+
+def check_trial_and_threads(args: argparse.Namespace) -> None:
+    """`RequestError` for a trial that there is not, or fewer threads than one."""
+    if "trial" in args:
+        from pipeline.training.trials import trial_of
+
+        try:
+            trial_of(args.trial)
+        except ValueError as error:
+            raise RequestError(f"--trial: {error}") from None
+    if "threads" in args and args.threads < 1:
+        raise RequestError(f"--threads={args.threads}: allowed are whole numbers from 1")
 
 
 def run_arm_stage(args: argparse.Namespace, runtime: Runtime) -> None:

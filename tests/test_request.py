@@ -321,6 +321,8 @@ def test_command_line_says_it_in_one_line_and_exits_2(tmp_path: Path, capsys: py
         (("show", "--arm", "removed"), "show: ARMS=removed: allowed are random,"),
         (("evaluate", "--arm", "foo"), "evaluate: ARMS=foo: allowed are clean"),
         (("report", "--arms", "", "--output", "o"), "report: ARMS=: allowed are clean"),
+        (("trial", "--arm", "clean", "--trial", "bogus"), "trial: --trial: countermeasure 'bogus': allowed are none, grey"),
+        (("train", "--arm", "clean", "--threads", "0"), "train: --threads=0: allowed are whole numbers from 1"),
     ],
 )
 def test_unknown_arms_and_trials_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str) -> None:
