@@ -114,8 +114,10 @@ def made_again(path: Path) -> str:
 
 
 def missing(path: Path) -> StageError:
-    """A file that a stage before this one should have left is not there."""
-    return StageError(f"{path}: missing; {'run the stage that makes it' if watched(path) == path else made_again(path)}")
+    """A file that a stage before this one should have left is not there: it did not run, or `make` believes that it did."""
+    believed = watched(path)
+    ran = believed != path and believed.exists()
+    return StageError(f"{path}: missing; {made_again(path) if ran else 'run the stage that makes it'}")
 
 
 def write_bytes(path: Path, content: bytes) -> None:

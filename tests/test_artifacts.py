@@ -24,6 +24,7 @@ from pipeline.artifacts import (
     write_if_changed,
     write_json,
     write_table,
+    write_text,
 )
 from pipeline.errors import StageError
 from pipeline.shards import open_shard
@@ -86,6 +87,15 @@ def test_advice_names_what_make_watches(tmp_path: Path, file: str, watched: str)
     (tmp_path / "report" / "index.html").write_text("")
     name = watched if watched == "it" else tmp_path / watched
     assert made_again(tmp_path / file) == f"delete {name} and run the same command again"
+
+
+def test_what_is_missing_of_a_stage_that_never_ran_is_not_to_be_had_by_deleting(tmp_path: Path) -> None:
+    made = tmp_path / "error-min" / "model" / "train.json"
+    with pytest.raises(StageError, match=r"train.json: missing; run the stage that makes it$"):
+        read_json(made)
+    write_text(made.with_name("history.jsonl"), "{}")
+    with pytest.raises(StageError, match=r"train.json: missing; delete .*history.jsonl and run the same command again$"):
+        read_json(made)
 
 
 def test_a_table_for_people_runs_nothing(tmp_path: Path) -> None:
