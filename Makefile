@@ -152,7 +152,7 @@ $(INSTALLED): requirements.lock
 	@cp requirements.lock $@
 
 $(CONFIGS) &: FORCE | $(INSTALLED)
-	@$(PIPELINE) configure --data '$(D)' --run '$(R)' --profile="$$PROFILE" --dataset="$$DATASET" --photos="$$PHOTOS" --identities="$$IDENTITIES" --setting="$$SETTING" --arms="$$ARMS" --epsilon="$$EPSILON" --seeds="$$SEEDS" --detector="$$DETECTOR" --detector-pack="$$DETECTOR_PACK" --recogniser-weights="$$RECOGNISER_WEIGHTS" --surrogate-weights="$$SURROGATE_WEIGHTS" --show-people="$$SHOW_PEOPLE" --matrix="$$MATRIX" --lfw="$$LFW" --reference="$$REFERENCE" --cloak-against="$$CLOAK_AGAINST"
+	@$(PIPELINE) configure --data '$(D)' --run '$(R)' --profile="$$PROFILE" --dataset="$$DATASET" --photos="$$PHOTOS" --identities="$$IDENTITIES" --setting="$$SETTING" --arms="$$ARMS" --epsilon="$$EPSILON" --seeds="$$SEEDS" --detector="$$DETECTOR" --detector-pack="$$DETECTOR_PACK" --recogniser-weights="$$RECOGNISER_WEIGHTS" --surrogate-weights="$$SURROGATE_WEIGHTS" --show-people="$$SHOW_PEOPLE" --matrix="$$MATRIX" --lfw="$$LFW" --reference="$$REFERENCE" --cloak-against="$$CLOAK_AGAINST" $(ON)
 
 $(D)/photos.parquet: $(D)/data.yaml $(CODE_data)
 	$(PIPELINE) data --data '$(D)' $(ON)

@@ -187,6 +187,8 @@ def parser() -> argparse.ArgumentParser:
         help="recognisers that exist (.safetensors, .onnx), which the arms cloak and cloak-error-min are made against",
     )
     sub.add_argument("--matrix", default="", help=f"trials to configure: {trials}")
+    for name in ("device", "workers"):
+        sub.add_argument(f"--{name}", default="auto", help="what the stages will be given: only checked here, and written nowhere")
 
     sub = stage("data")
     where(sub, run=False)
@@ -254,6 +256,8 @@ def run_stage(args: argparse.Namespace) -> None:
         from pipeline.request import Request, about, no_claim, write_snapshots
 
         fields = {name: getattr(args, name) for name in Request.__dataclass_fields__}
+        # Which device `auto` is takes seconds to find out where there is a GPU, and cannot be wrong.
+        machine.decide("cpu" if args.device == "auto" else args.device, args.workers, "fp32")
         written = write_snapshots(Request(**fields), args.profiles, args.data, args.run)
         if written:  # a study that is new: what it will take, and whether it can end in a claim, before it takes it
             for told in (about(args.profiles, args.profile, args.dataset), no_claim(args.run)):

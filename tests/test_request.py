@@ -310,6 +310,16 @@ def test_command_line_says_it_in_one_line_and_exits_2(tmp_path: Path, capsys: py
     assert captured.out == ""
 
 
+@pytest.mark.parametrize("asked", [("DEVICE", "gpu"), ("WORKERS", "5000")])
+def test_where_to_run_is_checked_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], asked: tuple[str, str]
+) -> None:
+    words = ["configure", "--data", str(tmp_path / "d"), "--run", str(tmp_path / "r"), "--profiles", str(PROFILES)]
+    assert main([*words, f"--{asked[0].lower()}={asked[1]}"]) == 2
+    assert capsys.readouterr().err.startswith(f"configure: {'='.join(asked)}: allowed are auto")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

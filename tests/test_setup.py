@@ -150,12 +150,13 @@ def test_values_that_begin_like_options_arrive(tmp_path: Path) -> None:
     words = ["INSTALLED=", "PIPELINE=printf '%s\\n'", f"DATA_ROOT={tmp_path}/data", "DATASET=folder"]
     done = make(*words, *(f"{name}={value}" for name, value in given.items()), target)
     asked = parser().parse_args(done.stdout.splitlines())
-    assert (asked.stage, asked.photos, asked.detector_pack, asked.cloak_against, asked.lfw) == (
+    assert (asked.stage, asked.photos, asked.detector_pack, asked.cloak_against, asked.lfw, asked.device) == (
         "configure",
         "-mine",
         "--pack",
         "-a b",
         "-lfw",
+        "-1",
     )
     assert not re.findall(r'--[a-z-]+ "\$', (ROOT / "Makefile").read_text(encoding="utf-8"))
 
