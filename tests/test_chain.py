@@ -136,6 +136,10 @@ def test_metrics_keep_the_contract(project: Project) -> None:
             assert len(record["per_identity"]) == 3
         assert set(arm["verification"]["tar_at_far"]) == {"0.01", "0.001"}
         assert ("noise" in arm) == (name != "clean")
+    told = set(re.findall(r"[`.]([a-z_0-9]+)(?=[`.])", (ROOT / "reports" / "README.md").read_text(encoding="utf-8")))
+    assert told >= {*metrics} - {"arms"}, "every key stands in reports/README.md"
+    for arm in metrics["arms"].values():
+        assert told >= {*arm, *arm["verification"], *arm["training"], *arm.get("noise", {})}
     assert {"commit", "dirty", "created", "seeds", "config", "dataset", "packages", "hardware", "seconds"} <= set(metrics["provenance"])
     checks = {check["name"]: check["ok"] for check in metrics["checks"]}
     assert checks["no photo on both sides"]
