@@ -9,7 +9,7 @@ import pytest
 from pipeline.errors import RequestError
 from pipeline.photos import celeba, folder
 from pipeline.photos.lfw import Pair, read_pairs
-from pipeline.photos.source import safe_name
+from pipeline.photos.source import LAYOUTS, safe_name
 from pipeline.photos.stage import check_source, fingerprint
 from tests.photos.conftest import jpeg
 
@@ -103,7 +103,7 @@ def test_lfw_as_it_is(lfw: Path) -> None:
     assert len(folds) == 10 and all(sum(pair.same for pair in fold) == 300 and len(fold) == 600 for fold in folds)
 
 
-@pytest.mark.parametrize("dataset", ["folder", "webface", "celeba", "lfw"])
+@pytest.mark.parametrize("dataset", LAYOUTS)
 def test_a_wrong_source_is_refused_with_the_layout(tmp_path: Path, dataset: str) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "empty").mkdir()
