@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from pipeline.countermeasures.processing import jpeg
+from pipeline.countermeasures.compression import jpeg
 from pipeline.faces.geometry import similarity_transform
 from pipeline.faces.restore import recropped_noise
 

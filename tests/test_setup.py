@@ -203,6 +203,8 @@ def test_stages_depend_on_files_and_not_on_folders() -> None:
             spared = {"restore.py"} if name == "CODE_align" else set()
             assert {str(path.relative_to(ROOT)) for path in files if path.name not in spared} <= set(code)
         assert name != "CODE_train" or not any("countermeasures" in path for path in code), "an arm is trained without any"
+        of_countermeasures = [path for path in code if "countermeasures" in path]
+        assert name != "CODE_noise" or of_countermeasures == ["pipeline/countermeasures/compression.py"], "a new one leaves noise as it is"
         assert name != "CODE_data" or "pipeline/photos/posted.py" not in code, "only trials call it"
         assert name != "CODE_align" or "pipeline/faces/restore.py" not in code, "no crop depends on it"
     assert "restore.py" in NO_CROPS

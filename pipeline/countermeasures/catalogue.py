@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.countermeasures import augmentation, processing
 from pipeline.countermeasures.augmentation import Augment
+from pipeline.countermeasures.compression import jpeg
 from pipeline.countermeasures.hardening import Harden, make_adversarial, make_worst_of
 from pipeline.countermeasures.names import parse_name
 from pipeline.countermeasures.projection import Fit, fit_orthogonal_projection
@@ -47,7 +48,7 @@ def countermeasure_of(name: str, *, classes: int) -> Countermeasure:
         case "grey":
             return Countermeasure(process=processing.grey)
         case "jpeg":
-            return Countermeasure(process=partial(processing.jpeg, quality=int(value)))
+            return Countermeasure(process=partial(jpeg, quality=int(value)))
         case "blur":
             return Countermeasure(process=partial(processing.blur, sigma=value))
         case "resize":

@@ -240,7 +240,7 @@ def code_of_search(method: str) -> list[Path]:
     """The source files by which noise of `method` is searched: a search that was killed goes on by the same only."""
     room, training = Path(__file__).parent, ("faces.py", "learner.py", "optimiser.py", "replayed.py", "shared.py")
     names = {"error-min": ("error_min.py", "asked.py"), "cloak": ("descent.py", "cloak.py", "fawkes.py", "known.py")}[method]
-    own = [*(room / name for name in (*names, "transforms.py", "searched.py")), room.parent / "countermeasures" / "processing.py"]
+    own = [*(room / name for name in (*names, "transforms.py", "searched.py")), room.parent / "countermeasures" / "compression.py"]
     return [*own, *code_in("models"), *(room.parent / "training" / name for name in training)]
 
 

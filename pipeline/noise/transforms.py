@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.countermeasures.processing import jpeg
+from pipeline.countermeasures.compression import jpeg
 
 SHIFT = 6  # px each way
 SIZES = (80, 160)  # px of a crop of 112 that is made smaller or larger, and 112 again

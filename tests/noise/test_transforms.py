@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.countermeasures.processing import jpeg
+from pipeline.countermeasures.compression import jpeg
 from pipeline.noise.error_min import blurred
 from pipeline.noise.transforms import STATIC, Transforms, draw_transforms, transformed
 from tests.conftest import toy_faces
