@@ -288,7 +288,7 @@ def judged_trials(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]
 
     A seed judges a trial that it lost to or held against. What any seed lost to is lost to; what every seed that judges it held against
     is held against; what no seed judges, but some found to say nothing, is silent. Titles say in how many seeds where it is not in all.
-    Accuracies are means over the seeds that judge, the worst first; `peak` is true where any of them is a best epoch's.
+    Accuracies are means over the seeds that ended so, the worst first; `peak` is true where any of them is a best epoch's.
     """
     judged: dict[str, list[tuple[bool, dict[str, Any]]]] = {}
     silent: dict[str, list[dict[str, Any]]] = {}
@@ -300,10 +300,11 @@ def judged_trials(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]
             silent.setdefault(row["trial"], []).append(row)
     found: dict[str, list[dict[str, Any]]] = {"lost_to": [], "held_against": [], "silent": []}
     for trial, verdicts in judged.items():
-        lost, rows = sum(is_lost for is_lost, _ in verdicts), [row for _, row in verdicts]
+        lost = [row for is_lost, row in verdicts if is_lost]
+        rows = lost or [row for _, row in verdicts]
         joined: dict[str, Any] = {
             "trial": trial,
-            "title": rows[0]["title"] + in_how_many(lost or len(rows), len(rows), len(runs)),
+            "title": rows[0]["title"] + in_how_many(len(rows), len(verdicts), len(runs)),
             "accuracy": mean([row["accuracy"] for row in rows]),
             "peak": any(row["peak"] for row in rows),
         }
