@@ -181,6 +181,8 @@ $(filter-out $(NOISY:%=$(R)/%/model/history.jsonl),$(ARMS:%=$(R)/%/model/history
 $(NOISY:%=$(R)/%/model/history.jsonl): $(R)/%/model/history.jsonl: $(R)/%/protected/manifest.parquet $(R)/config/train.yaml $(CODE_train)
 	$(TOGETHER) train --data '$(D)' --run '$(R)' --arm $* $(ON) --threads $(THREADS)
 
+# `make` chooses the next job while others run, so an evaluation is none before every arm can be trained.
+$(ARMS:%=$(R)/%/metrics.json): | $(NOISY:%=$(R)/%/protected/manifest.parquet)
 $(ARMS:%=$(R)/%/metrics.json): $(R)/%/metrics.json: $(R)/%/model/history.jsonl $(R)/config/evaluate.yaml $(CODE_evaluate) $(if $(LFW),$(DATA_ROOT)/lfw/aligned/manifest.parquet)
 	$(ASIDE) $(PIPELINE) evaluate --data '$(D)' --run '$(R)' --arm $* --lfw '$(DATA_ROOT)/lfw' $(ON) --threads $(THREADS)
 

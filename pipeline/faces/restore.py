@@ -102,9 +102,12 @@ def protect_photo(photo: np.ndarray, matrix: np.ndarray, delta: np.ndarray, epsi
     wanted = delta.reshape(3, -1).T.astype(np.float32)
     # ‖W‖² ≤ ‖W‖₁ ‖W‖∞, and the rows of W sum to at most 1
     step = 1 / max(float(cut.sum(0).max()), 1e-6)
-    change = np.zeros_like(pixels)
+    change, back = np.zeros_like(pixels), cut.T
     for _ in range(STEPS if oversampling(matrix) == 1 else STEPS_LARGE):
-        change = np.clip(change + step * (cut.T @ (wanted - cut @ change)), low, high)
+        left = back @ (wanted - cut @ change)
+        left *= step
+        change += left
+        np.clip(change, low, high, out=change)
     region[mask] = (pixels + np.rint(change)).astype(np.uint8)
     return result
 

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from skimage.metrics import structural_similarity
 
 from pipeline.config import EvaluateConfig
 from pipeline.evaluation import verification
 from pipeline.evaluation.accuracy import group_accuracy, interval_by_identity, interval_of_few
 from pipeline.evaluation.checks import arm_checks
-from pipeline.evaluation.imperceptibility import change_of, summarise
+from pipeline.evaluation.imperceptibility import change_of, similarity, summarise
 from pipeline.evaluation.trials import early_stopping
 from pipeline.evaluation.verdict import verdict
 from pipeline.evaluation.verification import auc_interval, draw_pairs, verify, verify_people
@@ -149,6 +150,19 @@ def test_change_is_measured() -> None:
     assert measures["psnr_db"][1] == pytest.approx(10 * np.log10(255**2 / (13**2 / 3072)))
     assert measures["ssim"][0] == pytest.approx(1, abs=1e-6)
     assert summarise(measures)["linf"] == 13
+
+
+@pytest.mark.parametrize("box", [(0, 0, 1, 1), (39, 59, 40, 60), (12, 3, 13, 4), (4, 5, 33, 50), (0, 0, 40, 60)])
+def test_similarity_is_measured_where_something_changed_and_is_that_of_the_whole(box: tuple[int, int, int, int]) -> None:
+    random = np.random.default_rng(0)
+    before = random.integers(0, 256, (40, 60, 3), np.uint8)
+    after, (top, left, bottom, right) = before.copy(), box
+    after[top:bottom, left:right] ^= random.integers(1, 64, (bottom - top, right - left, 3), np.uint8)
+    whole: Any = structural_similarity(
+        before.astype(np.float32), after.astype(np.float32),
+        data_range=255.0, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+    )  # fmt: skip
+    assert similarity(before, after) == pytest.approx(float(whole), abs=1e-7)
 
 
 def arm_of(final: float, peak: float, others: float, *, noise: bool) -> dict[str, Any]:
