@@ -25,6 +25,7 @@ DETECTOR_PACK ?=##              folder of a local insightface pack: for DETECTOR
 RECOGNISER_WEIGHTS ?=##         safetensors the recogniser is fine-tuned from (empty: from scratch)
 SURROGATE_WEIGHTS ?=##          safetensors the noise's surrogate starts from (empty: from scratch)
 CLOAK_AGAINST ?=##              recognisers that exist which ARMS=cloak or cloak-error-min is made against: one or more paths of .safetensors, .onnx
+NOISE ?=##                      noise.safetensors of an earlier run: its people's later photos get the same patterns, nothing is searched
 LFW ?=##                        folder of LFW with pairs.txt: verification by its protocol, too
 REFERENCE ?=##                  insightface recogniser (.onnx): does it know the protected still, can one be built on it? Measured on LFW, too
 RUNS ?=##                       finished runs to compare, as named in reports/
@@ -54,11 +55,11 @@ export PROFILE DATASET PHOTOS IDENTITIES SETTING ARMS EPSILON SEEDS DETECTOR DET
 ifneq ($(filter matrix,$(MAKECMDGOALS)),)
 MATRIX := $(or $(strip $(MATRIX)),core)
 endif
-export DEVICE WORKERS MATRIX LFW REFERENCE CLOAK_AGAINST
+export DEVICE WORKERS MATRIX LFW REFERENCE CLOAK_AGAINST NOISE
 # glibc asks for memory in pages of 2 MiB, where the system gives them only to who asks: training is 2 to 5 % quicker.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 # Make reads a `$` and what follows as a variable of its own, which most often is empty: another path than the one that was given.
-PATHS := PHOTOS IDENTITIES DETECTOR_PACK RECOGNISER_WEIGHTS SURROGATE_WEIGHTS CLOAK_AGAINST LFW REFERENCE VENV DATA_ROOT REPORTS_ROOT
+PATHS := PHOTOS IDENTITIES DETECTOR_PACK RECOGNISER_WEIGHTS SURROGATE_WEIGHTS CLOAK_AGAINST NOISE LFW REFERENCE VENV DATA_ROOT REPORTS_ROOT
 $(foreach v,$(PATHS),$(if $(findstring $$,$(value $(v))),$(error $(v)=$(value $(v)): allowed is a path without `$$`)))
 # These stand in file names, so each is one word without odd characters; what else they may be, `configure` says.
 NAMED := PROFILE DATASET IDENTITIES SETTING EPSILON VENV DATA_ROOT REPORTS_ROOT
@@ -101,7 +102,7 @@ ON := --device="$$DEVICE" --workers="$$WORKERS"
 COUNT := $(if $(wildcard $(IDENTITIES)),$(shell grep -c '[^[:space:]]' -- '$(IDENTITIES)'),$(IDENTITIES))
 # People given by name have a run of their own, whoever else was protected before and however many.
 WHO := $(if $(wildcard $(IDENTITIES)),-of$(shell LC_ALL=C sort -u -- '$(IDENTITIES)' | cksum | cut -d' ' -f1))
-SUFFIX := $(WHO)$(if $(RECOGNISER_WEIGHTS),-tuned)$(if $(SURROGATE_WEIGHTS),-informed)
+SUFFIX := $(WHO)$(if $(RECOGNISER_WEIGHTS),-tuned)$(if $(SURROGATE_WEIGHTS),-informed)$(if $(NOISE),-given)
 BARE := $(DATASET)-$(PROFILE)-$(SETTING)-id$(COUNT)-eps$(EPSILON)-s
 SPACE := $(subst ,, )
 RUN := $(BARE)$(subst $(SPACE),-,$(strip $(SEEDS)))$(SUFFIX)
@@ -152,7 +153,7 @@ $(INSTALLED): requirements.lock
 	@cp requirements.lock $@
 
 $(CONFIGS) &: FORCE | $(INSTALLED)
-	@$(PIPELINE) configure --data '$(D)' --run '$(R)' --profile="$$PROFILE" --dataset="$$DATASET" --photos="$$PHOTOS" --identities="$$IDENTITIES" --setting="$$SETTING" --arms="$$ARMS" --epsilon="$$EPSILON" --seeds="$$SEEDS" --detector="$$DETECTOR" --detector-pack="$$DETECTOR_PACK" --recogniser-weights="$$RECOGNISER_WEIGHTS" --surrogate-weights="$$SURROGATE_WEIGHTS" --show-people="$$SHOW_PEOPLE" --matrix="$$MATRIX" --lfw="$$LFW" --reference="$$REFERENCE" --cloak-against="$$CLOAK_AGAINST" $(ON)
+	@$(PIPELINE) configure --data '$(D)' --run '$(R)' --profile="$$PROFILE" --dataset="$$DATASET" --photos="$$PHOTOS" --identities="$$IDENTITIES" --setting="$$SETTING" --arms="$$ARMS" --epsilon="$$EPSILON" --seeds="$$SEEDS" --detector="$$DETECTOR" --detector-pack="$$DETECTOR_PACK" --recogniser-weights="$$RECOGNISER_WEIGHTS" --surrogate-weights="$$SURROGATE_WEIGHTS" --show-people="$$SHOW_PEOPLE" --matrix="$$MATRIX" --lfw="$$LFW" --reference="$$REFERENCE" --cloak-against="$$CLOAK_AGAINST" --noise="$$NOISE" $(ON)
 
 $(D)/photos.parquet: $(D)/data.yaml $(CODE_data)
 	$(PIPELINE) data --data '$(D)' $(ON)
@@ -188,7 +189,7 @@ $(ARMS:%=$(R)/%/metrics.json): $(R)/%/metrics.json: $(R)/%/model/history.jsonl $
 
 ifneq ($(DATASET),lfw)
 $(DATA_ROOT)/lfw/aligned/manifest.parquet: FORCE
-	@$(MAKE) align DATASET=lfw PHOTOS="$$LFW" LFW= IDENTITIES=1 ARMS='clean error-min' SETTING=full MATRIX= REFERENCE=
+	@$(MAKE) align DATASET=lfw PHOTOS="$$LFW" LFW= NOISE= IDENTITIES=1 ARMS='clean error-min' SETTING=full MATRIX= REFERENCE=
 endif
 
 $(REPORT)/index.html: $(EVALUATED) $(R)/config/evaluate.yaml $(R)/config/report.yaml $(CODE_report)

@@ -186,6 +186,7 @@ def parser() -> argparse.ArgumentParser:
         default="",
         help="recognisers that exist (.safetensors, .onnx), which the arms cloak and cloak-error-min are made against",
     )
+    sub.add_argument("--noise", default="", help="noise.safetensors of an earlier run, whose patterns its people's photos get again")
     sub.add_argument("--matrix", default="", help=f"trials to configure: {trials}")
     for name in ("device", "workers"):
         sub.add_argument(f"--{name}", default="auto", help="what the stages will be given: only checked here, and written nowhere")

@@ -119,6 +119,10 @@ class NoiseConfig(StageConfig):
     weights_sha256: str | None = None
     against: tuple[str, ...] = Field(default=(), description="cloak: recognisers that exist, safetensors or insightface ONNX")
     against_sha256: tuple[str, ...] = ()
+    given: str | None = Field(
+        default=None, description="error-min, a pattern a person: noise.safetensors of an earlier run, whose patterns are taken as they are"
+    )
+    given_sha256: str | None = None
     beneath: NoiseConfig | None = Field(
         default=None, description="cloak-error-min: the search for the pattern beneath the cloak, whose epsilon it takes from this one"
     )

@@ -62,6 +62,7 @@ class Request:
     lfw: str = ""
     reference: str = ""
     cloak_against: str = ""
+    noise: str = ""
 
 
 def one_of(variable: str, value: str, allowed: tuple[str, ...]) -> str:
@@ -154,6 +155,7 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
         raise RequestError(f"ARMS={request.arms!r}: SETTING=full protects everyone, so removed leaves nobody to train on; leave it out")
     downstream = weights_asked_for("RECOGNISER_WEIGHTS", request.recogniser_weights)
     surrogate = weights_asked_for("SURROGATE_WEIGHTS", request.surrogate_weights)
+    given = given_to(arms, request.noise, epsilon)
     source = source_asked_for(dataset, request.photos)
     check_source(dataset, source)
     lfw = lfw_asked_for(request.lfw, dataset, source)
@@ -211,7 +213,7 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
     for arm in arms:
         if ARMS[arm].method == "none":
             continue
-        own = {"arm": arm, **ARMS[arm].values}
+        own = {"arm": arm, **ARMS[arm].values, **given.get(arm, {})}
         values = [noise.get(ARMS[arm].method) or {}]
         if ARMS[arm].method == "error-min":
             values += [refine_noise, surrogate]
@@ -386,6 +388,15 @@ def lfw_asked_for(value: str, dataset: str, source: str | None) -> str | None:
     if not (Path(value) / PAIRS_FILE).is_file():
         raise RequestError(f"LFW={value}: allowed is a folder of LFW with {PAIRS_FILE} in it, or nothing")
     return str(Path(value).absolute())
+
+
+def given_to(arms: list[str], value: str, epsilon: int) -> dict[str, dict[str, str]]:
+    """By arm, the patterns that it takes from an earlier run; empty where none were given."""
+    if not value:
+        return {}
+    from pipeline.noise.given import patterns_asked_for  # reads arrays: only where there are some
+
+    return patterns_asked_for(value, arms, epsilon)
 
 
 def build_noise(section: str, *values: dict[str, Any]) -> NoiseConfig:

@@ -243,6 +243,7 @@ def test_people_given_by_name_have_a_run_of_their_own(tmp_path: Path) -> None:
     assert me != spouse and me.startswith("synthetic-laptop-partial-id1-eps16-s0-of") and both == again
     assert run_of("IDENTITIES=2") == "synthetic-laptop-partial-id2-eps16-s0"
     assert run_of(f"IDENTITIES={tmp_path / 'me'}", "SURROGATE_WEIGHTS=w") == f"{me}-informed"
+    assert run_of(f"IDENTITIES={tmp_path / 'me'}", "SURROGATE_WEIGHTS=w", "NOISE=n") == f"{me}-informed-given"
 
 
 def test_targets_do_what_they_say_and_no_more(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pipeline.artifacts import read_table
 from pipeline.config import NoiseConfig
 from pipeline.noise.arms import arm_of
 from pipeline.noise.backdoor import trigger_patches
+from pipeline.noise.given import patterns_of
 from pipeline.noise.lsp import linearly_separable_patches
 from pipeline.noise.random import random_noise
 from pipeline.noise.table import NoiseTable, quantise, row_names, save_noise
@@ -36,6 +37,12 @@ def make_noise(
     # What is published carries noise whoever trains on it; of the other arms only what the recogniser is trained on.
     carrying = table[(table["role"] == "protected") & ((table["part"] == "train") | arm.published)]
     names = tuple(sorted(row_names(carrying, arm.per).unique()))
+    if config.given is not None:
+        if runtime.ranks.first:
+            patterns, facts = patterns_of(config, names)
+            save_noise(output, patterns, facts | {"identities": len(names), "mean_abs": mean_abs(patterns.delta)})
+            say(f"{config.arm}: the patterns of {len(names)} people are those of {config.given}; nothing was searched")
+        return
     started = time.perf_counter()
     facts: dict[str, Any] = {"method": config.arm, "per": arm.per, "epsilon": config.epsilon, "identities": carrying["identity"].nunique()}
     facts |= {"rounds": 0, "converged": None}
@@ -70,13 +77,18 @@ def make_noise(
     if not runtime.ranks.first:
         return
     facts["seconds"] = round(facts.get("seconds", time.perf_counter() - started), 1)  # a search knows what it took before a kill, too
-    facts["mean_abs"] = round(float(np.mean([np.abs(one.astype(np.int16)).mean() for one in delta])), 3)
+    facts["mean_abs"] = mean_abs(delta)
     save_noise(output, NoiseTable(delta, names, config.epsilon, arm.per), facts)
     for kept in output.glob("*.pt"):
         kept.unlink()
     if facts["converged"] is False:
         wanted = (config.beneath or config).stop_error
         say(f"{config.arm}: did not converge in {facts['rounds']} rounds (error {facts['error']:.1%}, wanted < {wanted:.0%})")
+
+
+def mean_abs(delta: np.ndarray) -> float:
+    """Mean absolute value of patterns, int8 (K, 3, H, W), in 1/255; a pattern at a time."""
+    return round(float(np.mean([np.abs(one.astype(np.int16)).mean() for one in delta])), 3)
 
 
 def facts_of(result: Any) -> dict[str, Any]:

@@ -247,6 +247,7 @@ def noise_table(metrics: dict[str, Any]) -> Table | None:
         method += " · through transforms" if noise.get("transforms") else ""
         method += f" · on {noise['binding']}" if noise.get("binding") else ""
         method += f" · against {', '.join(known)}" if (known := made_against(metrics, arm)) else ""
+        method += " · patterns of an earlier run, found on its photos" if noise.get("given") else ""
         if is_number(beneath := at(noise, "beneath", "epsilon")):
             method += f" · over an error-minimizing pattern of {level(beneath)}"
         unmoved = noise.get("error_on_others")

@@ -23,11 +23,12 @@ MANY: dict[str, Any] = {"noise": SEARCHED, "people": 50}
 
 def test_a_person_learns_where_how_visible_and_what_next() -> None:
     said = describe(Path("run/error-min/protected"), "error-min", {"crops": CROPS, "photos": PHOTOS}, NONE, REJECTS, NONE, NONE, **MANY)
-    where, visible, whose, again, following = said.splitlines()
+    where, visible, whose, later, again, following = said.splitlines()
     assert where == "12 protected photos: run/error-min/protected/photos (PNG, without the photos' metadata, such as place and date)"
     assert visible.startswith("largest change of a pixel 15/255; photos PSNR 31.2 dB, SSIM 0.951; crops PSNR 27.1 dB")
     assert "look at some before you publish" in visible
     assert whose.startswith("in a photo of several people only the folder owner's face is changed; where only somebody else's was found")
+    assert later.startswith("later photos of these people: NOISE=run/error-min/noise.safetensors puts the same patterns on them; keep it")
     assert again.startswith("noise found again when these files are cropped anew at the same place: correlation 0.99 (least 0.88); a site")
     assert 'make study ARMS="clean error-min random"' in following
 
@@ -76,6 +77,7 @@ def test_noise_that_did_not_converge_is_said_at_the_end_each_time() -> None:
 def test_who_cloaks_photos_is_told_whom_they_show_then() -> None:
     for arm, told in {"cloak": True, "cloak-error-min": True, "error-min": False}.items():
         said = describe(Path("p"), arm, {"crops": CROPS, "photos": PHOTOS}, NONE, REJECTS, NONE, NONE, **MANY)
+        assert ("later photos of these people" in said) == (not told), "a cloak is each photo's own"
         assert ("a cloaked photo shows another of the people in PHOTOS: a search for that one finds it\n" in said) == told
 
 
