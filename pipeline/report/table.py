@@ -16,7 +16,7 @@ GROUPS = ("protected", "others")
 # What `arm_rows` reads of an arm's record in ways of their own, and what holds no numbers; all else is read as it stands.
 READ = frozenset((
     *GROUPS, "verification", "identification", "lfw", "separability", "utility", "noise", "imperceptibility", "photos", "training",
-    "seconds", "tested", "invalid",
+    "tested", "invalid",
 ))  # fmt: skip
 
 
