@@ -35,7 +35,7 @@ def posted(photo: np.ndarray, share: float, quality: int | None) -> np.ndarray:
     return small if quality is None else jpeg(small[None], quality=quality)[0]
 
 
-def found_again(
+def noise_found(
     detector: Detector, photo: np.ndarray, protected: np.ndarray, box: np.ndarray, delta: np.ndarray
 ) -> tuple[float, float] | None:
     """Correlation with `delta`, and strength, of the noise in the face that is found at `box`; None where there is none.
@@ -58,7 +58,7 @@ def found_again(
 
 
 def measure(data: Path, run: Path, arm: str, width: int, quality: int | None) -> list[tuple[float, float] | None]:
-    """`found_again` of every protected photo of an arm whose face is as wide as `width` px or wider, posted so that it is that wide.
+    """`noise_found` of every protected photo of an arm whose face is as wide as `width` px or wider, posted so that it is that wide.
 
     Raises:
         StageError: the arm's photos are not protected, or a photo is another one than it was.
@@ -87,7 +87,7 @@ def measure(data: Path, run: Path, arm: str, width: int, quality: int | None) ->
         photo, _ = read_original(data / "photos" / row.photo, row.sha256, config.max_side)
         protected = decode_photo((run / arm / "protected" / "photos" / row.file).read_bytes(), max_side=config.max_side)
         before, after = (posted(one, share, quality) for one in (photo, protected))
-        found.append(found_again(detector, before, after, box * share, table.delta[place[name]]))
+        found.append(noise_found(detector, before, after, box * share, table.delta[place[name]]))
     return found
 
 

@@ -60,8 +60,9 @@ STAGES = {
     ),
     "noise": (
         "search or draw one arm's noise",
-        "Reads RUN/config/noise-ARM.yaml, RUN/split.parquet and the crops, for some arms also RUN/surrogate/model/. Writes "
-        f"RUN/ARM/noise.json and, last, RUN/ARM/noise.safetensors. A search that was killed goes on where it was. {WATCHED}",
+        "Reads RUN/config/noise-ARM.yaml, RUN/split.parquet and the crops, for some arms also RUN/surrogate/model/, of an earlier "
+        "run's patterns (NOISE) those and the noise.json beside. Writes RUN/ARM/noise.json and, last, RUN/ARM/noise.safetensors. A search "
+        f"that was killed goes on where it was. {WATCHED}",
     ),
     "protect": (
         "put one arm's noise on crops and photos, and measure what was written",

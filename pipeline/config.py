@@ -193,7 +193,9 @@ GIVEN_BY_NAME = frozenset((
 ))  # fmt: skip
 OF_TRIALS = frozenset(("arcface_scale", "arcface_margin", "clean_photos"))
 # What the variables of `make` say, or follows from them: in a profile it would go unread, or past the checks that it has there.
-OF_NOISE = frozenset(("arm", "seed", "epsilon", "weights", "weights_sha256", "against", "against_sha256", "beneath"))
+OF_NOISE = frozenset(
+    ("arm", "seed", "epsilon", "weights", "weights_sha256", "against", "against_sha256", "given", "given_sha256", "beneath")
+)
 OF_DETECTOR = frozenset(("detector", "detector_pack", "detector_pack_sha256", "already_aligned"))
 GIVEN_BY_MAKE = {
     "data": frozenset(("dataset", "photos", "fingerprint")),

@@ -368,6 +368,7 @@ def test_a_study_that_cannot_end_in_a_claim_says_so_when_it_is_new(tmp_path: Pat
         ("trials: {grey: {countermeasure: jpeg-10}}\n", "trials: grey: countermeasure is not for a profile to say (that is what"),
         ("train: {head: arcface}\n", "train: head is not for a profile to say (every arm trains alike: name it in MATRIX)"),
         ("train_from_weights: {weights: /nowhere}\n", "train_from_weights: weights is not for a profile"),
+        ("noise: {error-min: {given: noise.safetensors}}\n", "noise: error-min: given is not for a profile to say (a variable of `make`"),
         ("noise: {error-min: {epsilon: 8}}\n", "noise: error-min: epsilon is not for a profile to say (a variable of `make` says it"),
         ("noise: {random: {seed: 3}}\n", "noise: random: seed is not for a profile to say"),
         ("noise: {tap: {normalise: false}}\n", "noise: tap: normalise is not for a profile to say (the surrogate looks at"),

@@ -10,7 +10,8 @@ from pipeline.artifacts import read_json, read_table
 from pipeline.config import DataConfig, load
 from pipeline.evaluation.accuracy import FEWEST_IDENTITIES
 from pipeline.noise.arms import is_of
-from pipeline.noise.given import FILE, REUSED
+from pipeline.noise.given import REUSED
+from pipeline.noise.table import FILE
 from pipeline.photos.folder import LOOSE, counted
 from pipeline.photos.stage import not_read
 

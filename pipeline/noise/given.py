@@ -13,20 +13,17 @@ from pipeline.artifacts import sha256_of_file
 from pipeline.config import NoiseConfig
 from pipeline.errors import RequestError, StageError
 from pipeline.noise.arms import ARMS
-from pipeline.noise.table import NoiseTable, load_noise
+from pipeline.noise.table import FILE, NoiseTable, load_noise
 
-FILE = "noise.safetensors"
 REUSED = tuple(name for name, arm in ARMS.items() if (arm.method, arm.per) == ("error-min", "identity"))  # arms whose patterns are taken
 
 
 def patterns_asked_for(value: str, arms: list[str], epsilon: int) -> dict[str, dict[str, str]]:
-    """By arm, path and SHA-256 of the patterns that it takes; empty where NOISE is.
+    """By arm, path and SHA-256 of the patterns that it takes from NOISE.
 
     Raises:
         RequestError: no such file, or what it holds is for no arm of this request.
     """
-    if not value:
-        return {}
     path = Path(value)
     if path.name != FILE or not path.is_file() or not path.with_name("noise.json").is_file():
         raise RequestError(f"NOISE={value}: not there; allowed is the path of an earlier run's {FILE}, beside its noise.json")

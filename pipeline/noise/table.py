@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from pipeline.artifacts import clear_left_over, read_json, whole_file, write_json
 from pipeline.errors import StageError
 
+FILE = "noise.safetensors"
 ROWS = 256
 
 
@@ -63,15 +64,15 @@ def add_noise(crops_NHWC: np.ndarray, delta_NCHW: np.ndarray) -> np.ndarray:
 def save_noise(folder: Path, table: NoiseTable, facts: dict[str, Any]) -> None:
     """Write `noise.json` (method, rounds, converged, seconds, …) and, last, `noise.safetensors` in `folder`."""
     write_json(folder / "noise.json", facts)
-    clear_left_over(folder / "noise.safetensors")
-    with whole_file(folder / "noise.safetensors") as temporary:
+    clear_left_over(folder / FILE)
+    with whole_file(folder / FILE) as temporary:
         metadata = {"names": json.dumps(table.names), "epsilon": str(table.epsilon), "unit": "1/255", "per": table.per}
         save_file({"delta": table.delta}, temporary, metadata=metadata)
 
 
 def load_noise(folder: Path) -> tuple[NoiseTable, dict[str, Any]]:
     """Read what `save_noise` wrote; `StageError` names a damaged file."""
-    path = folder / "noise.safetensors"
+    path = folder / FILE
     try:
         with safe_open(path, "numpy") as stored:
             metadata = stored.metadata() or {}
@@ -87,6 +88,6 @@ def load_noise(folder: Path) -> tuple[NoiseTable, dict[str, Any]]:
 def load_rows(folder: Path, rows: np.ndarray) -> np.ndarray:
     """Noise of `rows` (B,) int of a table on disk that `load_noise` found whole: int8 (B, 3, H, W). The rest of the table is not read."""
     wanted, place = np.unique(rows, return_inverse=True)
-    with safe_open(folder / "noise.safetensors", "numpy") as stored:
+    with safe_open(folder / FILE, "numpy") as stored:
         delta = stored.get_slice("delta")
         return np.concatenate([delta[row : row + 1] for row in wanted.tolist()])[place]

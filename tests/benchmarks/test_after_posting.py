@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import after_posting
-from benchmarks.after_posting import found_again, posted
+from benchmarks.after_posting import noise_found, posted
 from pipeline.faces.detect import Detections
 from pipeline.faces.geometry import CROP_SIZE, TEMPLATE
 from pipeline.faces.restore import protect_photo
@@ -41,7 +41,7 @@ def left(share: float, quality: int | None, shift: float = 0.0) -> tuple[float, 
     delta = np.ascontiguousarray((16 * delta).astype(np.int8).transpose(2, 0, 1))
     matrix = np.array([[0.5, 0, -0.25], [0, 0.5, -0.25]])
     before, after = (posted(one, share, quality) for one in (photo, protect_photo(photo, matrix, delta, 16)))
-    return found_again(Told(share, shift), before, after, np.array([0, 0, SIDE, SIDE]) * share, delta)
+    return noise_found(Told(share, shift), before, after, np.array([0, 0, SIDE, SIDE]) * share, delta)
 
 
 def test_less_is_left_the_smaller_the_photo_and_the_coarser_the_jpeg() -> None:
