@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.artifacts import read_json
 from pipeline.config import TrainConfig, load
-from pipeline.training.matrix import is_current
+from pipeline.training.matrix import is_current, result_of
 from pipeline.training.trials import PRETRAINED, REFERENCES, TRAINERS, Trial, trial_of
 
 SECTIONS = {"countermeasure": "countermeasures", "trainer": "trainers", "share": "shares"}
@@ -23,7 +23,7 @@ def collect_trials(arms: list[str], run: Path) -> dict[str, Any]:
     order = [name for name in TRAINERS if name in snapshots] + sorted(snapshots - set(TRAINERS), key=by_number)
     for name in order:
         trial = trial_of(name)
-        results = {arm: read_json(run / arm / "trials" / name / "result.json") for arm in arms if is_current(arm, name, run)}
+        results = {arm: read_json(result_of(arm, name, run)) for arm in arms if is_current(arm, name, run)}
         if results:
             found[SECTIONS[trial.kind]][name] = {arm: accuracies(result) for arm, result in results.items()}
             found["trial_titles"][name] = titled(trial, load(TrainConfig, run / "config" / "trials" / f"{name}.yaml"))

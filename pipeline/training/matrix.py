@@ -71,39 +71,56 @@ def run_matrix(arms: list[str], trials: list[str], data: Path, run: Path, runtim
     say(f"matrix: arms {len(arms)}, trials {len(trials)}, {len(wanted) - len(todo)} of {len(wanted)} trainings done before")
     first, others = [pair for pair in todo if pair[0] == "clean"], [pair for pair in todo if pair[0] != "clean"]
     threads = max(1, runtime.workers // jobs)
-    took: list[float] = []
+    took = [(trial, float(read_json(result_of(arm, trial, run))["seconds"])) for arm, trial in wanted if (arm, trial) not in todo]
     failed: list[str] = []
     under_way = UnderWay()
 
     def timed(arm: str, trial: str) -> int:
         started = time.perf_counter()
         code = run_one(arm, trial, data, run, runtime, threads, under_way)
-        took.append(time.perf_counter() - started)
+        if not code:
+            took.append((trial, time.perf_counter() - started))
         return code
 
-    def run_all(pairs: list[tuple[str, str]], *, before: int, total: int) -> None:
+    def run_all(pairs: list[tuple[str, str]], *, before: int, then: list[tuple[str, str]]) -> None:
+        left = [*pairs, *then]
+        total = before + len(left)
         with ThreadPoolExecutor(jobs) as pool:
             try:
                 running = {pool.submit(timed, *pair): pair for pair in pairs}
-                for done, future in enumerate(as_completed(running), before + 1):
+                for future in as_completed(running):
+                    left.remove(running[future])
                     if future.result():
                         failed.append(", ".join(running[future]))
-                    left = sum(took) / len(took) * (total - done) / jobs
-                    say(f"matrix: {done} of {total} done, about {left / 60:.0f} min left")
+                    minutes = seconds_of([trial for _, trial in left], took) / jobs / 60
+                    say(f"matrix: {total - len(left)} of {total} done, about {minutes:.0f} min left")
             except BaseException:  # Ctrl-C for one: leaving the pool waits for its threads, which would go through all that was asked for
                 pool.shutdown(wait=False, cancel_futures=True)
                 under_way.end()
                 raise
 
-    run_all(first, before=0, total=len(todo))
+    run_all(first, before=0, then=others)
     silent = {trial for trial in {trial for _, trial in others} if teaches_nothing(trial, run, limits)}
     for trial in sorted(silent):
         most = f"at most {limits.protected_at_most:.0%}, as little as noise is to leave"
         say(f"matrix: {trial} teaches too little without noise to say anything ({most}): not tried on other arms")
     others = [pair for pair in others if pair[1] not in silent]
-    run_all(others, before=len(first), total=len(first) + len(others))
+    run_all(others, before=len(first), then=[])
     if failed:
         raise StageError(f"not done: {'; '.join(sorted(failed))}: see the messages above; the same command goes on with them")
+
+
+def seconds_of(trials: list[str], took: list[tuple[str, float]]) -> float:
+    """What `trials` will take, by what each of them `took` for other arms: adversarial training takes ten times what a refit does.
+
+    A trial that was not seen yet takes what those that were take in the mean.
+    """
+    of_trial: dict[str, list[float]] = {}
+    for trial, seconds in took:
+        of_trial.setdefault(trial, []).append(seconds)
+    mean = {trial: sum(seconds) / len(seconds) for trial, seconds in of_trial.items()}
+    of_others = sum(mean.values()) / max(1, len(mean))
+    return sum(mean.get(trial, of_others) for trial in trials)
 
 
 def pairs_of(arms: list[str], trials: list[str]) -> list[tuple[str, str]]:
@@ -129,7 +146,7 @@ def teaches_nothing(trial: str, run: Path, limits: EvaluateConfig) -> bool:
     Then noise could not lose to it. A trial under which it names more, but too few to be held against, may still undo the noise. Where it
     did not learn in the study either, the run makes no claim of anything, and nothing is left out.
     """
-    study, result = run / "clean" / "metrics.json", run / "clean" / "trials" / trial / "result.json"
+    study, result = run / "clean" / "metrics.json", result_of("clean", trial, run)
     if trial_of(trial).noise_only or not study.exists() or not is_current("clean", trial, run):
         return False
     own, tried = (read_json(path)["protected"] for path in (study, result))
@@ -138,9 +155,14 @@ def teaches_nothing(trial: str, run: Path, limits: EvaluateConfig) -> bool:
     return tried["final"] <= limits.protected_at_most and tried["peak"] <= limits.peak_at_most
 
 
+def result_of(arm: str, trial: str, run: Path) -> Path:
+    """Where what came of a trial is written."""
+    return run / arm / "trials" / trial / "result.json"
+
+
 def is_current(arm: str, trial: str, run: Path) -> bool:
     """Whether the trial's result is there and belongs to what is there now."""
-    path = run / arm / "trials" / trial / "result.json"
+    path = result_of(arm, trial, run)
     if not path.exists():
         return False
     config, scoring = load(TrainConfig, run / "config" / "trials" / f"{trial}.yaml"), load(EvaluateConfig, run / "config" / "evaluate.yaml")

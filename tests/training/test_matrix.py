@@ -21,12 +21,14 @@ def test_only_what_is_missing_is_run_and_a_failure_is_named(
     tmp_path: Path, cpu: Runtime, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done, ran = {("clean", "grey")}, []
+    write_json(matrix.result_of("clean", "grey", tmp_path), {"seconds": 600.0})
 
     def run_one(arm: str, trial: str, *_: Any) -> int:
         ran.append((arm, trial))
         if trial == "mixup":
             return 1
         done.add((arm, trial))
+        write_json(matrix.result_of(arm, trial, tmp_path), {"seconds": 600.0})
         return 0
 
     monkeypatch.setattr(matrix, "is_current", lambda arm, trial, _run: (arm, trial) in done)
@@ -34,7 +36,9 @@ def test_only_what_is_missing_is_run_and_a_failure_is_named(
     with pytest.raises(StageError, match="not done: clean, mixup; error-min, mixup: see the messages above"):
         matrix.run_matrix(["clean", "error-min"], ["grey", "mixup"], tmp_path, tmp_path, cpu, jobs=2, limits=EvaluateConfig())
     assert sorted(ran) == [("clean", "mixup"), ("error-min", "grey"), ("error-min", "mixup")], "one failure stops no other"
-    assert "1 of 4 trainings done before" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "1 of 4 trainings done before" in told
+    assert "matrix: 1 of 3 done, about 10 min left" in told, "two at a time, as long as the one that was done before"
     ran.clear()
     matrix.run_matrix(["clean", "error-min"], ["grey"], tmp_path, tmp_path, cpu, jobs=1, limits=EvaluateConfig())
     assert ran == []
@@ -62,7 +66,7 @@ def test_what_teaches_nothing_without_noise_is_not_tried_on_other_arms(
 
     def run_one(arm: str, trial: str, *_: Any) -> int:
         ran.append(arm)
-        write_json(tmp_path / arm / "trials" / trial / "result.json", {"protected": {"final": tried, "peak": tried}})
+        write_json(matrix.result_of(arm, trial, tmp_path), {"protected": {"final": tried, "peak": tried}, "seconds": 1.0})
         return 0
 
     write_json(tmp_path / "clean" / "metrics.json", {"protected": {"final": own}})
@@ -75,6 +79,13 @@ def test_what_teaches_nothing_without_noise_is_not_tried_on_other_arms(
         assert ("ueraser teaches too little without noise" in told) == (len(ran_on) == 1)
     matrix.run_matrix(["clean", "error-min"], ["share-20"], tmp_path, tmp_path, cpu, jobs=1, limits=EvaluateConfig())
     assert ran[len(ran_on) :] == ["error-min"], "a share needs no clean arm"
+
+
+def test_what_is_left_is_told_by_what_each_trial_took() -> None:
+    took = [("adversarial-4", 300.0), ("adversarial-4", 340.0), ("grey", 100.0)]
+    assert matrix.seconds_of(["grey", "grey", "adversarial-4"], took) == 520
+    assert matrix.seconds_of(["mixup"], took) == 210, "one that nobody saw yet: the mean of the trials, not of the trainings"
+    assert matrix.seconds_of(["mixup"], []) == matrix.seconds_of([], took) == 0
 
 
 def test_trainings_that_can_say_nothing_are_not_run() -> None:
