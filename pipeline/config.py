@@ -100,6 +100,9 @@ class NoiseConfig(StageConfig):
     smooth: float = Field(
         default=0.0, ge=0, le=8, description="identity-mean: the gradient is blurred by this sigma (crop px) before its sign"
     )
+    grey: bool = Field(
+        default=False, description="identity-mean: noise is the same in red, green and blue: greyscale takes none of it away"
+    )
     flip: bool = True
     transforms: bool = Field(default=False, description="networks see photos shifted, resized, grey, as JPEG, and so on")
     draws: int = Field(default=1, ge=1, le=32, description="transforms: versions of each photo in a noise pass")

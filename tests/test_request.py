@@ -227,14 +227,15 @@ def test_weights_change_the_recipe_and_are_named_by_content(tmp_path: Path) -> N
 
 
 def test_arms_are_searched_as_their_names_say(tmp_path: Path) -> None:
-    ask(tmp_path, arms="clean error-min error-min-released error-min-robust error-min-bound random")
+    ask(tmp_path, arms="clean error-min error-min-grey error-min-released error-min-robust error-min-bound random")
     noise = {path.stem.removeprefix("noise-"): load(NoiseConfig, path) for path in (tmp_path / "run" / "config").glob("noise-*.yaml")}
-    assert {arm: (config.rule, config.transforms, config.binding) for arm, config in noise.items()} == {
-        "error-min": ("identity-mean", False, False),
-        "error-min-released": ("released", False, False),
-        "error-min-robust": ("identity-mean", True, False),
-        "error-min-bound": ("identity-mean", True, True),
-        "random": ("identity-mean", False, False),
+    assert {arm: (config.rule, config.grey, config.transforms, config.binding) for arm, config in noise.items()} == {
+        "error-min": ("identity-mean", False, False, False),
+        "error-min-grey": ("identity-mean", True, False, False),
+        "error-min-released": ("released", False, False, False),
+        "error-min-robust": ("identity-mean", False, True, False),
+        "error-min-bound": ("identity-mean", False, True, True),
+        "random": ("identity-mean", False, False, False),
     }
 
 

@@ -38,6 +38,13 @@ ARMS: dict[str, Arm] = {
     "error-max": Arm("error-max", "identity", "One pattern a person that makes a trained network err (adversarial).", surrogate=True),
     "error-max-samplewise": Arm("error-max", "photo", "A pattern a photo that makes a trained network err.", surrogate=True),
     "error-min": Arm("error-min", "identity", "One error-minimizing pattern a person.", published=True),
+    "error-min-grey": Arm(
+        "error-min",
+        "identity",
+        "One error-minimizing pattern a person without colour: greyscale takes nothing of it away.",
+        {"grey": True},
+        published=True,
+    ),
     "error-min-samplewise": Arm("error-min", "photo", "An error-minimizing pattern a photo."),
     "error-min-released": Arm(
         "error-min",

@@ -11,7 +11,8 @@ Two update rules, by name:
 - `identity-mean`: delta_k ← clip(delta_k − a · sign(Σ_i g_i / ‖g_i‖₂), ±ε) over all photos i of identity k. One step a pass, the same
   whatever the order of the photos. Photos are normalised so that those the surrogate already knows still count.
   With `smooth` > 0 the sum is blurred first (as in translation-invariant attacks, Dong et al., CVPR 2019): the sign then spends epsilon on
-  detail that survives the recogniser's own resize, and the way through the photo.
+  detail that survives the recogniser's own resize, and the way through the photo. With `grey` it is averaged over the three colours, so
+  that noise is the same in all of them, and a recogniser of grey photos meets the pattern that one of coloured photos would have met.
 - `released`: the authors' code. Inside each shuffled batch every photo takes its own clipped sign step from what the noise changes in it
   (nothing below black or above white), delta_k becomes their mean, and the next batch goes on from there; the order of batches matters.
   Their surrogate learns photos that may leave [0, 1]; here it never does.
@@ -206,6 +207,8 @@ def update_noise(
                 delta_KCHW[runtime.tensor(seen)] = mean / runtime.tensor(photos)[:, None, None, None]
     if sum_KCHW is not None:
         ranks.sum_(sum_KCHW)
+        if config.grey:
+            sum_KCHW.copy_(sum_KCHW.mean(1, keepdim=True).expand_as(sum_KCHW))
         if config.smooth:
             for some in sum_KCHW.split(BLUR_ROWS):
                 some.copy_(blurred(some, config.smooth))

@@ -64,6 +64,8 @@ def make_noise(
             result = search(config, arm, table, names, split, aligned, output / "checkpoint.pt", runtime)
             found = result.delta
             facts |= {"rule": config.rule, "min_rounds": config.min_rounds, "seconds": result.seconds, **facts_of(result)}
+            if config.grey:
+                facts["grey"] = True
             if config.transforms:
                 facts["draws"] = config.draws
             if config.binding:

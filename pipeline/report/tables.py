@@ -244,6 +244,7 @@ def noise_table(metrics: dict[str, Any]) -> Table | None:
         done = yes_no(noise.get("converged")) if searched else f"{steps} steps, no test" if is_number(steps) else "not searched"
         tone = {"yes": "good", "no": "warn", NOT_MEASURED: "missing"}.get(done, "quiet")
         method = " · ".join(str(noise[key]) for key in ("method", "rule") if noise.get(key))
+        method += " · without colour" if noise.get("grey") else ""
         method += " · through transforms" if noise.get("transforms") else ""
         method += f" · on {noise['binding']}" if noise.get("binding") else ""
         method += f" · against {', '.join(known)}" if (known := made_against(metrics, arm)) else ""

@@ -187,6 +187,15 @@ def test_smooth_noise_survives_a_resize(cpu: Runtime) -> None:
     assert kept[1] > kept[0]
 
 
+@pytest.mark.parametrize("smooth", [0.0, 1.5])
+def test_grey_noise_is_the_same_in_all_colours(cpu: Runtime, smooth: float) -> None:
+    faces = toy_faces(identities=3, photos=4)
+    found = [search(config_of(rounds=2, stop_error=0.0, grey=grey, smooth=smooth), faces, cpu, protected=2).delta for grey in (True, False)]
+    spread = [float(np.ptp(delta, axis=1).max()) for delta in found]
+    assert spread[0] == 0 < spread[1]
+    assert np.abs(found[0]).max() > 0
+
+
 def test_released_rule_takes_the_mean_of_clipped_steps(cpu: Runtime) -> None:
     faces = toy_faces(identities=2, photos=2)
     model = TinyNet(2)

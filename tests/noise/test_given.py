@@ -55,7 +55,7 @@ def test_another_file_of_that_name_is_noticed(tmp_path: Path) -> None:
         ({}, "noise.json", "not there; allowed is the path of an earlier run's noise.safetensors"),
         ({}, "elsewhere/noise.safetensors", "not there; allowed"),
         ({"epsilon": 8}, "noise.safetensors", "is noise of EPSILON=8, and 16 is asked for; give EPSILON=8"),
-        ({"method": "cloak", "per": "photo"}, "noise.safetensors", "is noise of cloak; allowed is that of error-min, error-min-released"),
+        ({"method": "cloak", "per": "photo"}, "noise.safetensors", "is noise of cloak; allowed is that of error-min, error-min-grey"),
         ({"method": "error-min-robust"}, "noise.safetensors", "is noise of error-min-robust, which is not among ARMS='clean error-min'"),
     ],
 )
