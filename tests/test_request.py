@@ -435,7 +435,8 @@ def test_matrix_writes_a_config_a_trial(tmp_path: Path) -> None:
     changed = ask(tmp_path, matrix="core resnet18 share-60")
     trials = tmp_path / "run" / "config" / "trials"
     assert {path.stem for path in changed if path.parent == trials} == {
-        "grey", "jpeg-75", "jpeg-50", "jpeg-25", "blur-1.0", "orthogonal-projection", "mixup", "resnet18", "share-60",
+        "grey", "jpeg-75", "jpeg-50", "jpeg-25", "blur-1.0", "orthogonal-projection", "pattern-subtraction", "mixup",
+        "resnet18", "share-60",
     }  # fmt: skip
     own = load(TrainConfig, tmp_path / "run" / "config" / "train.yaml")
     jpeg, resnet, part = (load(TrainConfig, trials / f"{name}.yaml") for name in ("jpeg-50", "resnet18", "share-60"))

@@ -14,6 +14,7 @@ from pipeline.countermeasures.compression import jpeg
 from pipeline.countermeasures.hardening import Harden, make_adversarial, make_worst_of
 from pipeline.countermeasures.names import parse_name
 from pipeline.countermeasures.projection import Fit, fit_orthogonal_projection
+from pipeline.countermeasures.subtraction import fit_pattern_subtraction
 
 Process = Callable[[np.ndarray], np.ndarray]
 
@@ -27,8 +28,8 @@ class Countermeasure:
         augment: (x_BCHW float32 in [0, 1], label_B int64, generator) to (x_BCHW, target): training batches only. The target is label_B, or
             soft targets (B, classes) float32.
         harden: (model, x_BCHW, label_B, generator) to x_BCHW: training batches only, with the model at hand; label_B holds indices.
-        fit: (crops at an index, count, label, classes, seed) to a function of x_BCHW: fitted on the training photos before training, then
-            applied to training batches only.
+        fit: (crops at an index, count, label, classes, seed) to a function of x_BCHW and label_B: fitted on the training photos before
+            training, then applied to training batches only.
     """
 
     process: Process | None = None
@@ -71,6 +72,8 @@ def countermeasure_of(name: str, *, classes: int) -> Countermeasure:
             return Countermeasure(harden=make_adversarial(value, steps=3))
         case "orthogonal-projection":
             return Countermeasure(fit=fit_orthogonal_projection)
+        case "pattern-subtraction":
+            return Countermeasure(fit=fit_pattern_subtraction)
         case _:
             assert kind == "none", kind
             return Countermeasure()

@@ -17,6 +17,7 @@ PLAIN: dict[str, str] = {
     "strong": "strong augmentation (flip, affine, colour, grey, blur, erasing)",
     "ueraser": "UEraser (the worst of 5 augmentations)",
     "orthogonal-projection": "orthogonal projection (without the authors’ augmentation)",
+    "pattern-subtraction": "each person’s pattern estimated from all of their photos and subtracted",
 }
 """Names without a number, and their titles."""
 
@@ -33,7 +34,7 @@ NUMBERED: dict[str, tuple[str, type[int] | type[float], float, float, str]] = {
 PROCESSING = ("grey", "jpeg", "blur", "resize", "bits")
 """Kinds that are done to photos before anything is trained, or asked, and need nothing but the photo."""
 
-CORE: tuple[str, ...] = ("grey", "jpeg-75", "jpeg-50", "jpeg-25", "blur-1.0", "orthogonal-projection", "mixup")
+CORE: tuple[str, ...] = ("grey", "jpeg-75", "jpeg-50", "jpeg-25", "blur-1.0", "orthogonal-projection", "pattern-subtraction", "mixup")
 """What every report should try: cheap, and between them they undo most published noise."""
 
 FULL: tuple[str, ...] = (
@@ -51,6 +52,7 @@ FULL: tuple[str, ...] = (
     "ueraser",
     "adversarial-4",
     "orthogonal-projection",
+    "pattern-subtraction",
 )
 """All that is worth a training run each."""
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 
 class Fit(Protocol):
-    """Something fitted on the training photos before training, then applied to each training batch x_BCHW."""
+    """Something fitted on the training photos before training, then applied to each training batch, x_BCHW and whose photos: label_B."""
 
     def __call__(
         self,
@@ -33,7 +33,7 @@ class Fit(Protocol):
         seed: int,
         *,
         device: torch.device | None = None,
-    ) -> Callable[[Tensor], Tensor]: ...
+    ) -> Callable[[Tensor, Tensor], Tensor]: ...
 
 
 class OrthogonalProjection:
@@ -45,8 +45,8 @@ class OrthogonalProjection:
     def __init__(self, q_DK: Tensor) -> None:
         self.q_DK = q_DK
 
-    def __call__(self, x_BCHW: Tensor) -> Tensor:
-        """The batch without its part in the span of Q; same shape, device and memory format."""
+    def __call__(self, x_BCHW: Tensor, label_B: Tensor | None = None) -> Tensor:
+        """The batch without its part in the span of Q, whoever is in it; same shape, device and memory format."""
         self.q_DK = self.q_DK.to(x_BCHW.device)
         with torch.autocast(x_BCHW.device.type, enabled=False):  # bf16's 8 bits are too coarse to cancel with
             x_BD = x_BCHW.float().flatten(1)

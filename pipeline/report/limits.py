@@ -58,9 +58,10 @@ KNOWN = (
     ),
     (
         "Strong augmentation and projections",
-        ("mixup", "cutmix", "cutout", "strong", "ueraser", "projection", "last-layer-refit"),
+        ("mixup", "cutmix", "cutout", "strong", "ueraser", "projection", "subtraction", "last-layer-refit"),
         "Mixing photos, training on the worst of several strong augmentations (UEraser), or removing the directions in which noise of this "
-        "kind is linearly separable (orthogonal projection, NeurIPS 2023) are aimed at exactly this noise.",
+        "kind is linearly separable (orthogonal projection, NeurIPS 2023) are aimed at exactly this noise. So is estimating a person’s "
+        "pattern from what all of their photos share, and subtracting it.",
     ),
     (
         "Photos that are already out",

@@ -171,7 +171,7 @@ def train_recogniser(
             rate = learning_rate(config, step=epoch * len(batches) + number, steps_per_epoch=len(batches))
             part = learner.spread.over(len(batches[number]))
             if transform is not None:
-                x_BCHW = transform(x_BCHW)  # fitted on photos as they are, so before any is mirrored
+                x_BCHW = transform(x_BCHW, label_B)  # fitted on photos as they are, so before any is mirrored
             if mirrors is not None:
                 mirror = runtime.tensor(mirrors[number][part.here])
                 x_BCHW = torch.where(mirror[:, None, None, None], x_BCHW.flip(3), x_BCHW)

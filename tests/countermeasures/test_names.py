@@ -50,7 +50,7 @@ def test_bad_names_are_refused_by_value(name: str) -> None:
 def test_messages_say_what_is_allowed() -> None:
     with pytest.raises(ValueError, match=r"jpeg-Q, Q a whole number from 1 to 100"):
         check_name("jpeg-0")
-    with pytest.raises(ValueError, match=r"grey, .*orthogonal-projection, jpeg-Q, blur-SIGMA"):
+    with pytest.raises(ValueError, match=r"grey, .*pattern-subtraction, jpeg-Q, blur-SIGMA"):
         check_name("wavelet")
 
 

@@ -91,7 +91,8 @@ def test_same_seed_same_projection_and_global_generator_untouched() -> None:
     assert fit is not None
     crops, label = noisy_photos(10, seed=3)
     state = torch.get_rng_state()
-    first, again, other = (fit(lambda index: crops[index], len(label), label, CLASSES, seed)(as_batch(crops)) for seed in (0, 0, 1))
+    named = torch.from_numpy(label)
+    first, again, other = (fit(lambda index: crops[index], len(label), label, CLASSES, seed)(as_batch(crops), named) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), state)

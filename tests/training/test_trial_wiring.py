@@ -196,11 +196,11 @@ def test_what_is_fitted_on_training_photos_is_done_to_every_batch(seen: Seen, tm
 
     def fit(crops: Any, count: int, label: np.ndarray, classes: int, seed: int, **_: Any) -> Any:
         fitted.update(crops=crops(np.arange(count)), label=label, classes=classes)
-        return lambda x_BCHW: 1 - x_BCHW
+        return lambda x_BCHW, label_B: (1 - x_BCHW) / (1 + label_B[:, None, None, None])
 
     monkeypatch.setattr("pipeline.countermeasures.catalogue.fit_orthogonal_projection", fit)
-    x_BCHW, clean_BCHW, _, _ = trained_on("orthogonal-projection", seen, tmp_path)
-    assert torch.equal(x_BCHW, 1 - clean_BCHW)
+    x_BCHW, clean_BCHW, label_B, _ = trained_on("orthogonal-projection", seen, tmp_path)
+    assert torch.equal(x_BCHW, (1 - clean_BCHW) / (1 + label_B[:, None, None, None])), "whose photo it is is known"
     train, _ = faces()
     assert np.array_equal(fitted["crops"], train.crops(np.arange(len(train))))
     assert np.array_equal(fitted["label"], train.label) and fitted["classes"] == CLASSES
