@@ -8,7 +8,7 @@ from pipeline.evaluation.accuracy import ROUNDING
 from pipeline.evaluation.orderings import FALLS_TO_CHANCE, auc_of_others
 from pipeline.evaluation.verdict import EARLY, how_much
 from pipeline.report.cells import noisy
-from pipeline.report.limits import ASKS_REFERENCE, EXISTING, ONE_SEED, RENDERED, TRIED_BY, limits_of
+from pipeline.report.limits import ASKS_REFERENCE, EXISTING, ONE_SEED, RENDERED, TRIED_BY, WITHOUT_SEARCH, limits_of
 from pipeline.report.validity import counts, counts_elsewhere
 from pipeline.report.views import (
     called,
@@ -303,6 +303,8 @@ def what_next(metrics: dict[str, Any], arm: str) -> list[str]:
         sets = [name for name in sets if name != "core"]  # which are among them
     given = ", with REFERENCE= for the embeddings of a recogniser that exists" if titles & ASKS_REFERENCE else ""
     how = [f'`make matrix MATRIX="{" ".join(sets)}"`{given}'] if sets else []
+    if WITHOUT_SEARCH[0] in titles:
+        how += [f'`make study ARMS="{" ".join(dict.fromkeys([*metrics["arms"], "lsp"]))}"` for patterns without a search']
     how += ['`make study SEEDS="0 1 2"` for other seeds'] if ONE_SEED[0] in titles else []
     how += ["DATASET= and PHOTOS= for real faces"] if RENDERED[0] in titles else []
     return [*found, f"Whoever made this report can try more, with all else as it was: {'; '.join(how)}."] if how else found

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.noise.arms import is_of
+from pipeline.noise.arms import ARMS, is_of
 from pipeline.report.validity import counts, counts_elsewhere
 from pipeline.report.views import called, headline_arm, made_against, search_also_saw, seeds_of, starts_alike, tried_on, was_known
-from pipeline.report.words import at, is_number
+from pipeline.report.words import at, is_number, number, percent
 from pipeline.training.trials import TRAINERS, without_processing
 
 
@@ -118,6 +118,12 @@ KNOWN_BEFORE = (
     "{blur[0]}–{blur[1]} px, greyscale and JPEG of quality {jpeg[0]}–{jpeg[1]}. What it holds against among these it was made for; what "
     "lies outside says more about the next trainer’s choice.",
 )
+WITHOUT_SEARCH = (
+    "What the search adds to a pattern",
+    "That random noise protects nobody does not show that the search is what protects: its pixels are drawn one by one, so a network that "
+    "sees smaller crops averages much of it away, and it is weaker than searched noise of the same ε{}. Coarse patches at ±ε that nobody "
+    "searched for (lsp) are the control for that; Yu et al. (KDD 2022) found such noise as effective as searched one.",
+)
 ONE_SEED = (
     "Other seeds",
     "The run has one seed: one draw of protected people, one search for noise, one training an arm. The intervals say how much "
@@ -136,6 +142,15 @@ TRIED_BY = {
     CLOAKED[0]: "trainers",
 }
 ASKS_REFERENCE = {EMBEDDINGS, SAME_WEIGHTS[0], CLOAKED[0]}  # RECOGNISER_WEIGHTS would make the study itself another one
+
+
+def without_search(metrics: dict[str, Any], arm: str) -> Limit:
+    """What the search adds: of an arm whose patterns, one a person, were searched for, beside drawn ones."""
+    weaker = [at(metrics, "arms", name, "imperceptibility", "psnr_db") for name in ("random", arm)]
+    visible = f" (PSNR {number(weaker[0], 1)} for {number(weaker[1], 1, ' dB')})" if all(map(is_number, weaker)) else ""
+    left = [at(metrics, "arms", name, "protected", "final") if counts(metrics, name) else None for name in ("lsp", arm)]
+    measured = f"Measured in this run: lsp leaves {percent(left[0])} named, {arm} {percent(left[1])}." if all(map(is_number, left)) else ""
+    return Limit(WITHOUT_SEARCH[0], WITHOUT_SEARCH[1].format(visible), measured)
 
 
 def searched_with(metrics: dict[str, Any], arm: str | None) -> str:
@@ -209,6 +224,8 @@ def limits_of(metrics: dict[str, Any]) -> list[Limit]:
         by_others = [*(["the study’s own training"] if own else []), *by_others]
         measured = f"Measured in this run: {'; '.join(by_others)}." if by_others else ""
         found.append(Limit(CLOAKED[0], CLOAKED[1].format(" and ".join(known)), measured))
+    if is_of(arm, "error-min") and ARMS[str(arm)].per == "identity":
+        found.append(without_search(metrics, str(arm)))
     if starts_alike(metrics, arm):
         elsewhere = [name for name in names if without_processing(name).endswith("-reference")]
         found.append(Limit(*SAME_WEIGHTS, f"Measured in this run with another network: {listed(metrics, elsewhere)}." if elsewhere else ""))

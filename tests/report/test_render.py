@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import hashlib
 import html
 import re
@@ -479,6 +480,27 @@ def test_what_says_nothing_is_not_said_to_be_untried():
     assert limit.text.endswith(" Tried in this run, where it says nothing: greyscale.") and not limit.measured
 
 
+def test_a_drawn_pattern_of_the_same_strength_is_asked_for():
+    """`random` is weaker and finer than searched noise, so what it leaves says nothing of the search."""
+    metrics = sample_metrics()
+
+    def limit() -> Any:
+        return [one for one in limits_of(metrics) if one.title == "What the search adds to a pattern"]
+
+    metrics["arms"]["random"]["imperceptibility"] = {"psnr_db": 28.64}
+    metrics["arms"]["error-min"]["imperceptibility"] |= {"psnr_db": 25.92}
+    assert "of the same ε (PSNR 28.6 for 25.9 dB)." in limit()[0].text and not limit()[0].measured
+    asked = " ".join([*metrics["arms"], "lsp"])
+    assert f'`make study ARMS="{asked}"` for patterns without a search' in " ".join(dict(content_of(metrics)["answers"])["What next?"])
+    metrics["arms"]["lsp"] = copy.deepcopy(metrics["arms"]["random"]) | {"invalid": []}
+    metrics["arms"]["lsp"]["protected"]["final"] = 0.045
+    named = metrics["arms"]["error-min"]["protected"]["final"]
+    assert limit()[0].measured == f"Measured in this run: lsp leaves 4.5% named, error-min {named:.1%}."
+    assert "patterns without a search" not in " ".join(dict(content_of(metrics)["answers"])["What next?"])
+    metrics["arms"]["error-min-samplewise"] = metrics["arms"].pop("error-min")
+    assert not limit(), "has no drawn counterpart here"
+
+
 def test_what_to_do_next_is_said():
     def words(**values: Any) -> str:
         return " ".join(dict(content_of(sample_metrics() | values)["answers"])["What next?"])
@@ -487,7 +509,8 @@ def test_what_to_do_next_is_said():
     assert words(**untried).startswith("Rely on it against no more than was tried. Not tried here: fine-tuning")
     assert (
         'can try more, with all else as it was: `make matrix MATRIX="trainers countermeasures shares"`, with REFERENCE= for '
-        'the embeddings of a recogniser that exists; `make study SEEDS="0 1 2"` for other seeds; DATASET= and PHOTOS= for real faces.'
+        f'the embeddings of a recogniser that exists; `make study ARMS="{" ".join(sample_metrics()["arms"])} lsp"` for patterns without '
+        'a search; `make study SEEDS="0 1 2"` for other seeds; DATASET= and PHOTOS= for real faces.'
     ) in words(**untried)
     assert words().startswith("Do not rely on it against what it lost to, nor against what was not tried.")
     assert words(verdict_state="fails", fails_by="naming").startswith("Do not take these people for protected.")
