@@ -12,7 +12,7 @@ from pipeline.noise.arms import ARMS, is_of
 from pipeline.report.validity import counts, counts_elsewhere
 from pipeline.report.views import called, headline_arm, made_against, search_also_saw, seeds_of, starts_alike, tried_on, was_known
 from pipeline.report.words import at, is_number, number, percent
-from pipeline.training.trials import TRAINERS, without_processing
+from pipeline.training.trials import TRAINERS, trial_of, without_processing
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,7 @@ ONE_SEED = (
     "The run has one seed: one draw of protected people, one search for noise, one training an arm. The intervals say how much "
     "accuracy varies between identities, not between runs.",
 )
+PATIENCE = "Networks were given the study’s own epochs; whoever trains for longer may learn more, from protected photos too."
 # title → the set of MATRIX that tries it
 TRIED_BY = {
     EMBEDDINGS: "trainers",
@@ -212,7 +213,10 @@ def limits_of(metrics: dict[str, Any]) -> list[Limit]:
         more = searched_with(metrics, arm) if title == OTHER_NETWORKS else ""
         # What taught a recogniser too little leaves the question open, but not untried.
         in_vain = [] if measured else [name for name in silent if any(is_about(name, word) for word in words)]
-        more += f" Tried in this run, where it says nothing: {listed(metrics, in_vain)}." if in_vain else ""
+        if in_vain:
+            more += f" Tried in this run, where it says nothing: {listed(metrics, in_vain)}."
+        if any("trainer" not in trial_of(name).values for name in in_vain):  # the others take embeddings and train no network
+            more += f" {PATIENCE}"
         found.append(Limit(title, text + more, measured, could_be_tried=not in_vain))
     noise = at(metrics, "arms", arm, "noise") if arm else None
     if isinstance(through := at(noise, "transforms"), dict):

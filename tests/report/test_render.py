@@ -20,7 +20,7 @@ from pipeline.noise.transforms import QUALITY, describe_transforms
 from pipeline.report import views
 from pipeline.report.compare import state_words
 from pipeline.report.figures import accuracy_per_identity, roc_curves, say_spread
-from pipeline.report.limits import KNOWN, TRIED_BY, limits_of
+from pipeline.report.limits import EMBEDDINGS, KNOWN, TRIED_BY, limits_of
 from pipeline.report.render import Panel, amplified_change, build_page, content_of, render_report
 from pipeline.report.views import data_set, heading_of, key_numbers
 from pipeline.report.words import by_chance, duration, interval, level, number, percent
@@ -477,7 +477,12 @@ def test_what_says_nothing_is_not_said_to_be_untried():
     fails = " ".join(answers["When does it fail?"] + answers["What next?"])
     assert "Greyscale says nothing here" in fails and "adversarial training" in fails and "simple image processing" not in fails
     (limit,) = [one for one in limits_of(metrics) if one.title == "Simple image processing"]
-    assert limit.text.endswith(" Tried in this run, where it says nothing: greyscale.") and not limit.measured
+    assert " Tried in this run, where it says nothing: greyscale. Networks were given the study’s own epochs; whoever trains" in limit.text
+    assert not limit.measured
+    metrics["silent"] = [{"trial": "svm", "title": "embeddings of w, linear SVM", "clean": 0.1}]
+    metrics["trainers"] = {"svm": {"clean": {"protected": 0.1, "others": 0.1}}}
+    (limit,) = [one for one in limits_of(metrics) if one.title == EMBEDDINGS]
+    assert "where it says nothing: " in limit.text and "epochs" not in limit.text, "trains no network"
 
 
 def test_a_drawn_pattern_of_the_same_strength_is_asked_for():
