@@ -72,7 +72,7 @@ def test_projection_mixes_no_devices() -> None:
     with pretended_gpu():
         weight_KD = fit_linear(FACES.crops, len(FACES), FACES.label, CLASSES, 0, device=device, epochs=1, updates=1, batch=BATCH)
         x_BCHW, _ = FACES.batch(np.arange(BATCH), device)
-        assert OrthogonalProjection(weight_KD.T)(x_BCHW).device == device
+        assert OrthogonalProjection(weight_KD.T).asked(x_BCHW).device == device
 
 
 def surrogate(model: str) -> Recogniser:

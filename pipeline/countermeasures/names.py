@@ -16,7 +16,7 @@ PLAIN: dict[str, str] = {
     "cutmix": "CutMix",
     "strong": "strong augmentation (flip, affine, colour, grey, blur, erasing)",
     "ueraser": "UEraser (the worst of 5 augmentations)",
-    "orthogonal-projection": "orthogonal projection (without the authors’ augmentation)",
+    "orthogonal-projection": "orthogonal projection, of test photos too (without the authors’ augmentation)",
     "pattern-subtraction": "each person’s pattern estimated from all of their photos and subtracted",
 }
 """Names without a number, and their titles."""

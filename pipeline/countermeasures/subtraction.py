@@ -39,6 +39,10 @@ class PatternSubtraction:
         self.pattern_KCHW = self.pattern_KCHW.to(x_BCHW.device)
         return (x_BCHW - self.pattern_KCHW[label_B].float() / 255).clamp(0, 1).contiguous(memory_format=format_of(x_BCHW))
 
+    def asked(self, x_BCHW: Tensor) -> Tensor:
+        """Photos that a name is asked for, as they are: clean ones carry no pattern."""
+        return x_BCHW
+
 
 def fit_pattern_subtraction(
     crops: Callable[[np.ndarray], np.ndarray],

@@ -19,6 +19,7 @@ import torch
 from pipeline.artifacts import sha256_of
 from pipeline.config import TrainConfig
 from pipeline.countermeasures.catalogue import countermeasure_of
+from pipeline.countermeasures.projection import Fitted
 from pipeline.errors import StageError
 from pipeline.models.backbones import WIDTH
 from pipeline.models.recognisers import Recogniser, make_recogniser
@@ -73,19 +74,24 @@ def share_in_batches(count: int, runtime: Runtime, batch: int | None = None) -> 
 
 
 @torch.no_grad()
-def predict(model: Recogniser, faces: Faces, runtime: Runtime, *, batch: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def predict(
+    model: Recogniser, faces: Faces, runtime: Runtime, *, batch: int | None = None, fitted: Fitted | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Predicted labels (N,) int64 and L2-normalised embeddings (N, 512) float32 of clean crops, in eval mode.
 
     Each rank asks the model for a share of the photos; all get the whole answer.
 
     Args:
         batch: photos at a time; None: what suits the device.
+        fitted: what the trainer does to photos before the model is asked.
     """
     device, ranks = runtime.torch_device(), runtime.ranks
     model.eval()
     labels = [torch.empty(0, dtype=torch.int64, device=device)]
     embeddings = [torch.empty((0, WIDTH), device=device)]
     for x_BCHW, _ in prefetched(faces, share_in_batches(len(faces), runtime, batch), device):
+        if fitted is not None:
+            x_BCHW = fitted.asked(x_BCHW)
         with runtime.autocast():
             embedding, logits = model.embed_and_classify(x_BCHW)
         labels.append(logits.argmax(1))
@@ -101,6 +107,14 @@ def accuracy_by_group(predicted: np.ndarray, test: TestPhotos) -> dict[str, floa
     return {name: float(part.mean()) if len(part) else None for name, part in groups.items()}
 
 
+def fit_countermeasure(config: TrainConfig, train: FaceSet, *, classes: int, runtime: Runtime) -> Fitted | None:
+    """What the config's countermeasure fits on the training photos; None where it fits nothing."""
+    fit = countermeasure_of(config.countermeasure, classes=classes).fit
+    if fit is None:
+        return None
+    return fit(train.crops, len(train), train.label, classes, config.seed, device=runtime.torch_device())
+
+
 def train_recogniser(
     config: TrainConfig,
     train: FaceSet,
@@ -111,6 +125,7 @@ def train_recogniser(
     checkpoint: Path,
     key: str,
     report: Callable[[dict[str, Any]], None],
+    fitted: Fitted | None = None,
 ) -> tuple[Recogniser, list[dict[str, Any]]]:
     """Train a recogniser by cross-entropy and SGD (the paper, appendix; sizes from the profile), with the config's countermeasure.
 
@@ -120,6 +135,7 @@ def train_recogniser(
         checkpoint: where the state is kept after each epoch; removed by the caller once the results are written.
         key: what the checkpoint belongs to (config and inputs).
         report: called with each epoch's record, by every rank.
+        fitted: what `fit_countermeasure` gives.
 
     Returns:
         The model, and a record an epoch: epoch, loss, train_error, lr, protected, others (accuracies, None where not scored), seconds.
@@ -143,9 +159,7 @@ def train_recogniser(
     ).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     measure = countermeasure_of(config.countermeasure, classes=classes)
     train, test = train.processed(measure.process), replace(test, faces=test.faces.processed(measure.process))
-    transform = None
-    if measure.fit is not None:
-        transform = measure.fit(train.crops, len(train), train.label, classes, config.seed, device=device)
+    assert (fitted is None) == (measure.fit is None), config.countermeasure
     photos, scored = resident(train, device), resident(test.faces, device)
     learner = Learner(model, config, runtime, count=len(train), labels=True)
     history: list[dict[str, Any]] = []
@@ -170,8 +184,8 @@ def train_recogniser(
         for number, (x_BCHW, label_B) in enumerate(prefetched(photos, mine, device)):
             rate = learning_rate(config, step=epoch * len(batches) + number, steps_per_epoch=len(batches))
             part = learner.spread.over(len(batches[number]))
-            if transform is not None:
-                x_BCHW = transform(x_BCHW, label_B)  # fitted on photos as they are, so before any is mirrored
+            if fitted is not None:
+                x_BCHW = fitted(x_BCHW, label_B)  # fitted on photos as they are, so before any is mirrored
             if mirrors is not None:
                 mirror = runtime.tensor(mirrors[number][part.here])
                 x_BCHW = torch.where(mirror[:, None, None, None], x_BCHW.flip(3), x_BCHW)
@@ -196,7 +210,7 @@ def train_recogniser(
         last = epoch + 1 == config.epochs
         scores: dict[str, float | None] = {"protected": None, "others": None}
         if last or (epoch + 1) % config.score_every == 0:
-            scores = accuracy_by_group(predict(model, scored, runtime)[0], test)
+            scores = accuracy_by_group(predict(model, scored, runtime, fitted=fitted)[0], test)
         record = {
             "epoch": epoch + 1,
             "loss": round(loss_sum / seen, 5),

@@ -25,7 +25,7 @@ from pipeline.split import SPLIT_COLUMNS
 from pipeline.training.embeddings import frozen_embeddings
 from pipeline.training.faces import FaceSet, embedded, face_set
 from pipeline.training.keys import trial_key
-from pipeline.training.loop import TestPhotos, accuracy_by_group, predict, train_recogniser
+from pipeline.training.loop import TestPhotos, accuracy_by_group, fit_countermeasure, predict, train_recogniser
 from pipeline.training.recropped import recropped_probes, recropped_set
 from pipeline.training.stage import test_photos, training_set
 from pipeline.training.trials import trial_of
@@ -71,10 +71,11 @@ def run_trial(
             say(f"{arm}, {name}: epoch {record['epoch']} of {config.epochs}: loss {record['loss']:.3f} ({record['seconds']:.0f} s)")
 
         checkpoint = output / "checkpoint.pt"
+        fitted = fit_countermeasure(config, train, classes=classes, runtime=runtime)
         model, history = train_recogniser(
-            config, train, test, classes=classes, runtime=runtime, checkpoint=checkpoint, key=key, report=report
+            config, train, test, classes=classes, runtime=runtime, checkpoint=checkpoint, key=key, report=report, fitted=fitted
         )
-        predicted = predict(model, test_faces(config, test, classes), runtime)[0]
+        predicted = predict(model, test_faces(config, test, classes), runtime, fitted=fitted)[0]
     else:
         checkpoint = None
         predicted = fit_on_embeddings(config, table, train, test, classes, arm, aligned, run, runtime)

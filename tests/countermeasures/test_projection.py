@@ -58,13 +58,13 @@ def test_what_is_left_is_orthogonal_to_the_weights() -> None:
     project = fit_orthogonal_projection(lambda index: crops[index], len(label), label, CLASSES, 0)
     x_BCHW = as_batch(crops).contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
-        left = project(x_BCHW)
+        left = project.asked(x_BCHW)
     assert left.shape == x_BCHW.shape
     assert left.dtype == torch.float32
     assert left.is_contiguous(memory_format=torch.channels_last)
     cosine = torch.nn.functional.normalize(left.flatten(1)) @ torch.nn.functional.normalize(weight_KD).T
     assert cosine.abs().max() < 1e-5
-    torch.testing.assert_close(project(left), left, rtol=0, atol=1e-5)  # a projection
+    torch.testing.assert_close(project.asked(left), left, rtol=0, atol=1e-5)  # a projection
     assert (left.flatten(1).norm(dim=1) <= x_BCHW.flatten(1).norm(dim=1)).all()
 
 
@@ -73,7 +73,7 @@ def test_class_wise_noise_is_gone_for_a_linear_model(fitted: tuple[OrthogonalPro
     test, test_label = noisy_photos(50, seed=1)
 
     def accuracy(project: OrthogonalProjection | None) -> float:
-        x, y = ((as_batch(crops) if project is None else project(as_batch(crops))).flatten(1).numpy() for crops in (train, test))
+        x, y = ((as_batch(crops) if project is None else project.asked(as_batch(crops))).flatten(1).numpy() for crops in (train, test))
         return float(LogisticRegression(C=0.01, max_iter=200).fit(x, label).score(y, test_label))
 
     before, after = accuracy(None), accuracy(fitted[0])
@@ -83,7 +83,7 @@ def test_class_wise_noise_is_gone_for_a_linear_model(fitted: tuple[OrthogonalPro
     # Why not chance: the linear model's estimate of the noise is itself noisy, so a little of it stays and can be found again.
     noise = torch.from_numpy(class_noise()).permute(0, 3, 1, 2).float()
     noise -= noise.mean(0)
-    assert 0.01 < (fitted[0](noise) ** 2).sum() / (noise**2).sum() < 0.12
+    assert 0.01 < (fitted[0].asked(noise) ** 2).sum() / (noise**2).sum() < 0.12
 
 
 def test_same_seed_same_projection_and_global_generator_untouched() -> None:

@@ -20,7 +20,7 @@ from pipeline.models.backbones import WIDTH
 from pipeline.models.heads import ArcFaceHead
 from pipeline.models.recognisers import Recogniser, make_recogniser
 from pipeline.training.faces import FaceSet
-from pipeline.training.loop import TestPhotos, batches_of_epoch, train_recogniser
+from pipeline.training.loop import TestPhotos, batches_of_epoch, fit_countermeasure, train_recogniser
 from pipeline.training.stage import test_photos, training_set
 from pipeline.training.trial import run_trial
 from pipeline.training.trials import TRAINERS, trial_of
@@ -41,7 +41,10 @@ def faces() -> tuple[FaceSet, TestPhotos]:
 
 def trained(config: TrainConfig, folder: Path) -> tuple[Recogniser, list[dict[str, Any]]]:
     train, test = faces()
-    return train_recogniser(config, train, test, classes=CLASSES, runtime=CPU, checkpoint=folder / "c.pt", key="k", report=lambda _: None)
+    fitted = fit_countermeasure(config, train, classes=CLASSES, runtime=CPU)
+    return train_recogniser(
+        config, train, test, classes=CLASSES, runtime=CPU, checkpoint=folder / "c.pt", key="k", report=lambda _: None, fitted=fitted
+    )
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
@@ -191,12 +194,22 @@ def test_hardened_photos_are_harder_for_the_network_at_hand(seen: Seen, tmp_path
     assert is_named_as_it_is(seen)
 
 
+class Darker:
+    """Stands in for what is fitted on training photos."""
+
+    def __call__(self, x_BCHW: Tensor, label_B: Tensor) -> Tensor:
+        return (1 - x_BCHW) / (1 + label_B[:, None, None, None])
+
+    def asked(self, x_BCHW: Tensor) -> Tensor:
+        return x_BCHW / 2
+
+
 def test_what_is_fitted_on_training_photos_is_done_to_every_batch(seen: Seen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fitted: dict[str, Any] = {}
 
     def fit(crops: Any, count: int, label: np.ndarray, classes: int, seed: int, **_: Any) -> Any:
         fitted.update(crops=crops(np.arange(count)), label=label, classes=classes)
-        return lambda x_BCHW, label_B: (1 - x_BCHW) / (1 + label_B[:, None, None, None])
+        return Darker()
 
     monkeypatch.setattr("pipeline.countermeasures.catalogue.fit_orthogonal_projection", fit)
     x_BCHW, clean_BCHW, label_B, _ = trained_on("orthogonal-projection", seen, tmp_path)
@@ -204,7 +217,26 @@ def test_what_is_fitted_on_training_photos_is_done_to_every_batch(seen: Seen, tm
     train, _ = faces()
     assert np.array_equal(fitted["crops"], train.crops(np.arange(len(train))))
     assert np.array_equal(fitted["label"], train.label) and fitted["classes"] == CLASSES
-    assert is_named_as_it_is(seen)
+    test = faces()[1].faces
+    (named,) = seen.named
+    assert torch.equal(named, as_batch(test.crops(np.arange(len(test)))) / 2)
+
+
+def test_projected_photos_are_asked_about_projected_and_others_as_they_are(seen: Seen, tmp_path: Path) -> None:
+    """In an epoch's score and in a trial's result."""
+    study = Study(tmp_path)
+    train, test = training_set(study.table(), "clean", study.aligned, study.run), test_photos(study.table(), study.aligned)
+    classes = int(study.table()["label"].max()) + 1
+    for name in ("orthogonal-projection", "pattern-subtraction"):
+        seen.named.clear()
+        config = STILL.model_copy(update=trial_of(name).values)
+        fitted = fit_countermeasure(config, train, classes=classes, runtime=CPU)
+        assert fitted is not None
+        run_trial(config, EvaluateConfig(bootstrap=100), AlignConfig(), name, "clean", study.run, study.data, CPU)
+        photos = as_batch(test.faces.crops(np.arange(len(test.faces))))
+        wanted = fitted.asked(photos)
+        assert torch.equal(wanted, photos) == (name == "pattern-subtraction")
+        assert len(seen.named) == 2 and all(torch.allclose(named, wanted, atol=1e-5) for named in seen.named)
 
 
 def test_a_trial_s_result_is_of_test_photos_as_its_trainer_prepares_them(seen: Seen, tmp_path: Path) -> None:
