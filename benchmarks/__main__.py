@@ -15,9 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.row import Row
-
-BASELINE = Path(__file__).parent / "baseline.json"
+from benchmarks.row import BASELINE, Row
 
 
 def parser() -> argparse.ArgumentParser:
@@ -61,13 +59,16 @@ def main(words: list[str] | None = None) -> int:
 def run(args: argparse.Namespace, rows: list[Row], unavailable: dict[str, str]) -> int:
     """Measure, write, compare."""
     from benchmarks.baseline import compare, read_baseline, updated
+    from benchmarks.growth import read_growth
     from benchmarks.machine import describe_machine, machine_key
     from benchmarks.page import write_page
     from benchmarks.results import measure_rows, new_results, sentence
+    from benchmarks.webface import GROWTH_FILE
     from pipeline.artifacts import write_json
     from pipeline.provenance import revision
     from pipeline.runtime import say
 
+    read_growth(args.output / GROWTH_FILE)  # for the page; what is damaged is said before hours of measuring
     chosen = choose(rows, args.names, gpu_only=args.gpu, repeats=args.repeats)
     hardware = describe_machine()
     key = machine_key(hardware)

@@ -1,4 +1,4 @@
-"""`reports/bench/index.html`: one self-contained page, a pure function of `bench.json` and the comparison with the baseline."""
+"""`reports/bench/index.html`: one self-contained page, made of `bench.json`, `webface.json` and the comparison with the baseline."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from benchmarks.baseline import Verdict
-from benchmarks.results import figure, meets
+from benchmarks.baseline import Verdict, compare, read_baseline
+from benchmarks.growth import growth_figure, growth_table, read_growth
+from benchmarks.machine import describe_machine, machine_key
+from benchmarks.results import figure, meets, new_results, problem
+from benchmarks.row import BASELINE
+from benchmarks.webface import GROWTH_FILE
 from pipeline.report import figures
 from pipeline.report.cells import Cell, Table, cell, head
 from pipeline.report.page import fill
@@ -20,18 +24,32 @@ MARKS = {True: ("met", "good"), False: ("missed", "warn"), None: ("–", "quiet"
 
 
 def write_page(results: dict[str, Any], verdicts: list[Verdict], key: str, output: Path) -> None:
-    """Write `output/index.html`.
+    """Write `output/index.html`, with what is in `output/webface.json` where that is there.
 
     Args:
         results: `bench.json`, schema 1. verdicts: of the rows that have a ratio. key: the kind of machine.
     """
     from pipeline.artifacts import write_text
 
-    write_text(output / "index.html", build_page(results, verdicts, key))
+    write_text(output / "index.html", build_page(results, verdicts, key, read_growth(output / GROWTH_FILE)))
 
 
-def build_page(results: dict[str, Any], verdicts: list[Verdict], key: str) -> str:
-    """The page's text; everything from `results` is escaped."""
+def write_again(output: Path) -> Path:
+    """Write `output/index.html` from the files in `output`, and return its path; without a `bench.json` it has no rows."""
+    from pipeline.artifacts import read_json
+    from pipeline.provenance import revision
+
+    path = output / "bench.json"
+    results: dict[str, Any] = read_json(path) if path.exists() else {}
+    if problem(results, path):
+        results = new_results(describe_machine(), revision())
+    key = machine_key(results["hardware"])
+    write_page(results, compare(results, read_baseline(BASELINE), key), key, output)
+    return output / "index.html"
+
+
+def build_page(results: dict[str, Any], verdicts: list[Verdict], key: str, growth: dict[str, Any] | None = None) -> str:
+    """The page's text; everything from `results` and `growth` (`webface.json`) is escaped."""
     rows = results["rows"]
     asked = [row for row in rows if row["target"] is not None and row["ratio"] is not None]
     content = {
@@ -39,6 +57,9 @@ def build_page(results: dict[str, Any], verdicts: list[Verdict], key: str) -> st
         "missed": any(meets(row) is False for row in asked),
         "figure": ratio_figure(asked, key="ratios"),
         "tables": [one for one in (asked_table(asked), other_table(rows), ceilings_table(rows), baseline_table(verdicts)) if one.rows],
+        "growth": growth_table(growth) if growth else None,
+        "growth_figure": growth_figure(growth, key="growth") if growth else None,
+        "growth_commit": commit_of(growth) if growth else "",
         "texts": [(row["name"], row["text"]) for row in rows],
         "skipped": sorted(results["skipped"].items()),
         "failed": sorted(results["failed"].items()),
@@ -109,10 +130,14 @@ def baseline_table(verdicts: list[Verdict]) -> Table:
     return Table("baseline", "Against the saved baseline", ["Row", "State", "Ratio then → now"], lines, note)
 
 
+def commit_of(results: dict[str, Any]) -> str:
+    """The commit that was measured, and whether files differed from it."""
+    return str(results["commit"] or "no git checkout") + (", with changes" if results["dirty"] else "")
+
+
 def facts_of(results: dict[str, Any], key: str) -> list[tuple[str, list[str]]]:
     """Where and when: (what, lines)."""
     hardware = results["hardware"]
-    commit = str(results["commit"] or "no git checkout") + (", with changes" if results["dirty"] else "")
     found = [
         ("Processor", [str(hardware.get("cpu")), str(hardware.get("cpu_model", "")), f"{hardware.get('cores')} cores for this process"]),
         ("GPU", [str(hardware.get("gpu") or "none")]),
@@ -120,7 +145,7 @@ def facts_of(results: dict[str, Any], key: str) -> list[tuple[str, list[str]]]:
         ("System", [str(hardware.get("system")), f"{number(hardware.get('memory_gib'), 1)} GiB of memory"]),
         ("Load at the start", [f"{number(hardware.get('load'), 2)} processes waiting or running"]),
         ("Kind of machine", [key]),
-        ("Commit", [commit]),
+        ("Commit", [commit_of(results)]),
         ("Measured", [str(results["created"]), f"in {duration(results['seconds'])}"]),
         ("Packages", [f"{name} {version}" for name, version in (hardware.get("packages") or {}).items() if version]),
     ]
@@ -136,6 +161,7 @@ def commands_of(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
         ("python -m benchmarks noise-search inference", "some rows only"),
         ("python -m benchmarks --resume", "goes on after a kill"),
         ("python -m benchmarks --save-baseline", "keeps the ratios as this kind of machine’s baseline"),
+        ("python -m benchmarks.webface", "cost against size, up to a tenth of WebFace; `--help` says how to measure the whole"),
         ("python -m benchmarks.study_time --against REVISION", "times `make study` of two revisions, one after the other"),
     ]
 

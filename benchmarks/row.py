@@ -9,7 +9,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+BASELINE = Path(__file__).parent / "baseline.json"
 LIMIT = "limit"  # an `against` that starts so is a number that was asked for, not something that was run
 
 

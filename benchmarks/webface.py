@@ -27,9 +27,12 @@ import numpy as np
 
 from benchmarks.row import Pair, Row
 from benchmarks.standin import CROP_BYTES, PHOTOS, photos_of_identities, plain_split, take, write_standin
+from pipeline.artifacts import write_json, write_table
 from pipeline.errors import RequestError
+from pipeline.provenance import revision
 from pipeline.runtime import decide
 
+GROWTH_FILE = "webface.json"
 LIMIT_MIB = 2048.0  # above the model, for training over the whole set
 BATCH = 32
 STEPS, FEW_STEPS = 20, 5  # where memory is measured; at each size
@@ -70,7 +73,9 @@ def main() -> None:
 
 
 def run(folder: Path, options: argparse.Namespace) -> None:
-    """Generate, measure at some sizes, write and draw."""
+    """Generate, measure at some sizes, write, and put it into the page."""
+    from benchmarks.page import write_again
+
     shares = [options.share / 10, options.share / 10**0.5, options.share][-options.sizes :]
     largest = int(photos_of_identities(options.share).sum())
     copies = 2 if "protect-full" in options.stages else 1
@@ -94,15 +99,13 @@ def run(folder: Path, options: argparse.Namespace) -> None:
         photos = photos_of_identities(share)
         sizes.append({"share": share, "crops": int(photos.sum()), "identities": len(photos), "stages": found})
     growth = {stage: growth_of(sizes, stage) if len(sizes) > 1 else None for stage in options.stages}
-    options.output.mkdir(parents=True, exist_ok=True)
-    result = {"schema": 1, "device": options.device, "whole": PHOTOS, "sizes": sizes, "growth": growth}
-    (options.output / "webface.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    draw(result, options.output / "webface.svg")
+    result = {"schema": 1, **revision(), "device": options.device, "whole": PHOTOS, "sizes": sizes, "growth": growth}
+    write_json(options.output / GROWTH_FILE, result)
     for stage, exponent in growth.items():
         last = sizes[-1]["stages"][stage]
         grows = "" if exponent is None else f", grows as size^{exponent:.2f}"
         print(f"{stage:15} {cost(last):8.2f} s {last['above_mib']:7.0f} MiB above start{grows}")
-    print(options.output / "webface.svg")
+    print(f"page: {write_again(options.output)}")
 
 
 def growth_of(sizes: list[dict[str, Any]], stage: str) -> float:
@@ -423,40 +426,11 @@ STAGES: dict[str, Callable[[Path, str], Work]] = {
 }
 
 
-def draw(result: dict[str, Any], path: Path) -> None:
-    """Seconds and memory of each stage against size, both axes logarithmic; what is linear runs along the grey lines."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
-    seconds, memory = figure.subplots(1, 2)
-    crops = [size["crops"] for size in result["sizes"]]
-    for stage, exponent in result["growth"].items():
-        label = stage if exponent is None else f"{stage} (size^{exponent:.2f})"
-        of_stage = [size["stages"][stage] for size in result["sizes"]]
-        seconds.plot(crops, [cost(one) for one in of_stage], marker="o", label=label)
-        memory.plot(crops, [max(one["above_mib"], 1) for one in of_stage], marker="o", label=stage)
-    for factor in (1e-5, 1e-4, 1e-3, 1e-2):
-        seconds.plot(crops, [factor * count for count in crops], color="0.8", linewidth=0.8, zorder=0)
-    memory.axhline(LIMIT_MIB, color="0.6", linestyle="--", linewidth=0.8)
-    memory.annotate("2 GiB", (crops[0], LIMIT_MIB), xytext=(0, 3), textcoords="offset points", fontsize=8, color="0.4")
-    of_what = " of the processor" if result["device"] == "cpu" else ""
-    for axes, what in ((seconds, f"seconds{of_what}"), (memory, "peak memory above the process's start, MiB")):
-        axes.set(xscale="log", yscale="log", xlabel="crops", title=what)
-        axes.set_xticks(crops, [f"{count:,}" for count in crops])
-        axes.minorticks_off()
-        axes.grid(alpha=0.3)
-    figure.legend(*seconds.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
-    figure.suptitle(f"Cost against size, stand-in of WebFace, {result['device']}", fontsize=11)
-    figure.savefig(path, metadata={"Date": None})
-
-
 def memory_of_training() -> Pair:
     """MiB of a process that trains on 490,623 crops, less its model, against the limit."""
     with tempfile.TemporaryDirectory(prefix="webface-") as folder:
         place = Path(folder)
         manifest = write_standin(place / "aligned", 1.0, holes=True)
-        from pipeline.artifacts import write_table
-
         write_table(place / "split.parquet", plain_split(manifest))
         found = in_a_process("memory", place, "cpu")
         print(f"memory-webface: {found}", file=sys.stderr)

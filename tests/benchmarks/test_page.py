@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from benchmarks.baseline import Verdict
-from benchmarks.page import build_page
+from benchmarks.page import build_page, write_again
 from benchmarks.results import summarise
 from benchmarks.row import Pair
 from tests.benchmarks.fakes import empty_results, fake_row
@@ -42,6 +42,17 @@ def sample() -> dict[str, Any]:
     ]
     results["skipped"], results["failed"] = {"train-gpu": "needs a CUDA device"}, {"detect": "RuntimeError: no photos"}
     return results
+
+
+def grown() -> dict[str, Any]:
+    """As `benchmarks.webface` writes it."""
+    sizes = []
+    for crops in (100, 1000, 10000):
+        facts = {"on_cpu": True, "seconds": 9.0, "above_mib": crops / 20}
+        stages = {"split-full": facts | {"cpu_seconds": 3e-4 * crops}, NASTY: facts | {"cpu_seconds": 0.25}}
+        sizes.append({"crops": crops, "stages": stages})
+    growth = {"split-full": 1.0, NASTY: 0.0}
+    return {"schema": 1, "commit": "c0ffee5", "dirty": False, "device": "cpu", "whole": 490_623, "sizes": sizes, "growth": growth}
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +90,26 @@ def test_names_are_escaped(page: str) -> None:
     hostile |= {"skipped": {NASTY: NASTY}, "failed": {NASTY: NASTY}, "commit": NASTY}
     text = build_page(hostile, [Verdict(NASTY, "slower", NASTY)], NASTY)
     assert NASTY not in text and text.count("<script") == 1
+
+
+def test_cost_against_size_is_a_table_and_a_plot(page: str) -> None:
+    assert "Not measured: python -m benchmarks.webface does" in words_of(page)
+    text = build_page(sample(), VERDICTS, "a kind of machine", grown())
+    words = words_of(text)
+    for told in ("10,000 crops", "0.30 s", "3.00 s", "size^1.00", "5 to 500 MiB", "c0ffee5", "490,623"):
+        assert told in words, told
+    assert "From 100 to 10,000 crops: split-full 0.03 to 3.00 s" in text and text.count("<svg") == 2
+    assert NASTY not in text and text.count("<script") == 1
+    once = grown() | {"sizes": grown()["sizes"][-1:], "growth": {"split-full": None}}
+    assert "one size" in build_page(sample(), VERDICTS, "a kind of machine", once)
+
+
+def test_the_page_is_written_again_with_what_was_measured_since(tmp_path: Path) -> None:
+    (tmp_path / "webface.json").write_text(json.dumps(grown()), encoding="utf-8")
+    alone = write_again(tmp_path).read_text(encoding="utf-8")
+    (tmp_path / "bench.json").write_text(json.dumps(sample()), encoding="utf-8")
+    both = write_again(tmp_path).read_text(encoding="utf-8")
+    assert all("size^1.00" in text for text in (alone, both)) and "61.2 images/s" in both and "61.2 images/s" not in alone
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
