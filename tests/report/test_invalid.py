@@ -248,18 +248,30 @@ def test_the_table_keeps_numbers_and_says_which_count() -> None:
     assert set(valid(metrics).values()) == {0}
 
 
-def test_the_notebook_says_invalid_too(tmp_path: Path) -> None:
+def printed_of(metrics: dict[str, Any], folder: Path) -> str:
+    """What the notebook of a finished run prints."""
     notebook = json.loads((ROOT / "notebooks" / "finished_run.ipynb").read_text(encoding="utf-8"))
     code = "\n\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
+    (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    told = os.environ | {"RUN_FOLDER": str(folder)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=told, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return html.unescape(done.stdout)
+
+
+def test_the_notebook_says_whom_and_what_its_numbers_are_of(tmp_path: Path) -> None:
+    metrics = sample_metrics()
+    metrics["silent"] = [{"trial": "adversarial-4", "title": "adversarial training, radius 4/255", "clean": 0.2}]
+    printed = printed_of(metrics, tmp_path)
+    assert "named with error-min noise" in printed and re.search(r"says nothing +adversarial training", printed)
+
+
+def test_the_notebook_says_invalid_too(tmp_path: Path) -> None:
     printed = []
     for harm in (random_is_too_loud, clean_learned_nothing):
         metrics = sample_metrics()
         harm(metrics)
-        (tmp_path / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
-        told = os.environ | {"RUN_FOLDER": str(tmp_path)}
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=told, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        printed.append(html.unescape(done.stdout))
+        printed.append(printed_of(metrics, tmp_path))
     arm, run = printed
     assert re.search(r"^random( +invalid)+$", arm, re.MULTILINE) and "0.038" in arm and "0.287" not in arm
     assert "random is invalid: the check “epsilon kept on disk” failed" in arm
