@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from pipeline.photos.synthetic import encode_photo
 from pipeline.request import about
 from tests.conftest import toy_faces
 from tests.photos.test_recordio import labelled, record, write
@@ -50,6 +51,20 @@ def webface(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("faces_webface_112x112"), records)
 
 
+@pytest.fixture(scope="module")
+def lfw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos of two people who do not exist, laid out as LFW, and two folds of pairs of them."""
+    folder = tmp_path_factory.mktemp("lfw")
+    for identity, name in enumerate(("Ann", "Bob")):
+        (folder / name).mkdir()
+        for number in range(1, 5):
+            content = encode_photo(seed=0, identity=identity, photo=number)
+            (folder / name / f"{name}_{number:04d}.jpg").write_bytes(content)
+    folds = ("Ann\t1\t2\nBob\t1\t2\nAnn\t1\tBob\t1\nAnn\t2\tBob\t2\n", "Ann\t3\t4\nBob\t3\t4\nAnn\t3\tBob\t3\nAnn\t4\tBob\t4\n")
+    (folder / "pairs.txt").write_text("2\t2\n" + "".join(folds), encoding="utf-8")
+    return folder
+
+
 def study(project: Project, webface: Path, *words: str) -> dict[str, Any]:
     """Run it, and what the page is made of."""
     done = project.make("study", "PROFILE=paper", "DATASET=webface", f"PHOTOS={webface}", *words)
@@ -73,13 +88,15 @@ def test_the_papers_partial_study_over_a_small_rec(project: Project, webface: Pa
     assert (seen["protected"], seen["auxiliary"]) == (2, IDENTITIES - 2), "the paper's 100 others, as many as there are"
 
 
-def test_the_papers_full_study_over_a_small_rec(project: Project, webface: Path) -> None:
-    metrics = study(project, webface, "ARMS=clean error-min", "SETTING=full")
+def test_the_papers_full_study_over_a_small_rec(project: Project, webface: Path, lfw: Path) -> None:
+    """With LFW, on which the paper's figure is."""
+    metrics = study(project, webface, "ARMS=clean error-min", "SETTING=full", f"LFW={lfw}")
     assert (metrics["setting"], metrics["classes"], metrics["identities"]) == ("full", IDENTITIES, IDENTITIES)
     assert metrics["provenance"]["dataset"]["aligned"] == IDENTITIES * PHOTOS
     for arm in metrics["arms"].values():
         assert len(arm["protected"]["by_epoch"]) == 2
         assert arm["others"] is None
+        assert arm["lfw"]["own"]["pairs"] + arm["lfw"]["own"]["pairs_left_out"] == 8 and arm["lfw"]["own"]["pairs"] >= 6
     noise = metrics["arms"]["error-min"]
     assert noise["noise"]["rounds"] == 2
     assert 0 < noise["imperceptibility"]["linf"] <= 16
