@@ -1,6 +1,6 @@
 """Training and inference of the recogniser against PyTorch as users write it, and against the machine's matrix product.
 
-python -m benchmarks train-step train-step-75 train-ceiling inference
+python -m benchmarks train-step train-step-75 train-ceiling inference inference-ceiling read-crops
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from pipeline.training.faces import FaceSet
 
 CLASSES, BATCH, STEPS = 150, 32, 6  # the laptop profile's; steps a side, the first of which is not timed
+READ = 4096  # crops, 154 MB
 
 
 def rows() -> list[Row]:
-    """Training steps at two input sizes, their share of the matrix ceiling, inference."""
+    """Training steps at two input sizes, inference, the share of the matrix ceiling of both, reading crops."""
+    from benchmarks.ceilings import matmul_rate
     from pipeline.runtime import cpu_has_fast_bf16
 
     plain = "Against facenet-pytorch’s InceptionResnetV1 in a plain loop: fp32, contiguous, CrossEntropyLoss, SGD, clipped gradients."
@@ -64,6 +66,21 @@ def rows() -> list[Row]:
             "Labels and embeddings of 192 crops at 112 px as the project scores test photos, one thread, against the same network in fp32, "
             "contiguous, batches of 64.",
             paired(inference_rate, plain_inference_rate),
+        ),
+        Row(
+            "inference-ceiling",
+            "TFLOP/s",
+            f"matmul-{precision}",
+            f"As train-ceiling, of the forward pass in inference: its share of the {precision} matrix product of one thread.",
+            paired(lambda: asking_flops(112) * inference_rate() / 1e12, partial(matmul_rate, precision, 1)),
+        ),
+        Row(
+            "read-crops",
+            "images/s",
+            "train-step",
+            f"{READ} crops in random order from a shard on disk that was just written, in batches of {BATCH}, as the training loop reads "
+            "them ahead; against the images a second that it trains on, 112 px, one thread each. Above 1, training does not wait for data.",
+            paired(reading_rate, partial(training_rate, 112), warm=False),
         ),
     ]
 
@@ -197,6 +214,41 @@ def step_flops(input_size: int, *, classes: int = CLASSES, batch: int = 2) -> fl
     with FlopCounterMode(display=False) as counter:
         model(torch.zeros(batch, 3, 112, 112)).sum().backward()
     return counter.get_total_flops() / batch
+
+
+def asking_flops(input_size: int, *, gradient: bool = False, classes: int = CLASSES, batch: int = 2) -> float:
+    """Floating-point operations of one photo's forward pass in eval mode; with `gradient` also of the loss's gradient by the photo."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from pipeline.models.recognisers import make_recogniser
+
+    model = make_recogniser(classes=classes, input_size=input_size, dropout=0.0, normalise=True, seed=0).eval().requires_grad_(False)
+    x_BCHW = torch.zeros(batch, 3, 112, 112, requires_grad=gradient)
+    with FlopCounterMode(display=False) as counter:
+        logits = model(x_BCHW)
+        if gradient:
+            logits.sum().backward()
+    return counter.get_total_flops() / batch
+
+
+def reading_rate(*, count: int = READ, batch: int = BATCH) -> float:
+    """Images a second of reading crops in random order."""
+    import numpy as np
+    import torch
+
+    from pipeline.shards import write_shard
+    from pipeline.training.faces import FaceSet
+
+    random, nothing = np.random.default_rng(0), np.zeros(count, np.int64)
+    crops = random.integers(0, 256, (count, 112, 112, 3), np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        shard = write_shard(Path(folder) / "crops-0.npy", crops.shape, [crops])
+        faces, order = FaceSet((shard,), nothing, np.arange(count), nothing), random.permutation(count)
+        started = time.perf_counter()
+        for start in range(0, count, batch):
+            faces.read(order[start : start + batch], torch.device("cpu"))
+        return count / (time.perf_counter() - started)
 
 
 def ceiling_pair(precision: str, **size: int):

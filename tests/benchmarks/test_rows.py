@@ -13,6 +13,7 @@ import torch
 
 from benchmarks import ceilings, detect_align, gpu, noise_search, photos, start, training
 from benchmarks.crops import block_crops, face_crops
+from benchmarks.results import collect
 from benchmarks.row import Pair
 from pipeline.config import AlignConfig
 from pipeline.faces.restore import protect_photo, recropped_noise
@@ -65,7 +66,7 @@ def test_plain_protection_solves_the_same_problem() -> None:
 
 
 def test_photos() -> None:
-    assert is_measured(photos.render(count=1), alone=True)
+    assert photos.render_rate(count=1) > 0 and photos.jpeg_rate(count=1) > 0
     assert photos.write_rate(ours=True, count=1) > 0 and photos.write_rate(ours=False, count=1) > 0 and photos.encode_rate(count=1) > 0
 
 
@@ -95,6 +96,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_noise_rows() -> None:
     assert is_measured(noise_search.search_pair(75, identities=2, photos=2, batches=1)())
     assert is_measured(noise_search.search_pair(75, identities=2, photos=2, batches=1, plain_batch=3)())
+    assert is_measured(noise_search.round_pair("fp32", identities=2, protected=1, photos=2, batches=1)())
     for size in ({}, {"plain_batch": 3}):
         assert is_measured(noise_search.converged_pair(stop_error=1.0, identities=2, photos=2, batches=1, batch=4, **size)())
     with pytest.raises(RuntimeError, match="did not converge"):
@@ -132,6 +134,14 @@ def test_training_rows() -> None:
     assert training.inference_rate(count=8, input_size=75) > 0 and training.plain_inference_rate(count=8, input_size=75, batch=4) > 0
     # The network's arithmetic by hand: 1.19 GFLOP forward at 112 px, and about twice that backward.
     assert 3.4e9 < training.step_flops(112) < 3.7e9
+    assert 1.1e9 < training.asking_flops(112) < 1.25e9 and 2.2e9 < training.asking_flops(112, gradient=True) < 2.5e9
+    assert training.reading_rate(count=8, batch=4) > 0
+
+
+def test_each_row_says_what_it_is_held_against() -> None:
+    """Or `--check` could not tell that it became slower; ceilings are what others are held against."""
+    rows, _ = collect()
+    assert [row.name for row in rows if not row.against and not row.ceiling] == []
 
 
 @pytest.mark.slow
@@ -162,6 +172,13 @@ def test_each_row_of_detection_takes_turns_of_its_own(monkeypatch: pytest.Monkey
         sides = [name for name, least in calls if least == size and name != "warm"]
         assert sides == ["ours", "theirs", "theirs", "ours", "ours", "theirs"]
         assert calls.index(("warm", size)) < calls.index(("ours", size))
+
+
+def test_landmarks_are_held_against_what_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for distance, found in ((2.7e-5, Pair(0.1, 2.0)), (3.0, Pair(3.0, 2.0)), (math.nan, None)):
+        monkeypatch.setattr(detect_align, "compare", lambda *_, far=distance: detect_align.Agreement(1, 1, 1, 1, far, 0))
+        measured = detect_align.distance(AlignConfig(), None, 1)
+        assert measured == found if found else math.isnan(measured.value), "a face that was not found has no distance"
 
 
 def test_recorded_and_unrecorded_steps_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
