@@ -6,7 +6,8 @@ photos the recogniser is trained on become x − Q Qᵀ x, and so do those that 
 
 The latter the authors leave as they are, whose ten classes take ten directions away. Here there is a direction a person, brightness among
 them: training photos are 0.02 on average afterwards where photos are 0.56, and a recogniser of 150 people then asked about photos as
-they are names nobody, noise or none. The projection needs no label, so whoever trains on it has it for every photo.
+they are names nobody, noise or none. The projection needs no label, so whoever trains on it has it for every photo. Even so it leaves
+little of a face: in the laptop profile's seven epochs, without noise, 8% of the protected people's photos are named.
 
 The linear step is the authors', but for its batches: theirs are of 1,024 photos, always in the same order, here of 128, shuffled, and 1,000
 at least (see `fit_linear`). They then train with strong augmentation and CutMix; here training is the study's own recipe, so that what is

@@ -33,7 +33,7 @@ class Arm:
 ARMS: dict[str, Arm] = {
     "clean": Arm("none", "nobody", "Nothing protected: the baseline."),
     "removed": Arm("none", "nobody", "The protected people's photos are left out of training: no protection against training can do more."),
-    "random": Arm("random", "identity", "One uniformly random pattern a person: the control."),
+    "random": Arm("random", "identity", "One uniformly random pattern a person: the paper's control."),
     "random-samplewise": Arm("random", "photo", "Another uniformly random pattern on every photo."),
     "error-max": Arm("error-max", "identity", "One pattern a person that makes a trained network err (adversarial).", surrogate=True),
     "error-max-samplewise": Arm("error-max", "photo", "A pattern a photo that makes a trained network err.", surrogate=True),

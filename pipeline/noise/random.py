@@ -1,4 +1,8 @@
-"""Random noise, the control: does any fixed pattern of this strength protect, or only the one that was searched for?"""
+"""Random noise, the paper's control.
+
+Drawn pixel by pixel it is finer and weaker than searched noise: patches (`lsp.py`), which nobody searched for either, say more of what the
+search adds.
+"""
 
 from __future__ import annotations
 
