@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import save_file
 
 from pipeline.artifacts import (
     at_work,
@@ -43,6 +44,14 @@ def test_a_failure_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
         fail_halfway()
     assert read_json(path) == {"old": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_who_may_read_a_file_is_for_the_umask_to_say(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    with whole_file(path) as temporary:
+        save_file({"delta": np.zeros(1, np.int8)}, temporary)
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 def test_a_full_disk_is_said_whatever_the_library_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
