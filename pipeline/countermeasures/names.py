@@ -17,7 +17,7 @@ PLAIN: dict[str, str] = {
     "strong": "strong augmentation (flip, affine, colour, grey, blur, erasing)",
     "ueraser": "UEraser (the worst of 5 augmentations)",
     "orthogonal-projection": "orthogonal projection, of test photos too (without the authors’ augmentation)",
-    "pattern-subtraction": "each person’s pattern estimated from all of their photos and subtracted",
+    "pattern-subtraction": "subtracting each person’s pattern, estimated from their photos",
 }
 """Names without a number, and their titles."""
 
