@@ -11,9 +11,10 @@ import numpy as np
 from pipeline.countermeasures import augmentation, processing
 from pipeline.countermeasures.augmentation import Augment
 from pipeline.countermeasures.compression import jpeg
+from pipeline.countermeasures.fitted import Fit
 from pipeline.countermeasures.hardening import Harden, make_adversarial, make_worst_of
 from pipeline.countermeasures.names import parse_name
-from pipeline.countermeasures.projection import Fit, fit_orthogonal_projection
+from pipeline.countermeasures.projection import fit_orthogonal_projection
 from pipeline.countermeasures.subtraction import fit_pattern_subtraction
 
 Process = Callable[[np.ndarray], np.ndarray]

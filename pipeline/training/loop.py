@@ -19,7 +19,7 @@ import torch
 from pipeline.artifacts import sha256_of
 from pipeline.config import TrainConfig
 from pipeline.countermeasures.catalogue import countermeasure_of
-from pipeline.countermeasures.projection import Fitted
+from pipeline.countermeasures.fitted import Fitted
 from pipeline.errors import StageError
 from pipeline.models.backbones import WIDTH
 from pipeline.models.recognisers import Recogniser, make_recogniser

@@ -111,7 +111,7 @@ def run_matrix(arms: list[str], trials: list[str], data: Path, run: Path, runtim
 
 
 def seconds_of(trials: list[str], took: list[tuple[str, float]]) -> float:
-    """What `trials` will take, by what each of them `took` for other arms: adversarial training takes ten times what a refit does.
+    """What `trials` will take, by what each of them `took` for other arms: adversarial training takes three times what greyscale does.
 
     A trial that was not seen yet takes what those that were take in the mean.
     """
