@@ -26,9 +26,9 @@ class Fit(Protocol):
 
 
 class Fitted(Protocol):
-    """What was fitted on the training photos: applied to each training batch, x_BCHW and whose photos: label_B."""
+    """What was fitted on the training photos: applied to each training batch, x_BCHW, of the photos index_B (int64) among them."""
 
-    def __call__(self, x_BCHW: Tensor, label_B: Tensor) -> Tensor: ...
+    def __call__(self, x_BCHW: Tensor, index_B: Tensor) -> Tensor: ...
 
     def asked(self, x_BCHW: Tensor) -> Tensor:
         """The same of photos whose names are asked for, by which nobody knows whose they are."""

@@ -34,8 +34,8 @@ class OrthogonalProjection:
     def __init__(self, q_DK: Tensor) -> None:
         self.q_DK = q_DK
 
-    def __call__(self, x_BCHW: Tensor, label_B: Tensor) -> Tensor:
-        """The batch without its part in the span of Q, whoever is in it; same shape, device and memory format."""
+    def __call__(self, x_BCHW: Tensor, index_B: Tensor) -> Tensor:
+        """The batch without its part in the span of Q, whichever photos it holds; same shape, device and memory format."""
         return self.asked(x_BCHW)
 
     def asked(self, x_BCHW: Tensor) -> Tensor:

@@ -185,7 +185,7 @@ def train_recogniser(
             rate = learning_rate(config, step=epoch * len(batches) + number, steps_per_epoch=len(batches))
             part = learner.spread.over(len(batches[number]))
             if fitted is not None:
-                x_BCHW = fitted(x_BCHW, label_B)  # fitted on photos as they are, so before any is mirrored
+                x_BCHW = fitted(x_BCHW, torch.from_numpy(mine[number]))  # fitted on photos as they are, so before any is mirrored
             if mirrors is not None:
                 mirror = runtime.tensor(mirrors[number][part.here])
                 x_BCHW = torch.where(mirror[:, None, None, None], x_BCHW.flip(3), x_BCHW)
