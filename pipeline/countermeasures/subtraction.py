@@ -26,7 +26,7 @@ from pipeline.countermeasures.augmentation import format_of
 
 PHOTOS = 1000  # whose differences from their person's mean say how faces look
 RIDGE = 3e-4  # of the summed squares of those differences: less takes more of a smooth pattern for face, more takes more of faces away
-ALIKE = 0.2  # mean correlation of remainders in a group; of clean photos of a person it is about 0.05 to 0.09, with error-min 0.3 to 0.5
+ALIKE = 0.2  # mean correlation of remainders in a group: more than those of clean photos of a person have, less than with one noise
 FEWEST = 4  # photos in a group: fewer may be alike because they were taken in one minute
 MOST = 16  # 1/255: such noise is bounded, and a larger remainder is a face's
 READ = 128  # photos at a time
