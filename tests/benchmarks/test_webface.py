@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.standin import plain_split, write_standin
-from benchmarks.webface import STAGES, growth_of, main, training_work
+from benchmarks.webface import STAGES, growth_of, main, training_work, with_splits
 from pipeline.artifacts import read_table
 
 
@@ -33,6 +33,13 @@ def test_a_wrong_request_is_refused_before_anything_is_generated(
         main()
     assert ended.value.code == 2 and told in capsys.readouterr().err
     assert not (tmp_path / "crops").exists()
+
+
+def test_a_stage_that_is_asked_for_alone_finds_the_split_that_it_reads() -> None:
+    assert with_splits(["read"]) == ["split-full", "read"]
+    assert with_splits(["evaluate", "noise-partial"]) == ["split-partial", "split-full", "noise-partial", "evaluate"]
+    assert with_splits(["split-partial"]) == ["split-partial"]
+    assert with_splits(list(STAGES)) == list(STAGES)
 
 
 def test_stages_without_a_network(tmp_path: Path) -> None:
