@@ -11,6 +11,7 @@ import torch
 
 from pipeline.config import NoiseConfig, TrainConfig
 from pipeline.countermeasures.projection import OrthogonalProjection, fit_linear
+from pipeline.countermeasures.subtraction import Faces, PatternSubtraction
 from pipeline.faces.detect_mtcnn import Mtcnn
 from pipeline.models.recognisers import Recogniser, make_recogniser
 from pipeline.noise.cloak import leave
@@ -73,6 +74,16 @@ def test_projection_mixes_no_devices() -> None:
         weight_KD = fit_linear(FACES.crops, len(FACES), FACES.label, CLASSES, 0, device=device, epochs=1, updates=1, batch=BATCH)
         x_BCHW, _ = FACES.batch(np.arange(BATCH), device)
         assert OrthogonalProjection(weight_KD.T).asked(x_BCHW).device == device
+
+
+def test_pattern_subtraction_mixes_no_devices() -> None:
+    device = CUDA.torch_device()
+    with pretended_gpu():
+        x_BCHW, _ = FACES.batch(np.arange(BATCH), device)
+        subtract = PatternSubtraction(torch.zeros((1, *x_BCHW.shape[1:]), dtype=torch.int8), torch.zeros(len(FACES), dtype=torch.int64))
+        assert subtract(x_BCHW, torch.arange(BATCH)).device == device
+        x_BD = x_BCHW.flatten(1)
+        assert Faces(x_BD).remainder(x_BD).device == device
 
 
 def surrogate(model: str) -> Recogniser:
