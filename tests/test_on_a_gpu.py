@@ -11,7 +11,7 @@ import torch
 
 from pipeline.config import NoiseConfig, TrainConfig
 from pipeline.countermeasures.projection import OrthogonalProjection, fit_linear
-from pipeline.countermeasures.subtraction import Faces, PatternSubtraction
+from pipeline.countermeasures.subtraction import FaceModel, PatternSubtraction
 from pipeline.faces.detect_mtcnn import Mtcnn
 from pipeline.models.recognisers import Recogniser, make_recogniser
 from pipeline.noise.cloak import leave
@@ -83,7 +83,7 @@ def test_pattern_subtraction_mixes_no_devices() -> None:
         subtract = PatternSubtraction(torch.zeros((1, *x_BCHW.shape[1:]), dtype=torch.int8), torch.zeros(len(FACES), dtype=torch.int64))
         assert subtract(x_BCHW, torch.arange(BATCH)).device == device
         x_BD = x_BCHW.flatten(1)
-        assert Faces(x_BD).remainder(x_BD).device == device
+        assert FaceModel(x_BD).remainder(x_BD).device == device
 
 
 def surrogate(model: str) -> Recogniser:

@@ -9,8 +9,8 @@ every photo of a camera shares (Lukáš et al., IEEE TIFS 2006, average what a d
 
 It is this project's own, and takes what every scraper has: the photos and their folders. It is done to everybody's training photos alike,
 since nobody says whose are protected. Photos that a recogniser is asked about later carry no pattern, and stay as they are.
-`benchmarks/estimated_patterns.py` says how much of each arm's noise it takes away. It can do nothing about noise that is another one in
-every photo.
+`benchmarks/estimated_patterns.py` says how much of each arm's noise it takes away. Where noise is another one in every photo, it finds next
+to nothing.
 """
 
 from __future__ import annotations
@@ -55,8 +55,10 @@ class PatternSubtraction:
         return x_BCHW
 
 
-class Faces:
-    """How faces look, by differences of photos from their person's mean: what these can put together is a face.
+class FaceModel:
+    """How faces look, by differences of M photos from their person's mean: what these can put together is a face.
+
+    `difference_MD` is float32 (M, 3·H·W) in 1/255; M may be 0, and then nothing is a face's.
 
     A ridge regression: of rows R, what is left is R − R Dᵀ (D Dᵀ + r I)⁻¹ D, where r is `RIDGE` of the trace of D Dᵀ.
     """
@@ -68,7 +70,7 @@ class Faces:
         self.factor_MM = torch.linalg.cholesky(gram_MM)
 
     def remainder(self, x_ND: Tensor) -> Tensor:
-        """What is left of rows, float32 (N, D)."""
+        """What is left of photos about everybody's mean, float32 (N, D), 1/255; the same shape."""
         share_MN = torch.cholesky_solve((self.difference_MD @ x_ND.T).double(), self.factor_MM).float()
         return x_ND - share_MN.T @ self.difference_MD
 
@@ -100,7 +102,8 @@ def fit_pattern_subtraction(
 
     def read(index: np.ndarray) -> Tensor:
         """Photos as rows (B, 3·H·W) float32, 0..255."""
-        parts = [crops(index[start : start + READ]) for start in range(0, len(index), READ)]
+        parts = [np.empty((0, height, width, 3), np.uint8)]
+        parts += [crops(index[start : start + READ]) for start in range(0, len(index), READ)]
         x_BHWC = torch.from_numpy(np.concatenate(parts)).to(device)
         return x_BHWC.permute(0, 3, 1, 2).flatten(1).float()
 
@@ -116,21 +119,17 @@ def fit_pattern_subtraction(
     random = np.random.default_rng((seed, 0x5B7))
     half_K = np.zeros(classes, np.int64)
     half_K[random.permutation(people)[: len(people) // 2]] = 1
-    faces = []
+    face_models = []
     for half in (0, 1):  # whose remainders these are for
         drawn = random.permutation(np.flatnonzero(half_K[label] != half))[:PHOTOS]
-        difference_MD = torch.empty((len(drawn), mean_KD.shape[1]), device=device)
-        for start in range(0, len(drawn), READ):
-            index = drawn[start : start + READ]
-            difference_MD[start : start + len(index)] = read(index) - mean_KD[torch.from_numpy(label[index]).to(device)]
-        faces.append(Faces(difference_MD))
+        face_models.append(FaceModel(read(drawn) - mean_KD[torch.from_numpy(label[drawn]).to(device)]))
 
     patterns, group_N = [torch.zeros(mean_KD.shape[1], dtype=torch.int8, device=device)], np.zeros(count, np.int64)
     order = np.argsort(label, kind="stable")
     for index in np.split(order, np.cumsum(photos_K)[:-1]):
         if len(index) < FEWEST:
             continue
-        left_ND = faces[half_K[label[index[0]]]].remainder(read(index) - everyone_D)
+        left_ND = face_models[half_K[label[index[0]]]].remainder(read(index) - everyone_D)
         for group in grouped(torch.corrcoef(left_ND).cpu().numpy()):
             group_N[index[group]] = len(patterns)
             patterns.append(left_ND[torch.from_numpy(group).to(device)].mean(0).round().clamp(-MOST, MOST).to(torch.int8))

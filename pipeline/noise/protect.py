@@ -210,7 +210,7 @@ def protect_one(
 def png_of(pixels: np.ndarray, profile: bytes | None) -> bytes:
     """A PNG file of uint8 H×W×3, RGB, in the colours of an ICC profile; None: sRGB, as whoever opens it takes for granted."""
     if profile is None:
-        # Runs alone: photos hold few other repetitions, so the search for them takes longer and saves nothing.
+        # Runs alone: photos hold few other repetitions, and the search for them takes longer than it saves.
         how = [cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
         done, encoded = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), how)
         assert done
