@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from pipeline import __main__ as command_line
-from pipeline.__main__ import MADE, STAGES, main, parser, run_arm_stage_here
+from pipeline.__main__ import main, run_arm_stage_here
 from pipeline.artifacts import at_work
+from pipeline.bookkeeping import MADE
+from pipeline.command_line import STAGES, parser
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.__main__ import MADE, parser
+from pipeline.bookkeeping import MADE
+from pipeline.command_line import parser
 from pipeline.faces.stage import NO_CROPS
 from pipeline.noise.arms import ARMS
 from tests.tiny_onnx import write_recogniser

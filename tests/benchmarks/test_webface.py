@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks.standin import plain_split, write_standin
-from benchmarks.webface import STAGES, growth_of, main, training_work, with_splits
+from benchmarks.webface import growth_of, main, with_splits
+from benchmarks.webface_stages import STAGES, training_work
 from pipeline.artifacts import read_table
 
 

@@ -191,7 +191,7 @@ def test_what_a_data_set_is_called_is_said_alike_everywhere() -> None:
     helped = "synthetic, folder, webface, celeba or lfw"
     assert set(helped.replace(" or", ",").split(", ")) == set(DATASETS)
     root = Path(__file__).resolve().parents[2]
-    assert all(helped in (root / file).read_text(encoding="utf-8") for file in ("Makefile", "pipeline/__main__.py"))
+    assert all(helped in (root / file).read_text(encoding="utf-8") for file in ("Makefile", "pipeline/command_line.py"))
 
 
 def test_a_kill_while_old_photos_are_removed_locks_nobody_out(tmp_path: Path, cpu: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
