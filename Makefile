@@ -44,7 +44,7 @@ TOGETHER = $(if $(filter 1,$(NPROC)),$(PIPELINE),$(PY) -m pipeline.together --st
 INSTALLED := $(VENV)/installed.lock
 
 # Named before there is a Python to ask for them; a test holds them to `python -m pipeline arms`.
-EVERY_ARM := clean removed random random-samplewise error-max error-max-samplewise error-min error-min-grey error-min-samplewise error-min-released error-min-robust error-min-bound lsp tap fawkes cloak cloak-error-min backdoor
+EVERY_ARM := clean removed random random-samplewise error-max error-max-samplewise error-min error-min-grey error-min-samplewise error-min-released error-min-robust error-min-bound lsp tap tap-robust fawkes cloak cloak-error-min backdoor
 ifeq ($(strip $(ARMS)),all)
 # Who protects everybody leaves nobody to train on once they are removed, and a cloak needs recognisers to be made against.
 override ARMS := $(filter-out $(if $(filter full,$(SETTING)),removed) $(if $(CLOAK_AGAINST),,cloak cloak-error-min),$(EVERY_ARM))
@@ -110,10 +110,10 @@ D := $(DATA_ROOT)/$(DATASET)$(if $(filter synthetic,$(DATASET)),$(addprefix -,$(
 R := $(DATA_ROOT)/runs/$(RUN)
 REPORT := $(REPORTS_ROOT)/$(RUN)
 NOISY := $(filter-out clean removed,$(ARMS))
-AGAINST := $(filter error-max% tap fawkes,$(ARMS))
+AGAINST := $(filter error-max% tap tap-robust fawkes,$(ARMS))
 # All arms are trained before any is evaluated, where there is a choice: no long job is left to the end.
 EVALUATED := $(ARMS:%=$(R)/%/model/history.jsonl) $(ARMS:%=$(R)/%/metrics.json)
-PUBLISHED := $(firstword $(filter error-min error-min-grey error-min-robust error-min-bound error-min-released,$(ARMS)) $(filter cloak cloak-error-min,$(ARMS)) $(NOISY))
+PUBLISHED := $(firstword $(filter error-min error-min-grey error-min-robust error-min-bound error-min-released,$(ARMS)) $(filter tap-robust,$(ARMS)) $(filter cloak cloak-error-min,$(ARMS)) $(NOISY))
 $(if $(filter protect,$(MAKECMDGOALS)),$(if $(PUBLISHED),,$(error ARMS=$(ARMS): nothing to protect with; allowed is an arm with noise, such as error-min)))
 
 # Each stage's own code: an edit to training makes no noise anew.

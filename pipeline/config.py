@@ -110,6 +110,7 @@ class NoiseConfig(StageConfig):
     steps: int = Field(
         default=20, ge=1, description="adversarial arms, cloak: passes of projected gradient descent against networks that stay as they are"
     )
+    travel: float = Field(default=2.5, gt=0, le=20, description="adversarial arms, cloak: how far all steps go together, in epsilons")
     search: Literal["all", "protected"] = Field(default="protected", description="whose photos carry noise during the search")
     lr: float = Field(default=0.05, gt=0)
     momentum: float = 0.9

@@ -69,6 +69,14 @@ ARMS: dict[str, Arm] = {
     ),
     "lsp": Arm("lsp", "identity", "Linearly separable patches: blocks of 8 px in colours of the person's own."),
     "tap": Arm("tap", "photo", "Targeted adversarial: a network sees the next protected person in every photo.", surrogate=True),
+    "tap-robust": Arm(
+        "tap",
+        "photo",
+        "As tap, but made through shifts, resizing, blur, light, greyscale, JPEG, and on every photo that is published.",
+        {"transforms": True},
+        surrogate=True,
+        published=True,
+    ),
     "fawkes": Arm("fawkes", "photo", "Feature cloak: every photo's embedding is moved towards a distant person's.", surrogate=True),
     "cloak": Arm(
         "cloak",
@@ -101,9 +109,9 @@ def is_of(arm: str | None, method: str) -> bool:
 
 
 def protecting_arms(arms: Iterable[str]) -> list[str]:
-    """Those of `arms` that are meant to protect, and are no control: error-minimizing noise in its order, then a cloak."""
-    arms = list(arms)
-    return [arm for method in ("error-min", "cloak") for arm in arms if is_of(arm, method)]
+    """Those of `arms` that are meant to protect, and are no control: error-minimizing noise in its order, then tap-robust, then a cloak."""
+    arms = [arm for arm in arms if is_of(arm, "error-min") or (arm in ARMS and ARMS[arm].published)]
+    return [arm for method in ("error-min", "tap", "cloak") for arm in arms if is_of(arm, method)]
 
 
 def headline_of(arms: Iterable[str]) -> str | None:

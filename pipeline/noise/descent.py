@@ -38,11 +38,13 @@ def descend(
     runtime: Runtime,
     seed: int,
     report: Callable[[int, float], None],
+    travel: float = 2.5,
     transforms: bool = False,
     checkpoint: Path | None = None,
     key: str = "",
 ) -> tuple[np.ndarray, float]:
-    """Noise that lowers `objectives` on the photos of each row, by sign steps of 2.5 epsilon / steps (PGD, Madry et al., ICLR 2018).
+    """Noise that lowers `objectives` on the photos of each row, by sign steps of `travel` · epsilon / steps (PGD, Madry et al., ICLR
+    2018, where that is 2.5).
 
     A row with several photos goes down the sum of their normalised gradients, so identity-wise and sample-wise noise are one code. Each
     objective's gradient is normalised by itself, so that of several networks none speaks louder.
@@ -60,7 +62,7 @@ def descend(
     height, width = faces.shards[0].shape[1:3]
     photos = resident(faces, device)
     generator = torch.Generator().manual_seed(seed)
-    step = 2.5 * epsilon / steps
+    step = travel * epsilon / steps
     # A random start: at a photo that the network is certain of the gradient is almost nothing.
     delta_KCHW, done = (torch.rand((rows, 3, height, width), generator=generator) * 2 - 1).mul_(epsilon).to(device), 0
     state = None if checkpoint is None else load_checkpoint(checkpoint, key, device)

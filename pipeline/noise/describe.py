@@ -76,7 +76,11 @@ def describe(
     if loose:
         left += f"not read, so not protected, beside the folders in PHOTOS: {counted(loose)}\n"
     kept = output.parent / FILE
-    later = f"later photos of these people: NOISE={kept} puts the same patterns on them; keep it, and noise.json beside it\n"
+    later = ""
+    if arm in REUSED:
+        later = f"later photos of these people: NOISE={kept} puts the same patterns on them; keep it, and noise.json beside it\n"
+    elif is_of(arm, "tap"):
+        later = "later photos of these people: the same command again; what is out already may stay, every photo has noise of its own\n"
     # Perhaps a sister: `distant_identity` draws from whoever the split protects or has for the search.
     whom = "to the recognisers it was made against a cloaked photo shows another of the people in PHOTOS: a search for that one finds it\n"
     return (
@@ -84,7 +88,7 @@ def describe(
         f"largest change of a pixel {photos['linf']:.0f}/255; photos PSNR {photos['psnr_db']:.1f} dB, SSIM {photos['ssim']:.3f}; "
         f"{visible}: look at some before you publish\n"
         "in a photo of several people only the folder owner's face is changed; where only somebody else's was found, that carries noise\n"
-        f"{whom if is_of(arm, 'cloak') else ''}{later if arm in REUSED else ''}"
+        f"{whom if is_of(arm, 'cloak') else ''}{later}"
         "noise found again when these files are cropped anew at the same place: correlation "
         f"{photos['recrop_correlation']['mean']:.2f} (least {photos['recrop_correlation']['min']:.2f}); a site that shrinks them or saves "
         "them as JPEG, and another detector, leave less\n"

@@ -37,9 +37,19 @@ CANDIDATES = 20  # Fawkes draws a few identities and takes the most distant one
 
 
 def against_surrogate(
-    config: NoiseConfig, arm: Arm, table: Any, names: tuple[str, ...], aligned: Path, surrogate: Path, runtime: Runtime
-) -> np.ndarray:
-    """Noise of an adversarial arm against the trained clean surrogate: float32 (K, 3, 112, 112) in 1/255."""
+    config: NoiseConfig,
+    arm: Arm,
+    table: Any,
+    names: tuple[str, ...],
+    split: Path,
+    aligned: Path,
+    surrogate: Path,
+    output: Path,
+    runtime: Runtime,
+) -> tuple[np.ndarray, float]:
+    """Noise of an adversarial arm against the trained clean surrogate: float32 (K, 3, 112, 112) in 1/255; and the seconds that it took,
+    before a kill, too.
+    """
     check_memory(len(names), arm, runtime)
     device = runtime.torch_device()
     if not (surrogate / "train.json").exists():
@@ -52,7 +62,7 @@ def against_surrogate(
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     seen = table[table["role"].isin(("protected", "auxiliary")) & (table["part"] == "train")]
-    carrying = seen[seen["role"] == "protected"]
+    carrying = table[(table["role"] == "protected") & ((table["part"] == "train") | arm.published)]
     protected = np.unique(carrying["label"].to_numpy())
     if arm.method == "error-max":
         objective = lower_certainty(model)
@@ -67,7 +77,9 @@ def against_surrogate(
         objective = feature_cloak(model, torch.from_numpy(target).to(device))
     row_N = rows_of(carrying, arm, names)
     faces, against = face_set(carrying, aligned), "the clean surrogate"
-    return lowered([objective], faces, row_N, config, runtime, against, rows=len(names), epsilon=config.epsilon)[0]
+    key, rows = search_key(config, arm, split) + trained["weights_sha256"], len(names)
+    kept = {"checkpoint": output / "checkpoint.pt", "key": key}
+    return lowered([objective], faces, row_N, config, runtime, against, rows=rows, epsilon=config.epsilon, **kept)
 
 
 def against_known(
@@ -156,6 +168,7 @@ def lowered(
         rows=rows,
         epsilon=epsilon,
         steps=config.steps,
+        travel=config.travel,
         batch=pass_batch(config, runtime.torch_device(), len(faces)),
         runtime=runtime,
         seed=hash_seed(config.seed, 0xADE),
@@ -239,7 +252,13 @@ def search_key(config: NoiseConfig, arm: Arm, split: Path) -> str:
 def code_of_search(method: str) -> list[Path]:
     """The source files by which noise of `method` is searched: a search that was killed goes on by the same only."""
     room, training = Path(__file__).parent, ("faces.py", "learner.py", "optimiser.py", "replayed.py", "shared.py")
-    names = {"error-min": ("error_min.py", "asked.py"), "cloak": ("descent.py", "cloak.py", "fawkes.py", "known.py")}[method]
+    names = {
+        "error-min": ("error_min.py", "asked.py"),
+        "error-max": ("descent.py", "error_max.py"),
+        "tap": ("descent.py", "tap.py"),
+        "fawkes": ("descent.py", "fawkes.py"),
+        "cloak": ("descent.py", "cloak.py", "fawkes.py", "known.py"),
+    }[method]
     own = [*(room / name for name in (*names, "transforms.py", "searched.py")), room.parent / "countermeasures" / "compression.py"]
     return [*own, *code_in("models"), *(room.parent / "training" / name for name in training)]
 

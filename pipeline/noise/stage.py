@@ -52,7 +52,7 @@ def make_noise(
 
         prepare_torch(runtime, threads)
         if arm.surrogate:
-            found = against_surrogate(config, arm, table, names, aligned, surrogate, runtime)
+            found, facts["seconds"] = against_surrogate(config, arm, table, names, split, aligned, surrogate, output, runtime)
             facts["steps"] = config.steps
         elif arm.method == "cloak":
             found, pattern, facts["seconds"] = against_known(config, arm, table, names, split, aligned, output, runtime)

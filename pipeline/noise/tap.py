@@ -1,7 +1,11 @@
 """Targeted adversarial poisoning: every photo shows, to a trained network, the next person (after Fowl et al., NeurIPS 2021).
 
 They take 250 steps with restarts and augmentation, and the next of all classes. Here it is as many steps as all adversarial arms take,
-and the next of the protected, since whoever is not protected has nothing to hide behind.
+and the next of the protected, since whoever is not protected has nothing to hide behind. `tap-robust` goes through the transforms of
+`transforms.py`, in more and in all longer steps: directions of one draw and the next partly cancel.
+
+No two photos carry the same noise, so there is no pattern that a scraper could estimate from a person's photos and subtract, and a photo
+that is published later needs nothing but a network that has learned these people.
 """
 
 from __future__ import annotations

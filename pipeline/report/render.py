@@ -100,6 +100,7 @@ def content_of(metrics: dict[str, Any]) -> dict[str, Any]:
         "headline": views.headline_arm(metrics),
         "seeds": views.seeds_of(metrics),
         "cloaked": any(views.made_against(metrics, arm) for arm in arms),
+        "targeted": [arm for arm in arms if is_of(arm, "tap")],
         "per_photo": [arm for arm in arms if is_of(arm, "error-min") and ARMS[arm].per == "photo"],
         "answers": answers_of(metrics),
         "key_numbers": views.key_numbers(metrics),

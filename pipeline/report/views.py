@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.evaluation import verdict
 from pipeline.evaluation.paired import seed_of
 from pipeline.evaluation.seeds import RESAMPLES
-from pipeline.noise.arms import headline_of
+from pipeline.noise.arms import ARMS, headline_of
 from pipeline.report.cells import noisy
 from pipeline.report.table import accuracy_of
 from pipeline.report.validity import counts, of_claim_alone, why_run
@@ -35,9 +35,14 @@ def was_known(metrics: dict[str, Any], arm: str | None, kind: str) -> bool:
     return digest is not None and digest in [one["sha256"] for one in at(metrics, "arms", arm or "", "noise", "against") or []]
 
 
+def surrogate_of(arm: str | None) -> str:
+    """The stage whose config says what the arm's surrogate is: trained before, or in the search itself."""
+    return "surrogate" if arm in ARMS and ARMS[arm].surrogate else f"noise-{arm}"
+
+
 def starts_alike(metrics: dict[str, Any], arm: str | None) -> bool:
     """Whether surrogate and recogniser start from the same pretrained weights."""
-    theirs, mine = (at(metrics, "provenance", "config", stage, "weights_sha256") for stage in ("train", f"noise-{arm}"))
+    theirs, mine = (at(metrics, "provenance", "config", stage, "weights_sha256") for stage in ("train", surrogate_of(arm)))
     return theirs is not None and theirs == mine
 
 

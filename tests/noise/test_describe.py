@@ -81,6 +81,11 @@ def test_who_cloaks_photos_is_told_whom_they_show_then() -> None:
         assert ("a cloaked photo shows another of the people in PHOTOS: a search for that one finds it\n" in said) == told
 
 
+def test_who_misleads_networks_is_told_that_photos_may_follow() -> None:
+    said = describe(Path("p"), "tap-robust", {"crops": CROPS, "photos": PHOTOS}, NONE, REJECTS, NONE, NONE, **MANY)
+    assert "later photos of these people: the same command again; what is out already may stay" in said and "NOISE" not in said
+
+
 def test_a_study_of_few_people_is_not_said_to_show_how_far_it_holds() -> None:
     last = describe(Path("p"), "error-min", {"crops": CROPS}, NONE, REJECTS, NONE, NONE, noise=SEARCHED, people=3).splitlines()[-1]
     assert last.endswith('random" gives numbers, but no claim: 20 people or more must be protected for one, here 3')

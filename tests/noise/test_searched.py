@@ -32,7 +32,7 @@ def test_a_table_that_does_not_fit_is_refused_before_the_search(cpu: Runtime, mo
 def test_noise_against_a_surrogate_that_was_not_trained_is_refused(tmp_path: Path, cpu: Runtime) -> None:
     config = NoiseConfig(arm="tap")
     with pytest.raises(StageError, match="has no trained network, against which tap noise is made: train the arm `surrogate` first"):
-        against_surrogate(config, arm_of("tap"), None, (), tmp_path, tmp_path, cpu)
+        against_surrogate(config, arm_of("tap"), None, (), tmp_path, tmp_path, tmp_path, tmp_path, cpu)
 
 
 def test_free_memory_of_this_machine_is_a_part_of_what_it_has() -> None:

@@ -575,6 +575,20 @@ def test_how_near_the_surrogate_was_is_said_as_it_was(tmp_path: Path):
     assert known in alike and known not in words(tuned, own)
 
 
+def test_targeted_noise_says_what_it_is_and_whose_network_it_was_made_against(tmp_path: Path):
+    metrics = sample_metrics()
+    assert "Targeted adversarial noise" not in words_of(page_of(metrics, [], tmp_path))
+    noise = metrics["arms"].pop("error-min")
+    noise["noise"] |= {"method": "tap-robust", "steps": 60, "converged": None}
+    metrics["arms"]["tap-robust"] = noise
+    own = {"input_size": 75, "weights_sha256": None}
+    metrics["provenance"]["config"] = {"train": own, "surrogate": own, "noise-tap-robust": own | {"input_size": 112}}
+    words = words_of(page_of(metrics, [], tmp_path))
+    assert "by what is not in their clean photos (tap-robust)" in words and "60 steps, no test" in words
+    assert "a network of the recogniser’s own kind, at the same input size, from other initial weights" in words
+    assert "What the search adds to a pattern" not in words, "it has no pattern a person"
+
+
 def test_a_cloak_says_what_it_was_made_against_and_what_not(tmp_path: Path):
     title = "Recognisers that the cloak was not made against"
 
