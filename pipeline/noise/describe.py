@@ -15,6 +15,8 @@ from pipeline.noise.table import FILE
 from pipeline.photos.folder import LOOSE, counted
 from pipeline.photos.stage import not_read
 
+KNOWN = 0.5  # share of clean photos that a network names that has learned faces: what it does not know it cannot be misled about
+
 
 def show(arm: str, data: Path, run: Path) -> None:
     """Print it for an arm of a run whose photos are protected.
@@ -63,6 +65,12 @@ def describe(
         following = (
             f"the search for noise did not converge in {noise['rounds']} rounds (error {noise['error']:.1%}), so it may protect little: "
             f"do not rely on it; rounds in configs/<profile>.yaml sets how many there may be\n{following}"
+        )
+    elif noise.get("surrogate_names", 1) < KNOWN:
+        following = (
+            f"the network that the noise was made against names {noise['surrogate_names']:.1%} of these people's clean test photos, fewer "
+            "than half, so it may protect little: do not rely on it; more photos a person teach it more, or more epochs in "
+            f"configs/<profile>.yaml\n{following}"
         )
     visible = f"crops PSNR {crops['psnr_db']:.1f} dB, SSIM {crops['ssim']:.3f}"
     if "photos" not in measures:

@@ -49,11 +49,12 @@ def make_noise(
     if arm.method in ("error-min", "cloak") or arm.surrogate:
         from pipeline.noise.searched import against_known, against_surrogate, search
         from pipeline.noise.transforms import describe_transforms
+        from pipeline.training.stage import read_history
 
         prepare_torch(runtime, threads)
         if arm.surrogate:
             found, facts["seconds"] = against_surrogate(config, arm, table, names, split, aligned, surrogate, output, runtime)
-            facts["steps"] = config.steps
+            facts |= {"steps": config.steps, "surrogate_names": round(read_history(surrogate / "history.jsonl")[-1]["protected"], 4)}
         elif arm.method == "cloak":
             found, pattern, facts["seconds"] = against_known(config, arm, table, names, split, aligned, output, runtime)
             named = zip(config.against, config.against_sha256, strict=True)

@@ -129,12 +129,13 @@ def peak_memory_mib(runtime: Runtime) -> int:
     return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def read_history(path: Path, epochs: int) -> list[dict[str, Any]]:
-    """The records of `history.jsonl`, one an epoch; `StageError` if a line is broken, or one of `epochs` missing."""
+def read_history(path: Path, epochs: int | None = None) -> list[dict[str, Any]]:
+    """The records of `history.jsonl`, one an epoch; `StageError` if a line is broken, or one of `epochs` missing (None: any number)."""
     try:
         found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError) as error:
         raise StageError(f"{path}: unreadable ({error}); delete it and run the same command again") from None
+    epochs = max(1, len(found)) if epochs is None else epochs
     # A file that was cut at the end of a line reads well, but the best epoch may have been in what is gone.
     if [record.get("epoch") if isinstance(record, dict) else None for record in found] != [*range(1, epochs + 1)]:
         raise StageError(f"{path}: does not hold epochs 1 to {epochs}, each once; delete it and run the same command again")

@@ -74,6 +74,14 @@ def test_noise_that_did_not_converge_is_said_at_the_end_each_time() -> None:
         assert "converge" not in describe(Path("p"), "cloak", measures, NONE, REJECTS, NONE, NONE, noise=noise, people=50)
 
 
+def test_noise_against_a_network_that_knows_nobody_is_said_to_protect_little() -> None:
+    measures = {"crops": CROPS, "photos": PHOTOS}
+    for share, told in {0.32: True, 0.61: False}.items():
+        noise = {"converged": None, "surrogate_names": share}
+        said = describe(Path("p"), "tap-robust", measures, NONE, REJECTS, NONE, NONE, noise=noise, people=50)
+        assert ("names 32.0% of these people's clean test photos, fewer than half, so it may protect little" in said) == told
+
+
 def test_who_cloaks_photos_is_told_whom_they_show_then() -> None:
     for arm, told in {"cloak": True, "cloak-error-min": True, "error-min": False}.items():
         said = describe(Path("p"), arm, {"crops": CROPS, "photos": PHOTOS}, NONE, REJECTS, NONE, NONE, **MANY)

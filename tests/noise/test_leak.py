@@ -38,6 +38,7 @@ def study(tmp_path: Path) -> Study:
     network = make_recogniser(classes=IDENTITIES, input_size=75, dropout=0.0, normalise=True, seed=0)
     save_file(network.tensors(), surrogate / "weights.safetensors")
     write_json(surrogate / "train.json", {"classes": IDENTITIES, "weights_sha256": "0" * 64})
+    (surrogate / "history.jsonl").write_text('{"epoch": 1, "protected": 0.25}\n', encoding="utf-8")
     return made
 
 
