@@ -72,7 +72,7 @@ ARMS: dict[str, Arm] = {
     "tap-robust": Arm(
         "tap",
         "photo",
-        "As tap, but made through shifts, resizing, blur, light, greyscale, JPEG, and on every photo that is published.",
+        "Targeted adversarial, made through shifts, resizing, blur, light, greyscale, JPEG: a network sees the next protected person.",
         {"transforms": True},
         surrogate=True,
         published=True,

@@ -262,10 +262,12 @@ def noise_table(metrics: dict[str, Any]) -> Table | None:
         ])  # fmt: skip
     if not rows:
         return None
-    note = (
-        "The search stops when the surrogate errs on few enough of the noisy photos, after as many rounds as are asked for at the least, "
-        "or at its cap of rounds: then it did not converge."
-    )
+    note = ""
+    if any(at(record, "noise", "rounds") for record in noisy(metrics).values()):
+        note = (
+            "The search stops when the surrogate errs on few enough of the noisy photos, after as many rounds as are asked for at the "
+            "least, or at its cap of rounds: then it did not converge."
+        )
     if any((record.get("noise") or {}).get("binding") for record in noisy(metrics).values()):
         note += (
             " Noise searched on other people’s photos goes all its rounds, and converged if the surrogate then errs on few of its owners’. "

@@ -579,7 +579,7 @@ def test_targeted_noise_says_what_it_is_and_whose_network_it_was_made_against(tm
     metrics = sample_metrics()
     assert "Targeted adversarial noise" not in words_of(page_of(metrics, [], tmp_path))
     noise = metrics["arms"].pop("error-min")
-    noise["noise"] |= {"method": "tap-robust", "steps": 60, "converged": None, "surrogate_names": 0.89}
+    noise["noise"] |= {"method": "tap-robust", "steps": 60, "rounds": 0, "converged": None, "surrogate_names": 0.89}
     metrics["arms"]["tap-robust"] = noise
     own = {"input_size": 75, "weights_sha256": None}
     metrics["provenance"]["config"] = {"train": own, "surrogate": own, "noise-tap-robust": own | {"input_size": 112}}
@@ -587,6 +587,7 @@ def test_targeted_noise_says_what_it_is_and_whose_network_it_was_made_against(tm
     assert "by what is not in their clean photos (tap-robust)" in words and "60 steps, no test" in words
     assert "against a network that names 89.0% of their clean photos" in words
     assert "a network of the recogniser’s own kind, at the same input size, from other initial weights" in words
+    assert "The search stops when" not in words, "steps are counted, and nothing is tested"
     assert "What the search adds to a pattern" not in words, "it has no pattern a person"
 
 
