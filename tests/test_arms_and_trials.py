@@ -104,7 +104,16 @@ def test_a_cloak_moves_the_embedding_towards_the_most_distant_of_the_others() ->
     assert whom.tolist() == [1 + int(np.argmin(means[1:] @ means[0])), -1, -1]
     target = means[whom]
     mine = faces.where(faces.label == 0)
-    settings = {"rows": 2, "epsilon": 16, "steps": 10, "batch": 2, "runtime": CPU, "seed": 0, "report": lambda _step, _loss: None}
+    settings = {
+        "rows": 2,
+        "epsilon": 16,
+        "steps": 10,
+        "travel": 2.5,
+        "batch": 2,
+        "runtime": CPU,
+        "seed": 0,
+        "report": lambda _step, _loss: None,
+    }
     delta = descend([feature_cloak(model, torch.from_numpy(target))], mine, np.arange(2), **settings)[0]
     x_BCHW, _ = mine.batch(np.arange(2), torch.device("cpu"))
     cloaked = model.embed((x_BCHW + torch.from_numpy(delta) / 255).clamp(0, 1)).numpy()

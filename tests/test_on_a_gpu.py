@@ -124,7 +124,7 @@ def test_descent_mixes_no_devices(method: str) -> None:
         else:
             objective = leave(model, *torch.zeros(2, CLASSES, 512).to(device))
         delta = descend(
-            [objective] * (2 if method == "cloak" else 1), FACES, FACES.label, rows=CLASSES, epsilon=16, steps=1, batch=BATCH,
+            [objective] * (2 if method == "cloak" else 1), FACES, FACES.label, rows=CLASSES, epsilon=16, steps=1, travel=2.5, batch=BATCH,
             runtime=CUDA, seed=0, report=lambda *_: None, transforms=method in ("tap", "cloak"),
         )[0]  # fmt: skip
     assert delta.shape == (CLASSES, 3, 112, 112)

@@ -34,11 +34,11 @@ def descend(
     rows: int,
     epsilon: int,
     steps: int,
+    travel: float,
     batch: int,
     runtime: Runtime,
     seed: int,
     report: Callable[[int, float], None],
-    travel: float = 2.5,
     transforms: bool = False,
     checkpoint: Path | None = None,
     key: str = "",
@@ -51,6 +51,7 @@ def descend(
 
     Args:
         row_N: the row each photo carries, int64 (N,), all ≥ 0.
+        travel: how far all steps go together, in epsilons.
         report: called after each pass with its number and the mean objective before its step.
         transforms: in each pass every photo is mirrored or not and goes through a draw of `transforms.py`.
         checkpoint, key: where the state is kept and what it belongs to; None: not kept.

@@ -77,9 +77,8 @@ def against_surrogate(
         objective = feature_cloak(model, torch.from_numpy(target).to(device))
     row_N = rows_of(carrying, arm, names)
     faces, against = face_set(carrying, aligned), "the clean surrogate"
-    key, rows = search_key(config, arm, split) + trained["weights_sha256"], len(names)
-    kept = {"checkpoint": output / "checkpoint.pt", "key": key}
-    return lowered([objective], faces, row_N, config, runtime, against, rows=rows, epsilon=config.epsilon, **kept)
+    key, kept = search_key(config, arm, split) + trained["weights_sha256"], output / "checkpoint.pt"
+    return lowered([objective], faces, row_N, config, runtime, against, rows=len(names), epsilon=config.epsilon, checkpoint=kept, key=key)
 
 
 def against_known(

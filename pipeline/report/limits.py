@@ -12,12 +12,12 @@ from pipeline.noise.arms import ARMS, is_of
 from pipeline.report.validity import counts, counts_elsewhere
 from pipeline.report.views import (
     called,
+    config_of_surrogate,
     headline_arm,
     made_against,
     search_also_saw,
     seeds_of,
     starts_alike,
-    surrogate_of,
     tried_on,
     was_known,
 )
@@ -166,7 +166,7 @@ def without_search(metrics: dict[str, Any], arm: str) -> Limit:
 
 def searched_with(metrics: dict[str, Any], arm: str | None) -> str:
     """How near the surrogate was to the recogniser, in a sentence; empty where no noise was searched or that was not recorded."""
-    theirs, mine = (at(metrics, "provenance", "config", stage, "input_size") for stage in ("train", surrogate_of(arm)))
+    theirs, mine = (at(metrics, "provenance", "config", stage, "input_size") for stage in ("train", config_of_surrogate(arm)))
     if not is_number(theirs) or not is_number(mine) or not (is_of(arm, "error-min") or is_of(arm, "tap")):
         return ""
     size = "at the same input size" if theirs == mine else f"at {mine:g} px where the recogniser has {theirs:g}"

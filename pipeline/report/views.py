@@ -35,14 +35,14 @@ def was_known(metrics: dict[str, Any], arm: str | None, kind: str) -> bool:
     return digest is not None and digest in [one["sha256"] for one in at(metrics, "arms", arm or "", "noise", "against") or []]
 
 
-def surrogate_of(arm: str | None) -> str:
+def config_of_surrogate(arm: str | None) -> str:
     """The stage whose config says what the arm's surrogate is: trained before, or in the search itself."""
     return "surrogate" if arm in ARMS and ARMS[arm].surrogate else f"noise-{arm}"
 
 
 def starts_alike(metrics: dict[str, Any], arm: str | None) -> bool:
     """Whether surrogate and recogniser start from the same pretrained weights."""
-    theirs, mine = (at(metrics, "provenance", "config", stage, "weights_sha256") for stage in ("train", surrogate_of(arm)))
+    theirs, mine = (at(metrics, "provenance", "config", stage, "weights_sha256") for stage in ("train", config_of_surrogate(arm)))
     return theirs is not None and theirs == mine
 
 

@@ -176,7 +176,7 @@ def adversarial(runtime: Runtime, folder: Path) -> np.ndarray:
     faces = toy_faces(identities=3, photos=3)
     objectives = [against(TinyNet(classes).eval()) for classes in (3, 4)]
     return descend(
-        objectives, faces, faces.label, rows=3, epsilon=16, steps=3, batch=4, runtime=runtime, seed=0, transforms=True,
+        objectives, faces, faces.label, rows=3, epsilon=16, steps=3, travel=2.5, batch=4, runtime=runtime, seed=0, transforms=True,
         report=lambda _, loss: None,
     )[0]  # fmt: skip
 

@@ -19,7 +19,7 @@ from tests.study import CPU
 
 FACES = toy_faces(identities=2, photos=3)
 SETTINGS: dict[str, Any] = {
-    "rows": 6, "epsilon": 16, "steps": 6, "batch": 4, "runtime": CPU, "seed": 1, "report": lambda _step, _loss: None,
+    "rows": 6, "epsilon": 16, "steps": 6, "travel": 2.5, "batch": 4, "runtime": CPU, "seed": 1, "report": lambda _step, _loss: None,
 }  # fmt: skip
 
 
