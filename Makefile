@@ -83,12 +83,14 @@ $(if $(SEVERAL),$(if $(filter-out study matrix help,$(MAKECMDGOALS)),$(error SEE
 $(if $(strip $(SEEDS)),,$(error SEEDS is empty: allowed are whole numbers, such as 0 or "0 1 2"))
 $(if $(SEVERAL),$(if $(shell echo '$(subst ','"'"',$(SEEDS))' | grep -E '^[0-9]+( +[0-9]+)*$$'),,$(error SEEDS=$(SEEDS): allowed are whole numbers, such as 0 or "0 1 2")))
 
-# Arms side by side, each in a process of its own: on a CPU two processes of one thread beat one of two; a GPU takes one at a time.
+# Arms side by side, each in a process of its own: on a CPU two processes of one thread beat one of two. A GPU takes one training at a time
+# (`turn` in bookkeeping.py), but a stage's start and what is done on the CPU need not wait for it; with NPROC each process has its GPU.
 CORES := $(if $(filter auto,$(WORKERS)),$(shell nproc 2>/dev/null || sysctl -n hw.ncpu),$(WORKERS))
 # Windows' Linux has NVIDIA's driver in a folder of its own, and no /dev/nvidia0.
 GPU_SIGNS := /dev/nvidia[0-9]* /usr/lib/wsl/lib/libcuda.so.1
 GPU := $(filter cuda%,$(DEVICE))$(if $(filter auto,$(DEVICE)),$(wildcard $(GPU_SIGNS)))
-JOBS := $(if $(GPU),1,$(shell echo '$(CORES)' $(words $(ARMS)) '$(NPROC)' | awk '{c = $$1 / $$3; n = (c < $$2) ? c : $$2; print ((n >= 1) ? int(n) : 1)}'))
+ONE_AT_A_TIME := $(and $(GPU),$(filter-out 1,$(NPROC)))
+JOBS := $(if $(ONE_AT_A_TIME),1,$(shell echo '$(CORES)' $(words $(ARMS)) '$(NPROC)' | awk '{c = $$1 / $$3; n = (c < $$2) ? c : $$2; print ((n >= 1) ? int(n) : 1)}'))
 THREADS := $(shell echo '$(CORES)' $(JOBS) '$(NPROC)' | awk '{n = $$1 / ($$2 * $$3); print ((n >= 1) ? int(n) : 1)}')
 ifndef MAKE_SHARES_JOBS
 MAKEFLAGS += --jobs=$(JOBS)
@@ -214,7 +216,7 @@ study: $(if $(SEVERAL),,$(REPORT)/index.html) ## all of the above, chained; prin
 	@$(PIPELINE) verdict --output '$(REPORT)'
 matrix: $(if $(SEVERAL),,$(EVALUATED)) ## the study, and MATRIX's other trainers and countermeasures on every arm
 	$(if $(SEVERAL),for seed in $(SEEDS); do $(MAKE) $@ SEEDS=$$seed; done)
-	$(if $(SEVERAL),,$(PIPELINE) matrix --data '$(D)' --run '$(R)' --arms="$$ARMS" --matrix="$$MATRIX" --jobs $(if $(GPU),1,$(CORES)) $(ON))
+	$(if $(SEVERAL),,$(PIPELINE) matrix --data '$(D)' --run '$(R)' --arms="$$ARMS" --matrix="$$MATRIX" --jobs $(if $(GPU),$(shell echo '$(CORES)' | awk '{print ($$1 < 3) ? $$1 : 3}'),$(CORES)) $(ON))
 	$(if $(SEVERAL),$(JOIN_SEEDS),$(PIPELINE) report --data '$(D)' --run '$(R)' --arms="$$ARMS" --output '$(REPORT)' $(ON))
 	@$(PIPELINE) verdict --output '$(REPORT)'
 

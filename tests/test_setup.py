@@ -268,8 +268,8 @@ def test_targets_do_what_they_say_and_no_more(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_gpu_has_one_arm_at_a_time(tmp_path: Path) -> None:
-    """Also by itself, and in Windows' Linux, where there is no /dev/nvidia0."""
+def test_arms_share_a_gpu_as_they_share_cores(tmp_path: Path) -> None:
+    """They take turns on it; but of several processes with a GPU each one arm at a time. In Windows' Linux there is no /dev/nvidia0."""
 
     def jobs(*words: str) -> str:
         return make("--eval=shown: ; @echo $(JOBS)", "shown", "WORKERS=3", *words).stdout.strip()
@@ -278,7 +278,10 @@ def test_a_gpu_has_one_arm_at_a_time(tmp_path: Path) -> None:
     assert jobs("DEVICE=cpu", f"GPU_SIGNS={driver}") == jobs(f"GPU_SIGNS={driver}") == "3"
     driver.touch()
     assert jobs("DEVICE=cpu", f"GPU_SIGNS={driver}") == "3"
-    assert jobs(f"GPU_SIGNS={driver}") == jobs("DEVICE=cuda", "GPU_SIGNS=") == jobs("DEVICE=cuda:1", "GPU_SIGNS=") == "1"
+    assert jobs(f"GPU_SIGNS={driver}") == jobs("DEVICE=cuda", "GPU_SIGNS=") == jobs("DEVICE=cuda:1", "GPU_SIGNS=") == "3"
+    together = ("NPROC=2", "WORKERS=6")
+    assert jobs("DEVICE=cpu", *together) == "3"
+    assert jobs(f"GPU_SIGNS={driver}", *together) == jobs("DEVICE=cuda", "GPU_SIGNS=", *together) == "1"
     signs = make("--eval=shown: ; @echo '$(GPU_SIGNS)'", "shown").stdout.split()
     assert signs == ["/dev/nvidia[0-9]*", "/usr/lib/wsl/lib/libcuda.so.1"]
 

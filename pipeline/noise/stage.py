@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.artifacts import read_table
+from pipeline.bookkeeping import turn
 from pipeline.config import NoiseConfig
 from pipeline.noise.arms import arm_of
 from pipeline.noise.backdoor import trigger_patches
@@ -52,25 +53,26 @@ def make_noise(
         from pipeline.training.stage import read_history
 
         prepare_torch(runtime, threads)
-        if arm.surrogate:
-            found, facts["seconds"] = against_surrogate(config, arm, table, names, split, aligned, surrogate, output, runtime)
-            facts |= {"steps": config.steps, "surrogate_names": round(read_history(surrogate / "history.jsonl")[-1]["protected"], 4)}
-        elif arm.method == "cloak":
-            found, pattern, facts["seconds"] = against_known(config, arm, table, names, split, aligned, output, runtime)
-            named = zip(config.against, config.against_sha256, strict=True)
-            facts |= {"steps": config.steps, "against": [{"name": Path(path).name, "sha256": digest} for path, digest in named]}
-            if pattern is not None and config.beneath is not None:
-                facts |= {"beneath": {"method": config.beneath.arm, "epsilon": config.beneath.epsilon}, **facts_of(pattern)}
-        else:
-            result = search(config, arm, table, names, split, aligned, output / "checkpoint.pt", runtime)
-            found = result.delta
-            facts |= {"rule": config.rule, "min_rounds": config.min_rounds, "seconds": result.seconds, **facts_of(result)}
-            if config.grey:
-                facts["grey"] = True
-            if config.transforms:
-                facts["draws"] = config.draws
-            if config.binding:
-                facts |= {"binding": "other people's photos", "error_on_others": result.history[-1]["error"]}
+        with turn(split.parent, runtime):
+            if arm.surrogate:
+                found, facts["seconds"] = against_surrogate(config, arm, table, names, split, aligned, surrogate, output, runtime)
+                facts |= {"steps": config.steps, "surrogate_names": round(read_history(surrogate / "history.jsonl")[-1]["protected"], 4)}
+            elif arm.method == "cloak":
+                found, pattern, facts["seconds"] = against_known(config, arm, table, names, split, aligned, output, runtime)
+                named = zip(config.against, config.against_sha256, strict=True)
+                facts |= {"steps": config.steps, "against": [{"name": Path(path).name, "sha256": digest} for path, digest in named]}
+                if pattern is not None and config.beneath is not None:
+                    facts |= {"beneath": {"method": config.beneath.arm, "epsilon": config.beneath.epsilon}, **facts_of(pattern)}
+            else:
+                result = search(config, arm, table, names, split, aligned, output / "checkpoint.pt", runtime)
+                found = result.delta
+                facts |= {"rule": config.rule, "min_rounds": config.min_rounds, "seconds": result.seconds, **facts_of(result)}
+                if config.grey:
+                    facts["grey"] = True
+                if config.transforms:
+                    facts["draws"] = config.draws
+                if config.binding:
+                    facts |= {"binding": "other people's photos", "error_on_others": result.history[-1]["error"]}
         if config.transforms:
             facts["transforms"] = describe_transforms()
         delta = quantise(found, config.epsilon)

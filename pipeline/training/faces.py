@@ -91,8 +91,13 @@ Faces = FaceSet | ResidentFaces
 
 
 def as_floats(x_BHWC: Tensor) -> Tensor:
-    """uint8 (B, H, W, 3) to float32 in [0, 1], (B, 3, H, W), on the same device."""
-    return x_BHWC.permute(0, 3, 1, 2).float().div_(255)  # a permuted NHWC array is already channels_last
+    """uint8 (B, H, W, 3) to float32 in [0, 1], (B, 3, H, W), on the same device; the same numbers, to the last bit, on every one.
+
+    By a number on the CPU a GPU does not divide, but multiplies by its reciprocal: the last bit of every other value is another then, and
+    after two rounds the noise of a search has another sign in a third of the pixels.
+    """
+    x_BCHW = x_BHWC.permute(0, 3, 1, 2).float()  # a permuted NHWC array is already channels_last
+    return x_BCHW.div_(x_BCHW.new_full((1,), 255.0))
 
 
 def sent(x_BHWC: Tensor, label_B: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.artifacts import clear_left_over, read_table, sha256_of, sha256_of_file, whole_file, write_json, write_text
+from pipeline.bookkeeping import turn
 from pipeline.config import TrainConfig, dump
 from pipeline.errors import StageError
 from pipeline.runtime import Runtime, say
@@ -97,7 +98,10 @@ def train_arm(config: TrainConfig, arm: str, run: Path, aligned: Path, runtime: 
         )
 
     checkpoint = output / "checkpoint.pt"
-    model, history = train_recogniser(config, train, test, classes=classes, runtime=runtime, checkpoint=checkpoint, key=key, report=report)
+    with turn(run, runtime):
+        model, history = train_recogniser(
+            config, train, test, classes=classes, runtime=runtime, checkpoint=checkpoint, key=key, report=report
+        )
     if not runtime.ranks.first:
         return
     clear_left_over(output / "weights.safetensors")

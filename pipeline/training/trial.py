@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from pipeline.artifacts import read_json, read_table, write_json, write_text
+from pipeline.bookkeeping import turn
 from pipeline.config import AlignConfig, EvaluateConfig, TrainConfig
 from pipeline.countermeasures.catalogue import countermeasure_of
 from pipeline.evaluation.accuracy import accuracies
@@ -71,10 +72,11 @@ def run_trial(
             say(f"{arm}, {name}: epoch {record['epoch']} of {config.epochs}: loss {record['loss']:.3f} ({record['seconds']:.0f} s)")
 
         checkpoint = output / "checkpoint.pt"
-        fitted = fit_countermeasure(config, train, classes=classes, runtime=runtime)
-        model, history = train_recogniser(
-            config, train, test, classes=classes, runtime=runtime, checkpoint=checkpoint, key=key, report=report, fitted=fitted
-        )
+        with turn(run, runtime):
+            fitted = fit_countermeasure(config, train, classes=classes, runtime=runtime)
+            model, history = train_recogniser(
+                config, train, test, classes=classes, runtime=runtime, checkpoint=checkpoint, key=key, report=report, fitted=fitted
+            )
         predicted = predict(model, test_faces(config, test, classes), runtime, fitted=fitted)[0]
     else:
         checkpoint = None
