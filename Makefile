@@ -127,7 +127,7 @@ CODE_align := $(filter-out pipeline/faces/restore.py,$(call py,faces photos/deco
 CODE_split := pipeline/split.py pipeline/shards.py
 CODE_noise := $(filter-out pipeline/noise/protect.py pipeline/noise/describe.py,$(call py,noise models distributed.py shared_memory.py shards.py training/faces.py training/learner.py training/replayed.py training/optimiser.py training/shared.py countermeasures/compression.py))
 CODE_protect := $(call py,shards.py noise/protect.py noise/table.py faces/restore.py faces/geometry.py evaluation/imperceptibility.py)
-CODE_train := $(call py,distributed.py shared_memory.py shards.py training/checkpoint.py training/faces.py training/learner.py training/loop.py training/optimiser.py training/replayed.py training/shared.py training/stage.py models)
+CODE_train := $(call py,distributed.py shared_memory.py shards.py training/at_hand.py training/checkpoint.py training/faces.py training/learner.py training/loop.py training/optimiser.py training/replayed.py training/shared.py training/stage.py models)
 CODE_evaluate := $(call py,evaluation/stage.py evaluation/accuracy.py evaluation/verification.py evaluation/identification.py \
 	evaluation/lfw_protocol.py evaluation/separability.py evaluation/utility.py evaluation/lpips.py evaluation/tested.py models/arcface_onnx.py onnx_session.py)
 CODE_report := $(call py,report shards.py split.py noise/arms.py training/trials.py training/keys.py training/matrix.py evaluation/accuracy.py \

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from pipeline.noise import asked
 from pipeline.noise.transforms import there_and_back
-from pipeline.training import learner
+from pipeline.training import at_hand, learner
 from pipeline.training.replayed import Outputs
 
 aten = torch.ops.aten
@@ -170,13 +170,16 @@ class Repeating:
 
 
 class Unrecorded:
-    """Stands for `CudaRecorder`: the steps before one is recorded."""
+    """Stands for `CudaRecorder`: the steps before one is recorded, and the recording; replays do nothing."""
 
     def __init__(self, device: torch.device) -> None:
         assert device.type == "cuda", device
 
     def ahead(self, call: Callable[[], Any]) -> Any:
         return call()
+
+    def record(self, call: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        return call(), lambda: None
 
 
 @contextmanager
@@ -190,6 +193,7 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
         (Tensor, "pin_memory", pinned),
         (torch, "empty", lambda *args, pin_memory=False, **kwargs: empty(*args, **kwargs)),
         (asked, "CudaRecorder", Unrecorded),
+        (at_hand, "CudaRecorder", Unrecorded),
         (learner, "CudaRecorder", Unrecorded),
         (torch, "inference_mode", lambda *args: inference_mode(*args) if args else torch.no_grad()),  # else operations arrive uncut
         (torch.cuda, "is_available", lambda: True),

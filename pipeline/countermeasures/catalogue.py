@@ -28,7 +28,7 @@ class Countermeasure:
         process: uint8 (N, H, W, 3) RGB to the same, deterministic; the trainer's own preprocessing, of training *and* test photos.
         augment: (x_BCHW float32 in [0, 1], label_B int64, generator) to (x_BCHW, target): training batches only. The target is label_B, or
             soft targets (B, classes) float32.
-        harden: (model, x_BCHW, label_B, generator) to x_BCHW: training batches only, with the model at hand; label_B holds indices.
+        harden: (network, x_BCHW, label_B, generator) to x_BCHW: training batches only, with the network at hand; label_B holds indices.
         fit: (crops at an index, count, label, classes, seed) to a function of x_BCHW and index_B: fitted on the training photos before
             training, then applied to training batches; its `asked` is for the photos that names are asked for.
     """

@@ -24,6 +24,7 @@ from pipeline.errors import StageError
 from pipeline.models.backbones import WIDTH
 from pipeline.models.recognisers import Recogniser, make_recogniser
 from pipeline.runtime import Runtime, hash_seed
+from pipeline.training.at_hand import AtHand
 from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.faces import Faces, FaceSet, prefetched, resident
 from pipeline.training.learner import Learner
@@ -162,6 +163,7 @@ def train_recogniser(
     assert (fitted is None) == (measure.fit is None), config.countermeasure
     photos, scored = resident(train, device), resident(test.faces, device)
     learner = Learner(model, config, runtime, count=len(train), labels=True)
+    at_hand = AtHand(model, runtime, batch=learner.batch)
     history: list[dict[str, Any]] = []
     state = load_checkpoint(checkpoint, key, device)
     if state is not None:
@@ -193,8 +195,7 @@ def train_recogniser(
             if measure.augment is not None:
                 x_BCHW, target_B = measure.augment(x_BCHW, label_B, draws)
             if measure.harden is not None:
-                with runtime.autocast():
-                    x_BCHW = measure.harden(model, x_BCHW, label_B, draws)
+                x_BCHW = measure.harden(at_hand, x_BCHW, label_B, draws)
             loss, missed = learner.step(x_BCHW, label_B, target_B, rate=rate)
             loss_sum += loss * part.count
             wrong += missed / part.copies
