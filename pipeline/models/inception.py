@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from pipeline.models.convolve import computed, convolve, pointwise
 
@@ -100,7 +100,8 @@ class QuickBlock(nn.Module):
             if name != "relu":
                 self.add_module(name, child)
         self.branches = [name for name in ("branch0", "branch1", "branch2") if hasattr(self, name)]
-        self.joint: nn.Conv2d | None = None  # all branches' first convolutions, once they are folded
+        self.joint: nn.Conv2d | None = None  # all branches' first convolutions, once they are folded,
+        self.sizes: list[int] = []  # and how many channels each of them gives
 
     def heads(self) -> list[Any]:
         """The first layer of each branch."""
@@ -109,10 +110,7 @@ class QuickBlock(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         branches: list[Any] = [getattr(self, name) for name in self.branches]
-        if self.joint is None:
-            begun = together(self.heads(), x_BCHW)
-        else:
-            begun = F.relu_(convolve(self.joint, x_BCHW)).split([head.conv.out_channels for head in self.heads()], dim=1)
+        begun = together(self.heads(), x_BCHW) if self.joint is None else F.relu_(convolve(self.joint, x_BCHW)).split(self.sizes, dim=1)
         found = []
         for branch, y_BCHW in zip(branches, begun, strict=True):
             for layer in list(branch)[1:] if isinstance(branch, nn.Sequential) else []:
@@ -124,15 +122,56 @@ class QuickBlock(nn.Module):
 
 
 def fold(network: Any) -> None:
-    """Fold each batch norm of `network`, as in eval mode, into the convolution or linear layer before it, in place; training is over."""
-    for module in network.modules():
-        if isinstance(module, QuickConv):
-            module.conv, module.bn = fuse_conv_bn_eval(module.conv, module.bn.eval()), nn.Identity()
+    """Take the batch norms out of `network`, in place, for `refold` to put them into the weights of the layers before them."""
     for module in network.modules():
         if isinstance(module, QuickBlock):
-            convolutions = [head.conv for head in module.heads()]
-            joint = nn.Conv2d(convolutions[0].in_channels, sum(one.out_channels for one in convolutions), 1, device="meta")
-            joint.weight = nn.Parameter(torch.cat([one.weight for one in convolutions]).detach(), requires_grad=False)
-            joint.bias = nn.Parameter(torch.cat([one.bias for one in convolutions]).detach(), requires_grad=False)
-            module.joint = joint
-    network.last_linear, network.last_bn = fuse_linear_bn_eval(network.last_linear, network.last_bn.eval()), nn.Identity()
+            heads = module.heads()
+            module.joint = empty_convolution(heads[0].conv, sum(head.conv.out_channels for head in heads))
+            module.sizes = [head.conv.out_channels for head in heads]
+            for head in heads:  # which the joint layer stands for
+                head.conv, head.bn = nn.Identity(), nn.Identity()
+    for module in network.modules():
+        if isinstance(module, QuickConv) and isinstance(module.conv, nn.Conv2d):
+            module.conv, module.bn = empty_convolution(module.conv, module.conv.out_channels), nn.Identity()
+    linear = nn.Linear(network.last_linear.in_features, network.last_linear.out_features, device="meta")
+    linear.weight, linear.bias = empty(network.last_linear.weight), empty(network.last_linear.weight[:, 0])
+    network.last_linear, network.last_bn = linear, nn.Identity()
+
+
+def empty(like: Tensor) -> nn.Parameter:
+    """A weight as `like` lies in memory, without content, that nothing is learnt by."""
+    return nn.Parameter(torch.empty_like(like), requires_grad=False)
+
+
+def empty_convolution(like: nn.Conv2d, channels: int) -> nn.Conv2d:
+    """A convolution with a bias and without content, of `channels` outputs, else as `like`."""
+    made = nn.Conv2d(like.in_channels, channels, like.kernel_size, like.stride, like.padding, device="meta")  # type: ignore[arg-type]
+    weight = like.weight[:1].expand(channels, -1, -1, -1)
+    made.weight, made.bias = empty(weight.contiguous(memory_format=torch.channels_last)), empty(like.weight.new_empty(channels))
+    return made
+
+
+@torch.no_grad()
+def refold(folded: Any, network: Any) -> None:
+    """Give `folded`, which `fold` made of a copy of `network`, the weights that do what `network` does now; tensors stay where they are."""
+    now = dict(network.named_modules())
+    for name, module in folded.named_modules():
+        if isinstance(module, QuickBlock):
+            assert module.joint is not None
+            begun = [without_norm(head) for head in now[name].heads()]
+            module.joint.weight.copy_(torch.cat([weight for weight, _ in begun]))
+            module.joint.bias.copy_(torch.cat([bias for _, bias in begun]))  # type: ignore[union-attr]
+            module.conv2d.load_state_dict(now[name].conv2d.state_dict())  # type: ignore[union-attr]
+        elif isinstance(module, QuickConv) and isinstance(module.conv, nn.Conv2d):
+            for place, found in zip((module.conv.weight, module.conv.bias), without_norm(now[name]), strict=True):
+                place.copy_(found)  # type: ignore[union-attr]
+    linear, norm = network.last_linear, network.last_bn
+    found = fuse_linear_bn_weights(linear.weight, linear.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+    for place, one in zip((folded.last_linear.weight, folded.last_linear.bias), found, strict=True):
+        place.copy_(one)
+
+
+def without_norm(layer: Any) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the convolution that does what `layer`, a `QuickConv`, does before its ReLU in eval mode."""
+    conv, norm = layer.conv, layer.bn
+    return fuse_conv_bn_weights(conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)

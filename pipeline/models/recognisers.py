@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pipeline.errors import StageError
 from pipeline.models.backbones import make_backbone
 from pipeline.models.heads import ArcFaceHead
-from pipeline.models.inception import QuickBlock, fold
+from pipeline.models.inception import QuickBlock, fold, refold
 
 
 class Recogniser(nn.Module):
@@ -146,6 +146,22 @@ def for_inference(model: nn.Module, *, bf16: bool) -> nn.Module:
     """
     if not isinstance(model, Recogniser) or not any(isinstance(module, QuickBlock) for module in model.network.modules()):
         return model.eval()
-    made = copy.deepcopy(model).eval().requires_grad_(False)
+    tensors = (*model.parameters(), *model.buffers())
+    made = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors}).eval()  # modules alone are copied
+    for module in made.modules():
+        for name, tensor in list(module.named_parameters(recurse=False)):
+            place = torch.empty_like(tensor, dtype=torch.bfloat16 if bf16 else tensor.dtype)
+            setattr(module, name, nn.Parameter(place, requires_grad=False))
     fold(made.network)
-    return made.to(torch.bfloat16) if bf16 else made
+    renew(made, model)
+    return made
+
+
+def renew(made: nn.Module, model: nn.Module) -> None:
+    """Give what `for_inference` made of `model` the weights that it has now; tensors stay where they are."""
+    if made is model:
+        model.eval()
+        return
+    assert isinstance(made, Recogniser) and isinstance(model, Recogniser)
+    refold(made.network, model.network)
+    made.head.load_state_dict(model.head.state_dict())

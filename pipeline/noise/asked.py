@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.models.recognisers import for_inference
+from pipeline.models.recognisers import for_inference, renew
 from pipeline.runtime import Runtime
 from pipeline.training.replayed import CudaRecorder, Recorder, Replayed
 
@@ -42,20 +42,21 @@ class Asked:
 
     def __init__(self, model: nn.Module, runtime: Runtime, *, batch: int, recorder: Recorder | None = None) -> None:
         self.model, self.runtime, self.batch = model, runtime, batch
-        # Stays where it is, so that what is recorded sees the weights of each round.
-        self.folded = for_inference(model, bf16=runtime.precision == "bf16")
+        self.folded: nn.Module | None = None  # stays where it is, so that what is recorded sees the weights of each round
         if recorder is None and runtime.replays:
             recorder = CudaRecorder(runtime.torch_device())
         self.replayed = None if recorder is None else Replayed(recorder)
 
     def refresh(self) -> None:
         """Take the surrogate's weights as they are now."""
-        made = for_inference(self.model, bf16=self.runtime.precision == "bf16")
-        for place, new in zip(self.folded.state_dict().values(), made.state_dict().values(), strict=True):
-            place.copy_(new)
+        if self.folded is None:
+            self.folded = for_inference(self.model, bf16=self.runtime.precision == "bf16")
+        else:
+            renew(self.folded, self.model)
 
     def ask(self, x_BCHW: Tensor, label_B: Tensor) -> tuple[Tensor, Tensor]:
         """`loss_gradient`, as it is."""
+        assert self.folded is not None, "refresh it first"
         return loss_gradient(self.folded, self.runtime, x_BCHW, label_B)
 
     def __call__(self, x_BCHW: Tensor, label_B: Tensor) -> tuple[Tensor, Tensor]:
