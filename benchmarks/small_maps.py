@@ -4,8 +4,8 @@
     python -m benchmarks.small_maps --precision fp32
 
 A line a layer whose output is not larger than 16,384 positions, fewest positions first: milliseconds of one thread's own time (the lower
-third of 9 runs) for the output and for the kernel's gradient. `pipeline/models/convolve.py` has its limits from this, on AMD Zen 5 in both
-precisions, and with `ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2` in fp32.
+third of 9 runs) for the output and for the kernel's gradient. `pipeline/models/convolve.py` has its limits from this: bf16 on AMD Zen 5 and
+with AMX, fp32 on an Intel without AMX, and with `ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2` on AMD.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from pipeline import runtime
 from pipeline.distributed import Ranks
 from pipeline.errors import RequestError
 from pipeline.faces.detect_mtcnn import exactly
-from pipeline.runtime import allow_tf32, decide
+from pipeline.runtime import allow_tf32, decide, multiplies_bf16
 
 
 @pytest.mark.parametrize("device", ["cuda-0", "cudaX1", "cuda1", "cuda:", "cuda:x", "cuda:²", "cuda:1\n", "cuda:2", "gpu", ""])
@@ -69,6 +69,25 @@ def test_a_gpu_that_torch_has_no_kernels_for_is_not_taken(
         return
     with pytest.raises(RequestError, match=f"^DEVICE=cuda: {said}.*; allowed are cpu"):
         decide("cuda")
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "fast"),
+    [
+        ("AuthenticAMD", "avx2 avx512f avx512_bf16 vaes", True),
+        ("GenuineIntel", "avx2 avx512f avx512_bf16 amx_bf16 amx_tile", True),
+        ("GenuineIntel", "avx2 avx512f avx512_bf16 avx512_fp16", False),
+        ("AuthenticAMD", "avx2 avx512f", False),
+        ("GenuineIntel", "avx2 not_amx_bf16", False),
+    ],
+)
+def test_bf16_is_taken_where_it_is_the_faster_one(vendor: str, flags: str, fast: bool) -> None:
+    core = f"processor\t: 0\nvendor_id\t: {vendor}\nmodel name\t: amx_bf16 of {vendor}\nflags\t\t: fpu {flags} sse2\nbugs\t: none"
+    assert multiplies_bf16(core) == fast
+
+
+def test_no_cpu_is_known_where_nothing_is_told() -> None:
+    assert not multiplies_bf16("") and not multiplies_bf16("Features\t: fp asimd bf16")
 
 
 @pytest.mark.parametrize("workers", ["²", "٣", "0", "1025", "-1", "two", ""])

@@ -27,11 +27,13 @@ class Few(NamedTuple):
 
 
 def few(dtype: torch.dtype) -> Few:
-    """As measured for InceptionResnetV1's layers (`benchmarks/small_maps.py`): bf16 on AMD Zen 5; float32 there, and held to AVX2."""
+    """As measured for InceptionResnetV1's layers (`benchmarks/small_maps.py`): bf16 on AMD Zen 5 and with Intel's AMX; float32 with Intel's
+    AVX512, and on AMD held to AVX2.
+    """
     if dtype == torch.bfloat16:
         return Few(output=512, gradient=1024, strided=4096)
     if torch.backends.cpu.get_cpu_capability() == "AVX512":
-        return Few(output=128, gradient=128, strided=128)
+        return Few(output=512, gradient=512, strided=4096)
     return Few(output=128, gradient=1024, strided=4096)
 
 
