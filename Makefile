@@ -84,7 +84,7 @@ $(if $(strip $(SEEDS)),,$(error SEEDS is empty: allowed are whole numbers, such 
 $(if $(SEVERAL),$(if $(shell echo '$(subst ','"'"',$(SEEDS))' | grep -E '^[0-9]+( +[0-9]+)*$$'),,$(error SEEDS=$(SEEDS): allowed are whole numbers, such as 0 or "0 1 2")))
 
 # Arms side by side, each in a process of its own: on a CPU two processes of one thread beat one of two. A GPU takes one training at a time
-# (`turn` in bookkeeping.py), but a stage's start and what is done on the CPU need not wait for it; with NPROC each process has its GPU.
+# (`turn` in runtime.py), but a stage's start and what is done on the CPU need not wait for it; with NPROC each process has its GPU.
 CORES := $(if $(filter auto,$(WORKERS)),$(shell nproc 2>/dev/null || sysctl -n hw.ncpu),$(WORKERS))
 # Windows' Linux has NVIDIA's driver in a folder of its own, and no /dev/nvidia0.
 GPU_SIGNS := /dev/nvidia[0-9]* /usr/lib/wsl/lib/libcuda.so.1

@@ -1,4 +1,4 @@
-"""A stage at work: alone, its results dated for `make`, one at a time on a GPU, and how long it took."""
+"""A stage at work: alone, its results dated for `make`, and how long it took."""
 
 from __future__ import annotations
 
@@ -7,12 +7,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipeline.distributed import launched
-
-if TYPE_CHECKING:
-    from pipeline.runtime import Runtime
 
 # What each stage writes last, by which `make` knows when it was done: in DATA, RUN, and from noise on in RUN/ARM.
 MADE = {
@@ -41,22 +37,6 @@ def alone(args: argparse.Namespace) -> Iterator[None]:
         began = lock.stat().st_mtime_ns  # by the clock that the other files' times are of, too
         yield
         date_back(args, began)
-
-
-@contextmanager
-def turn(run: Path, runtime: Runtime) -> Iterator[None]:
-    """Have the GPU for as long as this lasts: stages of `run` that train or search side by side go there one after the other.
-
-    Two at once would share its memory, of which each takes what it finds free, and gain little. Their starts, reading, writing and what is
-    done on the CPU need not wait. On a CPU, and in one of several processes that have a GPU each, there is nothing to wait for.
-    """
-    from pipeline.artifacts import at_work
-
-    if not runtime.device.startswith("cuda") or runtime.ranks.size > 1:
-        yield
-        return
-    with at_work(run / "locks" / f"{runtime.device.replace(':', '-')}.lock", wait=True):
-        yield
 
 
 def date_back(args: argparse.Namespace, began: int) -> None:

@@ -1,13 +1,15 @@
-"""Device, dtype, threads, seeds, progress: decided once at the edge, said aloud, and handed on as arguments."""
+"""Device, whose turn it is there, dtype, threads, seeds, progress: decided once at the edge, said aloud, and handed on as arguments."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import glob
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.distributed import ONE_PROCESS, Ranks, launched
@@ -56,6 +58,22 @@ class Runtime:
         if self.device.startswith("cuda"):
             return tensor.pin_memory().to(self.torch_device(), non_blocking=True)
         return tensor
+
+
+@contextmanager
+def turn(run: Path, runtime: Runtime) -> Iterator[None]:
+    """Have the GPU for as long as this lasts: stages of `run` that train or search side by side go there one after the other.
+
+    Two at once would share its memory, of which each takes what it finds free, and gain little. Their starts, reading, writing and what is
+    done on the CPU need not wait. On a CPU, and in one of several processes that have a GPU each, there is nothing to wait for.
+    """
+    from pipeline.artifacts import at_work
+
+    if not runtime.device.startswith("cuda") or runtime.ranks.size > 1:
+        yield
+        return
+    with at_work(run / "locks" / f"{runtime.device.replace(':', '-')}.lock", wait=True):
+        yield
 
 
 def cores() -> int:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from pipeline.artifacts import read_table
-from pipeline.bookkeeping import turn
 from pipeline.config import NoiseConfig
 from pipeline.noise.arms import arm_of
 from pipeline.noise.backdoor import trigger_patches
@@ -17,7 +16,7 @@ from pipeline.noise.given import patterns_of
 from pipeline.noise.lsp import linearly_separable_patches
 from pipeline.noise.random import random_noise
 from pipeline.noise.table import NoiseTable, quantise, row_names, save_noise
-from pipeline.runtime import Runtime, prepare_torch, say
+from pipeline.runtime import Runtime, prepare_torch, say, turn
 from pipeline.split import SPLIT_COLUMNS
 
 

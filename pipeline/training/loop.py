@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,7 @@ def train_recogniser(
     assert (fitted is None) == (measure.fit is None), config.countermeasure
     photos, scored = resident(train, device), resident(test.faces, device)
     learner = Learner(model, config, runtime, count=len(train), labels=True)
-    at_hand = AtHand(model, runtime, batch=learner.batch)
+    harden = None if measure.harden is None else partial(measure.harden, AtHand(model, runtime, batch=learner.batch))
     history: list[dict[str, Any]] = []
     state = load_checkpoint(checkpoint, key, device)
     if state is not None:
@@ -194,8 +195,8 @@ def train_recogniser(
             target_B = label_B
             if measure.augment is not None:
                 x_BCHW, target_B = measure.augment(x_BCHW, label_B, draws)
-            if measure.harden is not None:
-                x_BCHW = measure.harden(at_hand, x_BCHW, label_B, draws)
+            if harden is not None:
+                x_BCHW = harden(x_BCHW, label_B, draws)
             loss, missed = learner.step(x_BCHW, label_B, target_B, rate=rate)
             loss_sum += loss * part.count
             wrong += missed / part.copies

@@ -11,10 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline.artifacts import clear_left_over, read_table, sha256_of, sha256_of_file, whole_file, write_json, write_text
-from pipeline.bookkeeping import turn
 from pipeline.config import TrainConfig, dump
 from pipeline.errors import StageError
-from pipeline.runtime import Runtime, say
+from pipeline.runtime import Runtime, say, turn
 from pipeline.split import SPLIT_COLUMNS
 from pipeline.training.faces import FaceSet, face_set, lay_over
 from pipeline.training.keys import SURROGATE, training_key

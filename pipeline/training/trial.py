@@ -14,14 +14,13 @@ import numpy as np
 import torch
 
 from pipeline.artifacts import read_json, read_table, write_json, write_text
-from pipeline.bookkeeping import turn
 from pipeline.config import AlignConfig, EvaluateConfig, TrainConfig
 from pipeline.countermeasures.catalogue import countermeasure_of
 from pipeline.evaluation.accuracy import accuracies
 from pipeline.evaluation.probes import last_layer_refit, linear_probe, linear_svm, nearest_neighbour
 from pipeline.models.arcface_onnx import ArcFaceOnnx
 from pipeline.models.recognisers import Recogniser, load_trained, make_recogniser
-from pipeline.runtime import Runtime, say
+from pipeline.runtime import Runtime, say, turn
 from pipeline.split import SPLIT_COLUMNS
 from pipeline.training.embeddings import frozen_embeddings
 from pipeline.training.faces import FaceSet, embedded, face_set

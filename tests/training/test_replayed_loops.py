@@ -17,7 +17,8 @@ from pipeline.noise import asked
 from pipeline.noise.asked import Asked
 from pipeline.noise.error_min import PASS_BATCH
 from pipeline.runtime import Runtime
-from pipeline.training import learner
+from pipeline.training import at_hand, learner
+from pipeline.training.at_hand import AtHand
 from pipeline.training.learner import Learner
 from pipeline.training.loop import TestPhotos, train_recogniser
 from pipeline.training.replayed import WARM_UP, Outputs
@@ -43,14 +44,16 @@ def recording(monkeypatch: pytest.MonkeyPatch) -> Recording:
         monkeypatch.setattr(learner, "CudaRecorder", lambda _: recorder())
         wrong = torch.zeros((), dtype=torch.int64)
         monkeypatch.setattr(asked, "CudaRecorder", lambda _: recorder(torch.zeros(BATCH, 3, 112, 112), wrong))
+        monkeypatch.setattr(at_hand, "CudaRecorder", lambda _: recorder(torch.zeros(BATCH, 3, 112, 112), torch.zeros(())))
         return made
 
     return begin
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("countermeasure", ["none", "adversarial-4"])
-def test_training(countermeasure: str, cpu: Runtime, recording: Recording, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("countermeasure", "replayed"), [("none", [3]), ("adversarial-4", [3, 15])])
+def test_training(countermeasure: str, replayed: list[int], cpu: Runtime, recording: Recording, tmp_path: Path) -> None:
+    """Of two full batches an epoch the first three are as they are; so are the first three questions, of three about each batch."""
     faces = toy_faces(identities=2, photos=5)
     values = {"epochs": 3, "batch": BATCH, "input_size": 75, "dropout": 0.3, "model": "resnet18", "countermeasure": countermeasure}
 
@@ -65,7 +68,7 @@ def test_training(countermeasure: str, cpu: Runtime, recording: Recording, tmp_p
     plain = trained()
     recorders = recording()
     assert trained() == plain
-    assert [recorder.replayed for recorder in recorders] == [3], "of two full batches an epoch the first three are as they are"
+    assert [recorder.replayed for recorder in recorders] == replayed
 
 
 @pytest.mark.slow
@@ -97,14 +100,16 @@ def test_a_network_is_freed_with_what_replays_it(cpu: Runtime) -> None:
     wrong = torch.zeros((), dtype=torch.int64)
     asking = Asked(asks, cpu, batch=BATCH, recorder=Held(torch.zeros_like(x_BCHW), wrong))
     asking.refresh()
+    hand = AtHand(learns, cpu, batch=BATCH, recorder=Held(torch.zeros_like(x_BCHW), torch.zeros(())))
     for _ in range(WARM_UP + 2):
+        hand.gradient(x_BCHW, label_B)
         learning.spread.over(BATCH)
         learning.step(x_BCHW, label_B, rate=0.1)
         asking(x_BCHW, label_B)
     networks = [weakref.ref(one) for one in (learns, asks, asking.folded)]
     gc.disable()
     try:
-        del learns, asks, learning, asking
+        del learns, asks, learning, asking, hand
         assert [network() for network in networks] == [None] * 3
     finally:
         gc.enable()

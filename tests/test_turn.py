@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.bookkeeping import turn
 from pipeline.distributed import Ranks
-from pipeline.runtime import Runtime
+from pipeline.runtime import Runtime, turn
 
 
 def waits(path: Path, holder: Runtime, other: Runtime) -> bool:
