@@ -183,16 +183,15 @@ def round_pair(precision: str, *, identities: int = 150, protected: int = 50, ph
     return paired(ours, at_the_ceiling, warm=False)
 
 
-def converged_pair(*, stop_error: float = 0.1, plain_batch: int = 1, first: int = 0, **values: Any):
+def converged_pair(*, stop_error: float = 0.1, plain_batch: int = 1, **values: Any):
     """A `measure`: seconds until the error is below `stop_error`, each pair from a seed of its own.
 
     Args:
         plain_batch: photos that the plain side looks at at a time.
-        first: the first pair's seed.
     """
     size = CONVERGING | values
     identities, photos = size.pop("identities"), size.pop("photos")
-    turns = itertools.count(first)
+    turns = itertools.count()
 
     def seconds(ours: bool, turn: int) -> float:
         from benchmarks.crops import face_crops
