@@ -64,16 +64,20 @@ class Runtime:
 def turn(run: Path, runtime: Runtime) -> Iterator[None]:
     """Have the GPU for as long as this lasts: stages of `run` that train or search side by side go there one after the other.
 
-    Two at once would share its memory, of which each takes what it finds free, and gain little. Their starts, reading, writing and what is
-    done on the CPU need not wait. On a CPU, and in one of several processes that have a GPU each, there is nothing to wait for.
+    Two at once would share its memory, of which each takes what it finds free, and gain little. So what torch keeps of it for later is
+    given back for the next one. Starts, reading, writing and what is done on the CPU need not wait. On a CPU, and in one of several
+    processes that have a GPU each, there is nothing to wait for.
     """
     from pipeline.artifacts import at_work
 
     if not runtime.device.startswith("cuda") or runtime.ranks.size > 1:
         yield
         return
+    import torch
+
     with at_work(run / "locks" / f"{runtime.device.replace(':', '-')}.lock", wait=True):
         yield
+        torch.cuda.empty_cache()
 
 
 def cores() -> int:

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.distributed import Ranks
 from pipeline.runtime import Runtime, turn
@@ -50,3 +51,20 @@ def test_stages_that_fail_give_their_turn_back(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="failed"), turn(tmp_path, on("cuda")):
         raise ValueError("failed")
     assert waits(tmp_path, on("cuda"), on("cuda"))
+
+
+def test_who_goes_leaves_the_memory_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: said.append("given back"))
+
+    def next_one() -> None:
+        with turn(tmp_path, on("cuda")):
+            said.append("next")
+
+    waiting = threading.Thread(target=next_one)
+    with turn(tmp_path, on("cuda")):
+        waiting.start()
+        waiting.join(0.2)
+        said.append("done")
+    waiting.join(10)
+    assert said == ["done", "given back", "next", "given back"]
