@@ -1,4 +1,4 @@
-"""Arms × trials: what is missing or no longer current is trained, as many at a time as there are cores to spare."""
+"""Arms × trials: what is missing or no longer current is trained, as many at a time as there are cores to spare; on a GPU in turns."""
 
 from __future__ import annotations
 
