@@ -91,6 +91,7 @@ def asked_over_rounds(runtime: Runtime, recorder: Recorder | None) -> None:
             for parameter in model.parameters():
                 parameter.mul_(1.02)
         ask.refresh()
+        assert ask.folded is not None
         found = [tensor.data_ptr() for tensor in ask.folded.state_dict().values()]
         places = places or found
         assert found == places, "what is recorded reads where the first round's weights lay"
