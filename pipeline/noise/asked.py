@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.models.recognisers import for_inference, renew
 from pipeline.runtime import Runtime
+from pipeline.training.at_hand import loss_gradient
 from pipeline.training.replayed import CudaRecorder, Recorder, Replayed
-
-
-def loss_gradient(forward: Callable[[Tensor], Tensor], runtime: Runtime, x_BCHW: Tensor, label_B: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradient of the summed cross-entropy by the photos, and how many of them `forward` names wrongly.
-
-    Args:
-        forward: logits of a network in eval mode. x_BCHW: float crops in [0, 1]. label_B: int64 (B,).
-
-    Returns:
-        float32 (B, 3, H, W), and a 0-dimensional count on the device.
-    """
-    x_BCHW = x_BCHW.detach().requires_grad_(True)
-    with runtime.autocast():
-        logits = forward(x_BCHW)
-    loss = F.cross_entropy(logits, label_B, reduction="sum")
-    (gradient,) = torch.autograd.grad(loss, x_BCHW)
-    return gradient, (logits.detach().argmax(1) != label_B).sum()
 
 
 class Asked:

@@ -51,9 +51,10 @@ from torch import Tensor, nn
 
 from pipeline.artifacts import sha256_of
 from pipeline.config import NoiseConfig
-from pipeline.noise.asked import Asked, loss_gradient
+from pipeline.noise.asked import Asked
 from pipeline.noise.transforms import draw_transforms, mirrored, transformed
 from pipeline.runtime import Runtime, hash_seed
+from pipeline.training.at_hand import loss_gradient
 from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.faces import Faces, FaceSet, prefetched, resident
 from pipeline.training.learner import Learner

@@ -250,7 +250,7 @@ def search_key(config: NoiseConfig, arm: Arm, split: Path) -> str:
 
 def code_of_search(method: str) -> list[Path]:
     """The source files by which noise of `method` is searched: a search that was killed goes on by the same only."""
-    room, training = Path(__file__).parent, ("faces.py", "learner.py", "optimiser.py", "replayed.py", "shared.py")
+    room, training = Path(__file__).parent, ("at_hand.py", "faces.py", "learner.py", "optimiser.py", "replayed.py", "shared.py")
     names = {
         "error-min": ("error_min.py", "asked.py"),
         "error-max": ("descent.py", "error_max.py"),

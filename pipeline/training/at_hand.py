@@ -30,6 +30,23 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+def loss_gradient(forward: Callable[[Tensor], Tensor], runtime: Runtime, x_BCHW: Tensor, label_B: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient of the summed cross-entropy by the photos, and how many of them `forward` names wrongly.
+
+    Args:
+        forward: logits of a network in eval mode. x_BCHW: float crops in [0, 1]. label_B: int64 (B,).
+
+    Returns:
+        float32 (B, 3, H, W), and a 0-dimensional count on the device.
+    """
+    x_BCHW = x_BCHW.detach().requires_grad_(True)
+    with runtime.autocast():
+        logits = forward(x_BCHW)
+    loss = F.cross_entropy(logits, label_B, reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, x_BCHW)
+    return gradient, (logits.detach().argmax(1) != label_B).sum()
+
+
 class AtHand:
     """`model` (logits of float crops in [0, 1]) with the weights that it has whenever it is asked.
 
@@ -70,11 +87,6 @@ class AtHand:
         return loss_B, loss_B.sum()
 
     def ask_gradient(self, x_BCHW: Tensor, label_B: Tensor) -> Outputs:
-        """The gradient, and the summed loss."""
-        x_BCHW = x_BCHW.detach().requires_grad_(True)
-        with eval_mode(self.model), torch.enable_grad():
-            with self.runtime.autocast():
-                logits = self.model(x_BCHW)
-            loss = F.cross_entropy(logits.float(), label_B, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, x_BCHW)  # of the photos alone: the parameters' .grad stays as it was
-        return gradient, loss.detach()
+        """`loss_gradient`, by the photos alone: the parameters' .grad stays as it was."""
+        with eval_mode(self.model):
+            return loss_gradient(self.model, self.runtime, x_BCHW, label_B)

@@ -13,10 +13,10 @@ import torch
 
 from pipeline.config import NoiseConfig
 from pipeline.models.recognisers import make_recogniser
-from pipeline.noise.asked import loss_gradient
 from pipeline.noise.error_min import SearchResult, add_delta, blurred, search_noise, update_noise
 from pipeline.noise.transforms import LUMA
 from pipeline.runtime import Runtime, prepare_torch
+from pipeline.training.at_hand import loss_gradient
 from pipeline.training.faces import FaceSet
 from tests.conftest import toy_faces
 from tests.noise.reference import reference_search

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline.noise.asked import Asked, loss_gradient
+from pipeline.noise.asked import Asked
 from pipeline.noise.error_min import frozen, pass_batch, update_noise
 from pipeline.runtime import Runtime, prepare_torch
+from pipeline.training.at_hand import loss_gradient
 from pipeline.training.replayed import WARM_UP, CudaRecorder, Recorder
 from tests.conftest import toy_faces
 from tests.noise.test_error_min import TinyNet, config_of, surrogate_of
