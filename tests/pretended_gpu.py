@@ -20,9 +20,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from pipeline.noise import asked
 from pipeline.noise.transforms import there_and_back
-from pipeline.training import at_hand, learner
+from pipeline.training import replayed
 from pipeline.training.replayed import Outputs
 
 aten = torch.ops.aten
@@ -192,9 +191,7 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
         (torch.autograd, "grad", grad),
         (Tensor, "pin_memory", pinned),
         (torch, "empty", lambda *args, pin_memory=False, **kwargs: empty(*args, **kwargs)),
-        (asked, "CudaRecorder", Unrecorded),
-        (at_hand, "CudaRecorder", Unrecorded),
-        (learner, "CudaRecorder", Unrecorded),
+        (replayed, "CudaRecorder", Unrecorded),
         (torch, "inference_mode", lambda *args: inference_mode(*args) if args else torch.no_grad()),  # else operations arrive uncut
         (torch.cuda, "is_available", lambda: True),
         (torch.cuda, "is_bf16_supported", lambda *_, **__: True),

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from pipeline.models.recognisers import for_inference, renew
 from pipeline.runtime import Runtime
 from pipeline.training.at_hand import loss_gradient
-from pipeline.training.replayed import CudaRecorder, Recorder, Replayed
+from pipeline.training.replayed import Recorder, Replayed, recorder_on
 
 
 class Asked:
@@ -17,14 +17,13 @@ class Asked:
 
     Args:
         model: the surrogate. batch: photos at a time.
-        recorder: what records; None: CUDA graphs on one GPU, nothing elsewhere.
+        recorder: what records; None: `recorder_on`.
     """
 
     def __init__(self, model: nn.Module, runtime: Runtime, *, batch: int, recorder: Recorder | None = None) -> None:
         self.model, self.runtime, self.batch = model, runtime, batch
         self.folded: nn.Module | None = None  # stays where it is, so that what is recorded sees the weights of each round
-        if recorder is None and runtime.replays:
-            recorder = CudaRecorder(runtime.torch_device())
+        recorder = recorder or recorder_on(runtime)
         self.replayed = None if recorder is None else Replayed(recorder)
 
     def refresh(self) -> None:

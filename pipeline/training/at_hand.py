@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.runtime import Runtime
-from pipeline.training.replayed import CudaRecorder, Outputs, Recorder, Replayed
+from pipeline.training.replayed import Outputs, Recorder, Replayed, recorder_on
 
 
 @contextmanager
@@ -54,14 +54,12 @@ class AtHand:
 
     Args:
         batch: photos in a full batch.
-        recorder: what records; None: CUDA graphs on one GPU, nothing elsewhere.
+        recorder: what records; None: `recorder_on`.
     """
 
     def __init__(self, model: nn.Module, runtime: Runtime, *, batch: int, recorder: Recorder | None = None) -> None:
         self.model, self.runtime, self.batch = model, runtime, batch
-        self.recorder = recorder
-        if recorder is None and runtime.replays:
-            self.recorder = CudaRecorder(runtime.torch_device())
+        self.recorder = recorder or recorder_on(runtime)
         self.replayed: dict[str, Replayed] = {}
 
     def losses(self, x_BCHW: Tensor, label_B: Tensor) -> Tensor:

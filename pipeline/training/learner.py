@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pipeline.config import NoiseConfig, TrainConfig
 from pipeline.runtime import Runtime
 from pipeline.training.optimiser import SGD
-from pipeline.training.replayed import CudaRecorder, Recorder, Replayed
+from pipeline.training.replayed import Recorder, Replayed, recorder_on
 from pipeline.training.shared import spread_over
 
 
@@ -24,7 +24,7 @@ class Learner:
         config: momentum, weight decay, clip, and photos in a global batch.
         count: photos there are to learn, of which a batch has no more.
         labels: the model takes them, too, where photos have one each: for an ArcFace head's margin.
-        recorder: what records steps; None: CUDA graphs on one GPU, nothing elsewhere.
+        recorder: what records steps; None: `recorder_on`.
 
     Attributes:
         spread: how a batch lies over the ranks; to be told before each step.
@@ -44,9 +44,7 @@ class Learner:
         self.batch = runtime.ranks.part(min(config.batch, count)).photos
         self.spread = spread_over(model, runtime.ranks)
         self.optimiser = SGD(model.parameters(), momentum=config.momentum, weight_decay=config.weight_decay)
-        self.recorder = recorder
-        if recorder is None and runtime.replays:
-            self.recorder = CudaRecorder(runtime.torch_device())
+        self.recorder = recorder or recorder_on(runtime)
         self.replayed: dict[bool, Replayed] = {}  # of batches whose photos have a label each, and of mixed ones
         self.buffer: Tensor | None = None
 

@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from pipeline.runtime import Runtime
+
 WARM_UP = 3  # calls as they are before one is recorded: by then momentum is there and the libraries have made their choices
 
 Outputs = tuple[Tensor, Tensor]
@@ -49,6 +51,11 @@ class CudaRecorder:
         with torch.cuda.device(self.device), torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
             found = call()
         return found, graph.replay
+
+
+def recorder_on(runtime: Runtime) -> Recorder | None:
+    """CUDA graphs on one GPU; None, nothing is recorded, elsewhere."""
+    return CudaRecorder(runtime.torch_device()) if runtime.replays else None
 
 
 class Replayed:

@@ -40,11 +40,10 @@ def recording(monkeypatch: pytest.MonkeyPatch) -> Recording:
         return made[-1]
 
     def begin() -> list[Repeating]:
-        monkeypatch.setattr(Runtime, "replays", property(lambda _: True))
-        monkeypatch.setattr(learner, "CudaRecorder", lambda _: recorder())
+        monkeypatch.setattr(learner, "recorder_on", lambda _: recorder())
         wrong = torch.zeros((), dtype=torch.int64)
-        monkeypatch.setattr(asked, "CudaRecorder", lambda _: recorder(torch.zeros(BATCH, 3, 112, 112), wrong))
-        monkeypatch.setattr(at_hand, "CudaRecorder", lambda _: recorder(torch.zeros(BATCH, 3, 112, 112), torch.zeros(())))
+        monkeypatch.setattr(asked, "recorder_on", lambda _: recorder(torch.zeros(BATCH, 3, 112, 112), wrong))
+        monkeypatch.setattr(at_hand, "recorder_on", lambda _: recorder(torch.zeros(BATCH, 3, 112, 112), torch.zeros(())))
         return made
 
     return begin
