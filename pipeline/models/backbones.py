@@ -11,6 +11,7 @@ from pipeline.models.inception import inception_resnet_v1
 from pipeline.models.mobilefacenet import MobileFaceNet
 
 WIDTH = 512  # of every embedding
+TITLES = {"inception-resnet-v1": "InceptionResnetV1", "mobilefacenet": "MobileFaceNet", "resnet18": "ResNet-18"}
 
 
 def make_backbone(name: str, *, classes: int, dropout: float) -> tuple[nn.Module, nn.Linear]:

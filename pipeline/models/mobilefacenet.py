@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 
 class QuickPReLU(torch.autograd.Function):
@@ -24,13 +25,13 @@ class QuickPReLU(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None]:
         (grad_BCHW,) = grads
         x_BCHW, slope_C = ctx.saved_tensors
         above_BCHW = torch.ops.aten.threshold_backward(grad_BCHW, x_BCHW, 0)  # the gradient where x > 0
         below_BCHW = grad_BCHW - above_BCHW
         grad_x_BCHW = torch.addcmul(above_BCHW, below_BCHW, slope_C.view(1, -1, 1, 1))
-        return grad_x_BCHW, below_BCHW.mul_(x_BCHW).sum((0, 2, 3))
+        return grad_x_BCHW, below_BCHW.mul_(x_BCHW).sum((0, 2, 3)) if ctx.needs_input_grad[1] else None
 
 
 class PReLU(nn.PReLU):
@@ -107,3 +108,42 @@ class MobileFaceNet(nn.Module):
             y_BCHW = F.adaptive_avg_pool2d(y_BCHW, 7)
         # The global depthwise convolution: one weight a place and channel, so the eyes count otherwise than the background.
         return self.embedding((y_BCHW.flatten(2) * self.depthwise).sum(2))
+
+
+def blocks_of(network: Any) -> dict[str, Any]:
+    """The convolutions with batch norm, by name."""
+    return {name: module for name, module in network.named_modules() if isinstance(module, ConvBlock)}
+
+
+def fold(network: Any) -> None:
+    """Take the batch norms out of `network`, in place, for `refold` to put them into the weights of the layers beside them."""
+    for block in blocks_of(network).values():
+        block[0].bias, block[1] = nn.Parameter(torch.empty_like(block[0].weight[:, 0, 0, 0]), requires_grad=False), nn.Identity()
+    linear = network.embedding[2]
+    linear.bias = nn.Parameter(torch.empty_like(linear.weight[:, 0]), requires_grad=False)
+    network.embedding[0], network.embedding[3] = nn.Identity(), nn.Identity()
+
+
+@torch.no_grad()
+def refold(folded: Any, network: Any) -> None:
+    """Give `folded`, which `fold` made of a copy of `network`, the weights that do what `network` does now; tensors stay where they are."""
+    for block, now in zip(blocks_of(folded).values(), blocks_of(network).values(), strict=True):
+        weight, norm = now[0].weight, now[1]
+        found = fuse_conv_bn_weights(weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
+        put(found, block[0])
+        if len(block) > 2:
+            block[2].weight.copy_(now[2].weight)
+    folded.depthwise.copy_(network.depthwise)
+    before, _, linear, after = network.embedding
+    scale_C = before.weight / (before.running_var + before.eps).sqrt()
+    weight, bias = linear.weight * scale_C, linear.weight @ (before.bias - scale_C * before.running_mean)
+    put(
+        fuse_linear_bn_weights(weight, bias, after.running_mean, after.running_var, after.eps, after.weight, after.bias),
+        folded.embedding[2],
+    )
+
+
+def put(found: tuple[Tensor, Tensor], layer: Any) -> None:
+    """Give a layer a weight and a bias, each where it is."""
+    layer.weight.copy_(found[0])
+    layer.bias.copy_(found[1])

@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pipeline.errors import StageError
+from pipeline.models import inception, mobilefacenet
 from pipeline.models.backbones import make_backbone
 from pipeline.models.heads import ArcFaceHead
-from pipeline.models.inception import QuickBlock, fold, refold
 
 
 class Recogniser(nn.Module):
@@ -128,9 +128,9 @@ def load_backbone(model: Recogniser, weights: Path) -> None:
         raise StageError(f"{weights}: not the weights of {type(model.network).__name__} ({reason[:160]})") from None
 
 
-def load_trained(weights: Path, *, classes: int, input_size: int, normalise: bool) -> Recogniser:
-    """An InceptionResnetV1 with a softmax head as the train stage left it, head and all; `StageError` if the file is missing or damaged."""
-    made = Recogniser(classes=classes, input_size=input_size, dropout=0.0, normalise=normalise)
+def load_trained(weights: Path, *, classes: int, input_size: int, normalise: bool, model: str = "inception-resnet-v1") -> Recogniser:
+    """A recogniser with a softmax head as the train stage left it, head and all; `StageError` if the file is missing or damaged."""
+    made = Recogniser(classes=classes, input_size=input_size, dropout=0.0, normalise=normalise, model=model)
     try:
         made.load_tensors(load_file(weights))
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -144,7 +144,7 @@ def for_inference(model: nn.Module, *, bf16: bool) -> nn.Module:
     Gradients of the input go through as before. A network that nothing is known about is returned itself, in eval mode. With
     `bf16` the weights are rounded once instead of in each call; it is then called under autocast, as `model`.
     """
-    if not isinstance(model, Recogniser) or not any(isinstance(module, QuickBlock) for module in model.network.modules()):
+    if not isinstance(model, Recogniser) or (room := room_of(model)) is None:
         return model.eval()
     tensors = (*model.parameters(), *model.buffers())
     made = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors}).eval()  # modules alone are copied
@@ -152,7 +152,7 @@ def for_inference(model: nn.Module, *, bf16: bool) -> nn.Module:
         for name, tensor in list(module.named_parameters(recurse=False)):
             place = torch.empty_like(tensor, dtype=torch.bfloat16 if bf16 else tensor.dtype)
             setattr(module, name, nn.Parameter(place, requires_grad=False))
-    fold(made.network)
+    room.fold(made.network)
     renew(made, model)
     return made
 
@@ -163,5 +163,14 @@ def renew(made: nn.Module, model: nn.Module) -> None:
         model.eval()
         return
     assert isinstance(made, Recogniser) and isinstance(model, Recogniser)
-    refold(made.network, model.network)
+    room = room_of(model)
+    assert room is not None
+    room.refold(made.network, model.network)
     made.head.load_state_dict(model.head.state_dict())
+
+
+def room_of(model: Recogniser) -> Any:
+    """The module with `fold` and `refold` for the recogniser's backbone; None where there is none."""
+    if isinstance(model.network, mobilefacenet.MobileFaceNet):
+        return mobilefacenet
+    return inception if any(isinstance(module, inception.QuickBlock) for module in model.network.modules()) else None
