@@ -44,7 +44,7 @@ TOGETHER = $(if $(filter 1,$(NPROC)),$(PIPELINE),$(PY) -m pipeline.together --st
 INSTALLED := $(VENV)/installed.lock
 
 # Named before there is a Python to ask for them; a test holds them to `python -m pipeline arms`.
-EVERY_ARM := clean removed random random-samplewise error-max error-max-samplewise error-min error-min-grey error-min-samplewise error-min-released error-min-robust error-min-bound lsp tap tap-robust fawkes cloak cloak-error-min backdoor
+EVERY_ARM := clean removed random random-samplewise error-max error-max-samplewise error-min error-min-grey error-min-samplewise error-min-released error-min-robust error-min-bound lsp tap tap-robust tap-ensemble fawkes cloak cloak-error-min backdoor
 ifeq ($(strip $(ARMS)),all)
 # Who protects everybody leaves nobody to train on once they are removed, and a cloak needs recognisers to be made against.
 override ARMS := $(filter-out $(if $(filter full,$(SETTING)),removed) $(if $(CLOAK_AGAINST),,cloak cloak-error-min),$(EVERY_ARM))
@@ -112,10 +112,12 @@ D := $(DATA_ROOT)/$(DATASET)$(if $(filter synthetic,$(DATASET)),$(addprefix -,$(
 R := $(DATA_ROOT)/runs/$(RUN)
 REPORT := $(REPORTS_ROOT)/$(RUN)
 NOISY := $(filter-out clean removed,$(ARMS))
-AGAINST := $(filter error-max% tap tap-robust fawkes,$(ARMS))
+AGAINST := $(filter error-max% tap tap-robust tap-ensemble fawkes,$(ARMS))
+ENSEMBLE := $(filter tap-ensemble,$(ARMS))
+SURROGATES := $(if $(AGAINST),surrogate) $(if $(ENSEMBLE),surrogate-mobilefacenet)
 # All arms are trained before any is evaluated, where there is a choice: no long job is left to the end.
 EVALUATED := $(ARMS:%=$(R)/%/model/history.jsonl) $(ARMS:%=$(R)/%/metrics.json)
-PUBLISHED := $(firstword $(filter error-min error-min-grey error-min-robust error-min-bound error-min-released,$(ARMS)) $(filter tap-robust,$(ARMS)) $(filter cloak cloak-error-min,$(ARMS)) $(NOISY))
+PUBLISHED := $(firstword $(filter error-min error-min-grey error-min-robust error-min-bound error-min-released,$(ARMS)) $(filter tap-robust tap-ensemble,$(ARMS)) $(filter cloak cloak-error-min,$(ARMS)) $(NOISY))
 $(if $(filter protect,$(MAKECMDGOALS)),$(if $(PUBLISHED),,$(error ARMS=$(ARMS): nothing to protect with; allowed is an arm with noise, such as error-min)))
 
 # Each stage's own code: an edit to training makes no noise anew.
@@ -134,7 +136,7 @@ CODE_report := $(call py,report shards.py split.py noise/arms.py training/trials
 	evaluation/tested.py evaluation/summary.py provenance.py evaluation/checks.py evaluation/verdict.py evaluation/orderings.py evaluation/paired.py \
 	evaluation/trials.py evaluation/check_names.py evaluation/seeds.py photos/decode.py training/faces.py countermeasures/names.py) $(wildcard pipeline/report/templates/*)
 
-CONFIGS := $(D)/data.yaml $(D)/align.yaml $(R)/config/split.yaml $(R)/config/train.yaml $(R)/config/evaluate.yaml $(R)/config/report.yaml $(NOISY:%=$(R)/config/noise-%.yaml) $(if $(AGAINST),$(R)/config/surrogate.yaml)
+CONFIGS := $(D)/data.yaml $(D)/align.yaml $(R)/config/split.yaml $(R)/config/train.yaml $(R)/config/evaluate.yaml $(R)/config/report.yaml $(NOISY:%=$(R)/config/noise-%.yaml) $(SURROGATES:%=$(R)/config/%.yaml)
 
 .PHONY: help setup data align protect train evaluate report study matrix compare test lint bench clean doctor lock FORCE
 
@@ -174,9 +176,10 @@ $(NOISY:%=$(R)/%/protected/manifest.parquet): $(R)/%/protected/manifest.parquet:
 	$(ASIDE) $(PIPELINE) protect --data '$(D)' --run '$(R)' --arm $* $(ON)
 
 $(AGAINST:%=$(R)/%/noise.safetensors): $(R)/surrogate/model/history.jsonl
+$(ENSEMBLE:%=$(R)/%/noise.safetensors): $(R)/surrogate-mobilefacenet/model/history.jsonl
 
-$(R)/surrogate/model/history.jsonl: $(R)/split.parquet $(R)/config/surrogate.yaml $(CODE_train)
-	$(TOGETHER) train --data '$(D)' --run '$(R)' --arm surrogate $(ON) --threads $(THREADS)
+$(SURROGATES:%=$(R)/%/model/history.jsonl): $(R)/%/model/history.jsonl: $(R)/split.parquet $(R)/config/%.yaml $(CODE_train)
+	$(TOGETHER) train --data '$(D)' --run '$(R)' --arm $* $(ON) --threads $(THREADS)
 
 $(filter-out $(NOISY:%=$(R)/%/model/history.jsonl),$(ARMS:%=$(R)/%/model/history.jsonl)): $(R)/%/model/history.jsonl: $(R)/split.parquet $(R)/config/train.yaml $(CODE_train)
 	$(TOGETHER) train --data '$(D)' --run '$(R)' --arm $* $(ON) --threads $(THREADS)
@@ -201,7 +204,7 @@ $(REPORT)/index.html: $(EVALUATED) $(R)/config/evaluate.yaml $(R)/config/report.
 JOIN_SEEDS = $(if $(SEVERAL),$(PIPELINE) seeds --runs $(foreach s,$(SEEDS),'$(REPORTS_ROOT)/$(BARE)$(s)$(SUFFIX)') --output '$(REPORT)')
 
 # All is written whole or not at all: a request that is refused, Ctrl-C, or a stage that finds another `make` at it, takes nothing away.
-.PRECIOUS: $(CONFIGS) $(D)/photos.parquet $(D)/aligned/manifest.parquet $(R)/split.parquet $(R)/surrogate/model/history.jsonl $(REPORT)/index.html $(ARMS:%=$(R)/%/noise.safetensors) $(ARMS:%=$(R)/%/protected/manifest.parquet) $(ARMS:%=$(R)/%/model/history.jsonl) $(ARMS:%=$(R)/%/metrics.json)
+.PRECIOUS: $(CONFIGS) $(D)/photos.parquet $(D)/aligned/manifest.parquet $(R)/split.parquet $(SURROGATES:%=$(R)/%/model/history.jsonl) $(REPORT)/index.html $(ARMS:%=$(R)/%/noise.safetensors) $(ARMS:%=$(R)/%/protected/manifest.parquet) $(ARMS:%=$(R)/%/model/history.jsonl) $(ARMS:%=$(R)/%/metrics.json)
 
 data: $(D)/photos.parquet ## the photos of DATASET
 align: $(D)/aligned/manifest.parquet ## faces found and aligned: crops, manifest, rejects

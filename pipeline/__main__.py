@@ -122,13 +122,13 @@ def run_stage(args: argparse.Namespace) -> None:
 def check_arms(args: argparse.Namespace) -> None:
     """`RequestError` where a stage is to work on an arm that there is not, or that has no noise; `configure` itself says so of ARMS."""
     from pipeline.asked_for import one_of
-    from pipeline.noise.arms import ARMS
+    from pipeline.noise.arms import ARMS, SURROGATES
 
     if args.stage == "configure" or ("arm" not in args and "arms" not in args):
         return
     allowed = tuple(name for name, arm in ARMS.items() if arm.method != "none" or args.stage not in WITH_NOISE)
     if args.stage == "train":
-        allowed += ("surrogate",)
+        allowed += (*SURROGATES,)
     asked = [args.arm] if "arm" in args else args.arms.split()
     for arm in asked or [""]:
         one_of("ARMS", arm, allowed)
@@ -170,7 +170,7 @@ def run_arm_stage_here(args: argparse.Namespace, runtime: Runtime) -> None:
         from pipeline.noise.stage import make_noise
 
         config = load(NoiseConfig, args.run / "config" / f"noise-{args.arm}.yaml")
-        make_noise(config, split, aligned, args.run / "surrogate" / "model", folder, runtime, threads=args.threads)
+        make_noise(config, split, aligned, args.run, folder, runtime, threads=args.threads)
     elif args.stage == "protect":
         from pipeline.noise.arms import arm_of
         from pipeline.noise.protect import protect
@@ -179,10 +179,11 @@ def run_arm_stage_here(args: argparse.Namespace, runtime: Runtime) -> None:
         photos = arm_of(args.arm).published
         protect(split, args.data, folder, folder / "protected", runtime, photos=photos, max_side=max_side)
     elif args.stage == "train":
+        from pipeline.noise.arms import SURROGATES
         from pipeline.training.stage import train_arm
 
         machine.prepare_torch(runtime, args.threads)
-        name = "surrogate" if args.arm == "surrogate" else "train"
+        name = args.arm if args.arm in SURROGATES else "train"
         train_arm(load(TrainConfig, args.run / "config" / f"{name}.yaml"), args.arm, args.run, aligned, runtime)
     elif args.stage == "trial":
         from pipeline.training.matrix import end_with

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.distributed import launched
+from pipeline.noise.arms import SURROGATES
 
 # What each stage writes last, by which `make` knows when it was done: in DATA, RUN, and from noise on in RUN/ARM.
 MADE = {
@@ -51,7 +52,7 @@ def date_back(args: argparse.Namespace, began: int) -> None:
     made = {stage: folder / name for stage, name in MADE.items() if (folder := folders.get(stage, run and arm and run / arm))}
     read = {*made.values(), *data.glob("*.yaml"), *Path(__file__).parent.rglob("*.py")}
     if run:
-        read |= {*run.glob("config/*.yaml"), run / "surrogate" / MADE["train"]}
+        read |= {*run.glob("config/*.yaml"), *(run / name / MADE["train"] for name in SURROGATES)}
     if "lfw" in args:
         read.add(args.lfw / MADE["align"])
     own = made[args.stage]

@@ -31,8 +31,9 @@ STAGES = {
     ),
     "noise": (
         "search or draw one arm's noise",
-        "Reads RUN/config/noise-ARM.yaml, RUN/split.parquet and the crops, for some arms also RUN/surrogate/model/, of an earlier "
-        "run's patterns (NOISE) those and the noise.json beside. Writes RUN/ARM/noise.json and, last, RUN/ARM/noise.safetensors. A search "
+        "Reads RUN/config/noise-ARM.yaml, RUN/split.parquet and the crops, for some arms also RUN/surrogate/model/ (tap-ensemble: and "
+        "RUN/surrogate-mobilefacenet/model/), of an earlier run's patterns (NOISE) those and the noise.json beside. Writes "
+        "RUN/ARM/noise.json and, last, RUN/ARM/noise.safetensors. A search "
         f"that was killed goes on where it was. {WATCHED}",
     ),
     "protect": (
@@ -42,9 +43,9 @@ STAGES = {
     ),
     "train": (
         "train one arm's recogniser",
-        "Reads RUN/config/train.yaml, RUN/split.parquet, the crops and RUN/ARM/protected/; for ARM=surrogate RUN/config/surrogate.yaml "
-        "and clean crops alone. Writes RUN/ARM/model/: weights.safetensors, train.json and, last, history.jsonl. A training that was "
-        f"killed goes on where it was. {WATCHED}",
+        "Reads RUN/config/train.yaml, RUN/split.parquet, the crops and RUN/ARM/protected/; for ARM=surrogate and surrogate-mobilefacenet "
+        "RUN/config/ARM.yaml and clean crops alone. Writes RUN/ARM/model/: weights.safetensors, train.json and, last, history.jsonl. A "
+        f"training that was killed goes on where it was. {WATCHED}",
     ),
     "evaluate": (
         "measure one arm's recogniser on clean test photos",

@@ -110,6 +110,12 @@ class NoiseConfig(StageConfig):
     steps: int = Field(
         default=20, ge=1, description="adversarial arms, cloak: passes of projected gradient descent against networks that stay as they are"
     )
+    untouched: float = Field(
+        default=0.0, ge=0, le=1, description="adversarial arms, cloak, with transforms: share of photos that a pass leaves as they are"
+    )
+    step_momentum: float = Field(
+        default=0.0, ge=0, le=1, description="adversarial arms, cloak: how much of the direction so far each step keeps"
+    )
     travel: float = Field(default=2.5, gt=0, le=20, description="adversarial arms, cloak: how far all steps go together, in epsilons")
     search: Literal["all", "protected"] = Field(default="protected", description="whose photos carry noise during the search")
     lr: float = Field(default=0.05, gt=0)
@@ -331,7 +337,7 @@ def load_profile(path: Path) -> dict[str, Any]:
     asked = "a variable of `make` says it, or it follows from one"
     for name, given in GIVEN_BY_MAKE.items():
         refuse(sections.get(name) or {}, given, f"PROFILE={path.stem}: {name}", asked)
-    of_surrogates = {key for name, arm in ARMS.items() if arm.surrogate for key in (name, arm.method)}
+    of_surrogates = {key for name, arm in ARMS.items() if arm.surrogates for key in (name, arm.method)}
     for name, values in (sections.get("noise") or {}).items():
         where = f"PROFILE={path.stem}: noise: {name}"
         refuse(values or {}, OF_NOISE, where, asked)

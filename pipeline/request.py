@@ -42,7 +42,7 @@ from pipeline.config import (
     load_profile,
 )
 from pipeline.errors import RequestError, StageError
-from pipeline.noise.arms import ARMS, headline_of
+from pipeline.noise.arms import ARMS, OWN, SURROGATES, headline_of
 from pipeline.training.trials import Means, is_the_study, trial_of, trials_asked_for
 
 SURROGATE_SEED = 1_000_003
@@ -163,11 +163,12 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
             consented=one_of("SHOW_PEOPLE", request.show_people, ("no", "consented")) == "consented",
         ),
     }
-    if any(ARMS[arm].surrogate for arm in arms):
-        # Another seed than the downstream model's, whose initial weights the defender cannot know.
-        own = {"seed": seed + SURROGATE_SEED}
-        refined = profile.get("train_from_weights") or {} if surrogate else {}
-        snapshots[run / "config" / "surrogate.yaml"] = build(TrainConfig, f"{of_profile}train", sections["train"], refined, own, surrogate)
+    for name, model in SURROGATES.items():
+        if any(name in ARMS[arm].surrogates for arm in arms):
+            # Another seed than the downstream model's, whose initial weights the defender cannot know.
+            own = {"seed": seed + SURROGATE_SEED, "model": model}
+            start = (profile.get("train_from_weights") or {}, surrogate) if surrogate and name in OWN else ()
+            snapshots[run / "config" / f"{name}.yaml"] = build(TrainConfig, f"{of_profile}train", sections["train"], *start, own)
     for arm in arms:
         if ARMS[arm].method == "none":
             continue
@@ -183,10 +184,6 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
             values.append({"beneath": beneath_a_cloak(noise.get("error-min") or {}, common, f"{of_profile}noise for {arm}")})
         if arm != ARMS[arm].method:
             values.append(noise.get(arm) or {})  # what an arm needs of its own goes over what pretrained weights do to all
-        if ARMS[arm].surrogate:
-            # The surrogate is trained by the downstream recipe, so it looks at faces the same way.
-            trained = snapshots[run / "config" / "surrogate.yaml"]
-            values.append({"input_size": trained.input_size, "normalise": trained.normalise})
         snapshots[run / "config" / f"noise-{arm}.yaml"] = build_noise(f"{of_profile}noise for {arm}", *values, common, own)
     means = Means(weights=downstream, reference=reference, photos=not align_values["already_aligned"])
     snapshots |= trial_snapshots(request, profile, snapshots[run / "config" / "train.yaml"], means, run, seed)
@@ -221,7 +218,7 @@ def no_claim(run: Path) -> str:
     if "clean" not in arms:
         reasons.append("clean is not in ARMS")
     if headline_of(arms) is None:
-        reasons.append("no error-min arm is in ARMS, nor tap-robust or cloak")
+        reasons.append("no error-min arm is in ARMS, nor tap-robust, tap-ensemble or cloak")
     return f"a study of this gives numbers, but no claim: {'; '.join(reasons)}" if reasons else ""
 
 

@@ -48,7 +48,7 @@ class Study:
         if arm == "cloak-error-min":
             base["beneath"] = base | {"arm": "error-min", "epsilon": 8, "transforms": False, "against": (), "against_sha256": ()}
         folder = self.run / arm
-        make_noise(NoiseConfig.model_validate(base | values), self.split, self.aligned, self.run / "surrogate" / "model", folder, CPU)
+        make_noise(NoiseConfig.model_validate(base | values), self.split, self.aligned, self.run, folder, CPU)
         protect(self.split, self.data, folder, folder / "protected", CPU, photos=False, max_side=1000)
 
     def table(self) -> Any:

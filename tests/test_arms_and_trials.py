@@ -17,7 +17,7 @@ from pipeline.errors import StageError
 from pipeline.evaluation.stage import evaluate_arm
 from pipeline.evaluation.trials import collect_trials, titled
 from pipeline.models.recognisers import make_recogniser
-from pipeline.noise.arms import ARMS
+from pipeline.noise.arms import ARMS, SURROGATES
 from pipeline.noise.descent import descend
 from pipeline.noise.error_min import SearchResult
 from pipeline.noise.fawkes import distant_identity, feature_cloak, mean_embeddings
@@ -41,7 +41,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     made = Study(tmp_path_factory.mktemp("study"))
-    train_arm(TRAIN.model_copy(update={"seed": 7}), "surrogate", made.run, made.aligned, CPU)
+    for name, model in SURROGATES.items():
+        train_arm(TRAIN.model_copy(update={"seed": 7, "model": model}), name, made.run, made.aligned, CPU)
     return made
 
 
@@ -76,13 +77,13 @@ def test_removed_people_are_not_trained_on_and_the_surrogate_knows_no_others(stu
     removed = training_set(table, "removed", study.aligned, study.run)
     assert set(removed.label) == set(table.loc[table["role"] != "protected", "label"])
     relabelled = table.assign(role=table["role"].replace("auxiliary", "other"))
-    assert set(training_set(relabelled, "surrogate", study.aligned, study.run).label) == set(
-        table.loc[table["role"] == "protected", "label"]
-    )
+    protected = set(table.loc[table["role"] == "protected", "label"])
+    for name in SURROGATES:
+        assert set(training_set(relabelled, name, study.aligned, study.run).label) == protected
 
 
 def test_adversarial_noise_goes_down_its_objective(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
-    for arm in ("tap", "error-max-samplewise"):
+    for arm in ("tap", "tap-ensemble", "error-max-samplewise"):
         study.noise(arm, steps=5)
         told = [float(line.rsplit(" ", 1)[1]) for line in capsys.readouterr().err.splitlines() if "objective" in line]
         assert told[-1] < told[0], (arm, told)

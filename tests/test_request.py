@@ -25,7 +25,7 @@ from pipeline.config import (
     load_profile,
 )
 from pipeline.errors import RequestError
-from pipeline.noise.arms import ARMS
+from pipeline.noise.arms import ARMS, SURROGATES
 from pipeline.noise.searched import surrogate_seed
 from pipeline.request import Request, no_claim, trial_snapshots, write_snapshots
 from pipeline.training.trials import SETS, Means, trial_of, trials_asked_for
@@ -226,6 +226,20 @@ def test_weights_change_the_recipe_and_are_named_by_content(tmp_path: Path) -> N
     assert {path.name for path in changed} == {"train.yaml", "noise-error-min.yaml"}
 
 
+def test_only_a_surrogate_of_the_weights_own_kind_starts_from_them(tmp_path: Path) -> None:
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes(b"one")
+    ask(tmp_path, profile="laptop", arms="clean tap-ensemble", surrogate_weights=str(weights))
+    made = {name: load(TrainConfig, tmp_path / "run" / "config" / f"{name}.yaml") for name in ("train", *SURROGATES)}
+    assert {name: (one.model, one.weights) for name, one in made.items()} == {
+        "train": ("inception-resnet-v1", None),
+        "surrogate": ("inception-resnet-v1", str(weights)),
+        "surrogate-mobilefacenet": ("mobilefacenet", None),
+    }
+    other = made["surrogate-mobilefacenet"].model_dump(exclude={"model", "seed"})
+    assert other == made["train"].model_dump(exclude={"model", "seed"}), "from scratch, it learns as the recogniser does"
+
+
 def test_arms_are_searched_as_their_names_say(tmp_path: Path) -> None:
     ask(tmp_path, arms="clean error-min error-min-grey error-min-released error-min-robust error-min-bound random")
     noise = {path.stem.removeprefix("noise-"): load(NoiseConfig, path) for path in (tmp_path / "run" / "config").glob("noise-*.yaml")}
@@ -290,7 +304,7 @@ def load_after(folder: Path, **changes: str) -> TrainConfig:
 def test_every_profile_is_whole(tmp_path: Path, profile: str) -> None:
     known = write_recogniser(tmp_path / "known.onnx")
     written = ask(tmp_path, profile=profile, arms=" ".join(ARMS), cloak_against=str(known))
-    assert len(written) == 6 + 1 + len(ARMS) - 2  # the stages, the surrogate, and every arm that has noise
+    assert len(written) == 6 + len(SURROGATES) + len(ARMS) - 2  # the stages, the surrogates, and every arm that has noise
 
 
 def test_paper_profile_has_the_papers_numbers(tmp_path: Path) -> None:

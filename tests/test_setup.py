@@ -19,7 +19,7 @@ import yaml
 from pipeline.bookkeeping import MADE
 from pipeline.command_line import parser
 from pipeline.faces.stage import NO_CROPS
-from pipeline.noise.arms import ARMS
+from pipeline.noise.arms import ARMS, SURROGATES
 from tests.tiny_onnx import write_recogniser
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -309,7 +309,7 @@ def test_the_makefile_knows_which_arms_need_a_surrogate_and_which_are_published(
     (line,) = re.findall(r"^PUBLISHED := .*$", rules, re.MULTILINE)
     kinds = re.findall(r"\$\(filter ([^,]*),\$\(ARMS\)\)", line)
     patterns = [word.replace("%", "*") for word in against.split()]
-    assert {arm for arm in ARMS if any(fnmatch(arm, one) for one in patterns)} == {name for name, arm in ARMS.items() if arm.surrogate}
+    assert {arm for arm in ARMS if any(fnmatch(arm, one) for one in patterns)} == {name for name, arm in ARMS.items() if arm.surrogates}
     assert {arm for kind in kinds for arm in kind.split()} == {name for name, arm in ARMS.items() if arm.published}
 
 
@@ -320,4 +320,4 @@ def test_all_arms_are_all_that_there_are(setting: str, tmp_path: Path) -> None:
         told = make("study", "-n", "ARMS=all", f"SETTING={setting}", f"DATA_ROOT={tmp_path}", *([against] if against else [])).stdout
         trained = set(re.findall(r"pipeline train .*--arm (\S+)", told))
         left_out = ({"removed"} if setting == "full" else set()) | (set() if against else {"cloak", "cloak-error-min"})
-        assert trained - {"surrogate"} == set(ARMS) - left_out
+        assert trained - {*SURROGATES} == set(ARMS) - left_out

@@ -17,7 +17,7 @@ from pipeline.evaluation.orderings import orderings
 from pipeline.evaluation.paired import compare_arms
 from pipeline.evaluation.trials import SECTIONS, collect_trials, early_stopping
 from pipeline.evaluation.verdict import EARLY, verdict
-from pipeline.noise.arms import ARMS
+from pipeline.noise.arms import ARMS, SURROGATES
 from pipeline.provenance import PACKAGES, hardware, installed, revision
 from pipeline.runtime import Runtime
 from pipeline.split import SPLIT_COLUMNS
@@ -103,7 +103,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
 
 def configs(data: Path, run: Path, arms: list[str]) -> dict[str, Any]:
     """Every snapshot that these arms came from, by stage; those of other arms, of an earlier request, are left out."""
-    stages = {"split", "train", "evaluate", *(f"noise-{arm}" for arm in arms), *surrogate_of(arms)}
+    stages = {"split", "train", "evaluate", *(f"noise-{arm}" for arm in arms), *surrogates_of(arms)}
     own = [path for path in sorted((run / "config").glob("*.yaml")) if path.stem in stages]
     paths = [data / "data.yaml", data / "align.yaml", *own]
     return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths}
@@ -120,14 +120,14 @@ def trial_configs(run: Path, trials: dict[str, Any], own: dict[str, Any]) -> dic
     return found
 
 
-def surrogate_of(arms: list[str]) -> list[str]:
-    """The name of the clean surrogate's snapshot and training, where one of the arms needs it."""
-    return ["surrogate"] if any(ARMS[arm].surrogate for arm in arms) else []
+def surrogates_of(arms: list[str]) -> list[str]:
+    """The names of the clean surrogates' snapshots and trainings that the arms need."""
+    return [name for name in SURROGATES if any(name in ARMS[arm].surrogates for arm in arms)]
 
 
 def seconds(data: Path, run: Path, arms: list[str]) -> dict[str, float]:
     """Wall seconds of each stage, as measured when it last ran; those of arms of an earlier request are left out."""
-    unasked = {*ARMS, "surrogate"} - {*arms, *surrogate_of(arms)}
+    unasked = {*ARMS, *SURROGATES} - {*arms, *surrogates_of(arms)}
     others = {f"{stage}-{arm}" for stage in ("noise", "protect", "train", "evaluate") for arm in unasked}
     paths = sorted((data / "timings").glob("*.json")) + sorted((run / "timings").glob("*.json"))
     return {path.stem: read_json(path)["seconds"] for path in paths if path.stem not in others}

@@ -1,7 +1,7 @@
 """The arms of the study by name: what each puts on the photos of the protected identities.
 
 `per` says what one row of the noise table belongs to: an identity (one pattern for all photos, later ones too), a single photo, or nobody
-(`clean` and `removed` have no noise). `surrogate` says that the noise is made against a network that has learned the clean photos before;
+(`clean` and `removed` have no noise). `surrogates` says that the noise is made against networks that have learned the clean photos before;
 a cloak is made against recognisers that exist (CLOAK_AGAINST), over an error-minimizing pattern in `cloak-error-min`.
 """
 
@@ -10,6 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+# Networks that learn the clean photos before noise is made against them: each one's folder beside the arms, and its `TrainConfig.model`.
+SURROGATES = {"surrogate": "inception-resnet-v1", "surrogate-mobilefacenet": "mobilefacenet"}
+OWN = ("surrogate",)  # of the study's own kind
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Arm:
     per: Literal["nobody", "identity", "photo"]
     text: str
     values: dict[str, Any] = field(default_factory=dict)
-    surrogate: bool = False
+    surrogates: tuple[str, ...] = ()  # out of `SURROGATES`
     published: bool = False  # whole photos, and held-out ones too, are protected, as a person would publish them
 
 
@@ -35,8 +39,8 @@ ARMS: dict[str, Arm] = {
     "removed": Arm("none", "nobody", "The protected people's photos are left out of training: no protection against training can do more."),
     "random": Arm("random", "identity", "One uniformly random pattern a person: the paper's control."),
     "random-samplewise": Arm("random", "photo", "Another uniformly random pattern on every photo."),
-    "error-max": Arm("error-max", "identity", "One pattern a person that makes a trained network err (adversarial).", surrogate=True),
-    "error-max-samplewise": Arm("error-max", "photo", "A pattern a photo that makes a trained network err.", surrogate=True),
+    "error-max": Arm("error-max", "identity", "One pattern a person that makes a trained network err (adversarial).", surrogates=OWN),
+    "error-max-samplewise": Arm("error-max", "photo", "A pattern a photo that makes a trained network err.", surrogates=OWN),
     "error-min": Arm("error-min", "identity", "One error-minimizing pattern a person.", published=True),
     "error-min-grey": Arm(
         "error-min",
@@ -68,16 +72,24 @@ ARMS: dict[str, Arm] = {
         published=True,
     ),
     "lsp": Arm("lsp", "identity", "Linearly separable patches: blocks of 8 px in colours of the person's own."),
-    "tap": Arm("tap", "photo", "Targeted adversarial: a network sees the next protected person in every photo.", surrogate=True),
+    "tap": Arm("tap", "photo", "Targeted adversarial: a network sees the next protected person in every photo.", surrogates=OWN),
     "tap-robust": Arm(
         "tap",
         "photo",
         "Targeted adversarial, made through shifts, resizing, blur, light, greyscale, JPEG: a network sees the next protected person.",
         {"transforms": True},
-        surrogate=True,
+        surrogates=OWN,
         published=True,
     ),
-    "fawkes": Arm("fawkes", "photo", "Feature cloak: every photo's embedding is moved towards a distant person's.", surrogate=True),
+    "tap-ensemble": Arm(
+        "tap",
+        "photo",
+        "As tap-robust, but against two unlike networks at once: an InceptionResnetV1 and a MobileFaceNet.",
+        {"transforms": True, "untouched": 0.25, "step_momentum": 0.9},
+        surrogates=tuple(SURROGATES),
+        published=True,
+    ),
+    "fawkes": Arm("fawkes", "photo", "Feature cloak: every photo's embedding is moved towards a distant person's.", surrogates=OWN),
     "cloak": Arm(
         "cloak",
         "photo",
@@ -109,7 +121,7 @@ def is_of(arm: str | None, method: str) -> bool:
 
 
 def protecting_arms(arms: Iterable[str]) -> list[str]:
-    """Those of `arms` that are meant to protect, and are no control: error-minimizing noise in its order, then tap-robust, then a cloak."""
+    """Those of `arms` that are meant to protect, and are no control: error-minimizing noise in its order, then targeted, then a cloak."""
     arms = [arm for arm in arms if is_of(arm, "error-min") or (arm in ARMS and ARMS[arm].published)]
     return [arm for method in ("error-min", "tap", "cloak") for arm in arms if is_of(arm, method)]
 

@@ -40,6 +40,8 @@ def descend(
     seed: int,
     report: Callable[[int, float], None],
     transforms: bool = False,
+    untouched: float = 0.0,
+    momentum: float = 0.0,
     checkpoint: Path | None = None,
     key: str = "",
 ) -> tuple[np.ndarray, float]:
@@ -54,6 +56,10 @@ def descend(
         travel: how far all steps go together, in epsilons.
         report: called after each pass with its number and the mean objective before its step.
         transforms: in each pass every photo is mirrored or not and goes through a draw of `transforms.py`.
+        untouched: transforms: share of the photos that a pass only mirrors, or not. What holds through transforms holds the less on the
+            photos as they are, which most trainers take.
+        momentum: how much of the direction so far a step keeps (Dong et al., CVPR 2018, *Boosting Adversarial Attacks with Momentum*):
+            what one draw of transforms alone asks for passes.
         checkpoint, key: where the state is kept and what it belongs to; None: not kept.
 
     Returns:
@@ -66,10 +72,11 @@ def descend(
     step = travel * epsilon / steps
     # A random start: at a photo that the network is certain of the gradient is almost nothing.
     delta_KCHW, done = (torch.rand((rows, 3, height, width), generator=generator) * 2 - 1).mul_(epsilon).to(device), 0
+    kept_KCHW = torch.zeros_like(delta_KCHW) if momentum else None
     state = None if checkpoint is None else load_checkpoint(checkpoint, key, device)
     before = 0.0
     if state is not None:
-        delta_KCHW, done, before = state["delta"], state["steps"], state["seconds"]
+        delta_KCHW, kept_KCHW, done, before = (state[name] for name in ("delta", "kept", "steps", "seconds"))
     ranks.agree(f"{sha256_of(key.encode())[:8]} after step {done}", str(checkpoint))
     started = saved = time.perf_counter()
     # Photos of one row side by side: a pass then needs the gradients of few rows at a time, however many photos there are.
@@ -81,12 +88,17 @@ def descend(
         total = torch.zeros((), device=device)
         random = np.random.default_rng((seed, number))
         mirror_N, changes = (random.random(len(order)) < 0.5, draw_transforms(random, len(order))) if transforms else (None, None)
+        touched_N = random.random(len(order)) >= untouched
         for part, (x_BCHW, label_B) in zip(parts, prefetched(photos, [order[part] for part in parts], device), strict=True):
             row_B = runtime.tensor(row_N[order[part]])
             noise_BCHW = delta_KCHW[row_B].requires_grad_(True)
             noisy = (x_BCHW + noise_BCHW / 255).clamp(0, 1)
             if mirror_N is not None and changes is not None:
-                noisy = transformed(mirrored(noisy, runtime.tensor(mirror_N[part])), changes.part(part))
+                noisy = mirrored(noisy, runtime.tensor(mirror_N[part]))
+                touched_B = touched_N[part]
+                if touched_B.any():
+                    where_B = runtime.tensor(np.flatnonzero(touched_B))
+                    noisy = noisy.index_copy(0, where_B, transformed(noisy[where_B], changes.part(part).part(touched_B)))
             direction = torch.zeros_like(noise_BCHW)
             for place, objective in enumerate(objectives, 1):
                 with runtime.autocast():
@@ -97,10 +109,13 @@ def descend(
                 total += loss_B.detach().sum() / len(objectives)
                 del loss_B  # and with it what the network kept
             sum_KCHW.index_add_(0, row_B, direction)
-        delta_KCHW.sub_(ranks.sum_(sum_KCHW).sign_().mul_(step)).clamp_(-epsilon, epsilon)
+        ranks.sum_(sum_KCHW)
+        if kept_KCHW is not None:
+            sum_KCHW.copy_(kept_KCHW.mul_(momentum).add_(sum_KCHW))
+        delta_KCHW.sub_(sum_KCHW.sign_().mul_(step)).clamp_(-epsilon, epsilon)
         report(number, float(ranks.sum_(total)) / len(order))
         if checkpoint is not None and ranks.first and number < steps and time.perf_counter() - saved > CHECKPOINT_SECONDS:
             spent = before + time.perf_counter() - started
-            save_checkpoint(checkpoint, key, {"delta": delta_KCHW, "steps": number, "seconds": spent})
+            save_checkpoint(checkpoint, key, {"delta": delta_KCHW, "kept": kept_KCHW, "steps": number, "seconds": spent})
             saved = time.perf_counter()
     return delta_KCHW.cpu().numpy(), before + time.perf_counter() - started

@@ -61,14 +61,15 @@ def describe(
         following += f"gives numbers, but no claim: {FEWEST_IDENTITIES} people or more must be protected for one, here {people}"
     else:
         following += "says how far that holds"
+    least = min(noise.get("surrogates", ()), key=lambda one: one["names"], default=None)
     if noise["converged"] is False:  # a report calls such noise invalid
         following = (
             f"the search for noise did not converge in {noise['rounds']} rounds (error {noise['error']:.1%}), so it may protect little: "
             f"do not rely on it; rounds in configs/<profile>.yaml sets how many there may be\n{following}"
         )
-    elif noise.get("surrogate_names", 1) < KNOWN:
+    elif least is not None and least["names"] < KNOWN:
         following = (
-            f"the network that the noise was made against names {noise['surrogate_names']:.1%} of these people's clean test photos, fewer "
+            f"the {least['model']} that the noise was made against names {least['names']:.1%} of these people's clean test photos, fewer "
             "than half, so it may protect little: do not rely on it; more photos a person teach it more, or more epochs in "
             f"configs/<profile>.yaml\n{following}"
         )

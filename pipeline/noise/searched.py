@@ -16,8 +16,8 @@ from pipeline.artifacts import read_json, sha256_of, sha256_of_files
 from pipeline.config import NoiseConfig, dump
 from pipeline.errors import StageError
 from pipeline.faces.geometry import CROP_SIZE
-from pipeline.models.recognisers import load_trained, make_recogniser
-from pipeline.noise.arms import ARMS, Arm
+from pipeline.models.recognisers import for_inference, load_trained, make_recogniser
+from pipeline.noise.arms import ARMS, SURROGATES, Arm
 from pipeline.noise.cloak import leave
 from pipeline.noise.descent import Objective, descend
 from pipeline.noise.error_max import lower_certainty
@@ -31,54 +31,77 @@ from pipeline.training.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.training.faces import FaceSet, face_set, prefetched
 from pipeline.training.keys import code_in
 from pipeline.training.loop import predict, share_in_batches
+from pipeline.training.stage import read_history
 
 TABLES = 2  # float32 tables of noise at the least: the noise, and the directions it is to go
 CANDIDATES = 20  # Fawkes draws a few identities and takes the most distant one
 
 
-def against_surrogate(
+def against_surrogates(
     config: NoiseConfig,
     arm: Arm,
     table: Any,
     names: tuple[str, ...],
     split: Path,
     aligned: Path,
-    surrogate: Path,
+    run: Path,
     output: Path,
     runtime: Runtime,
 ) -> tuple[np.ndarray, float]:
-    """Noise of an adversarial arm against the trained clean surrogate: float32 (K, 3, 112, 112) in 1/255; and the seconds that it took,
+    """Noise of an adversarial arm against its trained clean surrogates: float32 (K, 3, 112, 112) in 1/255; and the seconds that it took,
     before a kill, too.
     """
     check_memory(len(names), arm, runtime)
     device = runtime.torch_device()
-    if not (surrogate / "train.json").exists():
-        raise StageError(f"{surrogate}: has no trained network, against which {config.arm} noise is made: train the arm `surrogate` first")
-    trained = read_json(surrogate / "train.json")
-    model = load_trained(
-        surrogate / "weights.safetensors", classes=trained["classes"], input_size=config.input_size, normalise=config.normalise
-    )
-    model = model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
+    trained = [trained_surrogate(run, name, config.arm) for name in arm.surrogates]
+    classes = trained[0]["classes"]  # all have learned the same people
+    models = [
+        network_of(run / name / "model", facts, runtime, model=SURROGATES[name])
+        for name, facts in zip(arm.surrogates, trained, strict=True)
+    ]
     seen = table[table["role"].isin(("protected", "auxiliary")) & (table["part"] == "train")]
     carrying = table[(table["role"] == "protected") & ((table["part"] == "train") | arm.published)]
     protected = np.unique(carrying["label"].to_numpy())
     if arm.method == "error-max":
-        objective = lower_certainty(model)
+        objectives = [lower_certainty(model) for model in models]
     elif arm.method == "tap":
-        following = next_identity(protected, seen["label"].to_numpy(), trained["classes"], config.seed)
-        objective = look_like(model, torch.from_numpy(following).to(device))
+        following = next_identity(protected, seen["label"].to_numpy(), classes, config.seed)
+        objectives = [look_like(model, torch.from_numpy(following).to(device)) for model in models]
     else:
         assert arm.method == "fawkes", arm
         everyone = face_set(seen, aligned)
-        means = mean_embeddings(predict(model, everyone, runtime)[1], everyone.label, trained["classes"])
-        target = means[distant_identity([means], protected, candidates=CANDIDATES, seed=config.seed)]
-        objective = feature_cloak(model, torch.from_numpy(target).to(device))
+        means = [mean_embeddings(predict(model, everyone, runtime)[1], everyone.label, classes) for model in models]
+        whom = distant_identity(means, protected, candidates=CANDIDATES, seed=config.seed)
+        objectives = [feature_cloak(model, torch.from_numpy(mean[whom]).to(device)) for model, mean in zip(models, means, strict=True)]
     row_N = rows_of(carrying, arm, names)
-    faces, against = face_set(carrying, aligned), "the clean surrogate"
-    key, kept = search_key(config, arm, split) + trained["weights_sha256"], output / "checkpoint.pt"
-    return lowered([objective], faces, row_N, config, runtime, against, rows=len(names), epsilon=config.epsilon, checkpoint=kept, key=key)
+    faces, against = face_set(carrying, aligned), " and ".join(f"a clean {facts['model']}" for facts in trained)
+    key, kept = search_key(config, arm, split) + "".join(facts["weights_sha256"] for facts in trained), output / "checkpoint.pt"
+    return lowered(objectives, faces, row_N, config, runtime, against, rows=len(names), epsilon=config.epsilon, checkpoint=kept, key=key)
+
+
+def trained_surrogate(run: Path, name: str, arm: str) -> dict[str, Any]:
+    """What the train stage says of a surrogate; `StageError` where it is not trained."""
+    if not (run / name / "model" / "train.json").exists():
+        raise StageError(f"{run / name}: has no trained network, against which {arm} noise is made: train the arm `{name}` first")
+    return read_json(run / name / "model" / "train.json")
+
+
+def network_of(folder: Path, facts: dict[str, Any], runtime: Runtime, *, model: str) -> Any:
+    """The trained network in `folder`, frozen and quick to ask; `facts` is what the train stage says of it."""
+    seen = {key: facts[key] for key in ("classes", "input_size", "normalise")}
+    trained = load_trained(folder / "weights.safetensors", **seen, model=model)
+    trained = trained.to(runtime.torch_device(), memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
+    return for_inference(trained, bf16=runtime.precision == "bf16")
+
+
+def facts_of_surrogates(arm: Arm, run: Path) -> dict[str, Any]:
+    """What `noise.json` says of the networks that an arm's noise was made against: each one's kind, and the share of the protected people's
+    clean test photos that it names.
+    """
+    folders = [run / name / "model" for name in arm.surrogates]
+    kinds = [read_json(folder / "train.json")["model"] for folder in folders]
+    shares = [read_history(folder / "history.jsonl")[-1]["protected"] for folder in folders]
+    return {"surrogates": [{"model": kind, "names": round(share, 4)} for kind, share in zip(kinds, shares, strict=True)]}
 
 
 def against_known(
@@ -173,6 +196,8 @@ def lowered(
         seed=hash_seed(config.seed, 0xADE),
         report=report,
         transforms=config.transforms,
+        untouched=config.untouched,
+        momentum=config.step_momentum,
         **kept,
     )
 

@@ -20,15 +20,13 @@ from pipeline.runtime import Runtime, prepare_torch, say, turn
 from pipeline.split import SPLIT_COLUMNS
 
 
-def make_noise(
-    config: NoiseConfig, split: Path, aligned: Path, surrogate: Path, output: Path, runtime: Runtime, *, threads: int = 1
-) -> None:
+def make_noise(config: NoiseConfig, split: Path, aligned: Path, run: Path, output: Path, runtime: Runtime, *, threads: int = 1) -> None:
     """Write `noise.safetensors` and `noise.json` of `config.arm` into `output`.
 
     Args:
         split: `split.parquet`; noise is made from training photos only, and for those (a cloak, whose noise is each photo's own: for all).
         aligned: folder of the clean crops' shards.
-        surrogate: folder of the trained clean surrogate, which the adversarial arms need.
+        run: holds the trained clean surrogates, which the adversarial arms need, each in the folder of its name.
         threads: CPU threads of a search.
     """
     arm = arm_of(config.arm)
@@ -46,16 +44,15 @@ def make_noise(
     started = time.perf_counter()
     facts: dict[str, Any] = {"method": config.arm, "per": arm.per, "epsilon": config.epsilon, "identities": carrying["identity"].nunique()}
     facts |= {"rounds": 0, "converged": None}
-    if arm.method in ("error-min", "cloak") or arm.surrogate:
-        from pipeline.noise.searched import against_known, against_surrogate, search
+    if arm.method in ("error-min", "cloak") or arm.surrogates:
+        from pipeline.noise.searched import against_known, against_surrogates, facts_of_surrogates, search
         from pipeline.noise.transforms import describe_transforms
-        from pipeline.training.stage import read_history
 
         prepare_torch(runtime, threads)
         with turn(split.parent, runtime):
-            if arm.surrogate:
-                found, facts["seconds"] = against_surrogate(config, arm, table, names, split, aligned, surrogate, output, runtime)
-                facts |= {"steps": config.steps, "surrogate_names": round(read_history(surrogate / "history.jsonl")[-1]["protected"], 4)}
+            if arm.surrogates:
+                found, facts["seconds"] = against_surrogates(config, arm, table, names, split, aligned, run, output, runtime)
+                facts |= {"steps": config.steps, **facts_of_surrogates(arm, run)}
             elif arm.method == "cloak":
                 found, pattern, facts["seconds"] = against_known(config, arm, table, names, split, aligned, output, runtime)
                 named = zip(config.against, config.against_sha256, strict=True)

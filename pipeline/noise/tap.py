@@ -3,6 +3,8 @@
 They take 250 steps with restarts and augmentation, and the next of all classes. Here it is as many steps as all adversarial arms take,
 and the next of the protected, since whoever is not protected has nothing to hide behind. `tap-robust` goes through the transforms of
 `transforms.py`, in more and in all longer steps: directions of one draw and the next partly cancel.
+`tap-ensemble` does that against two unlike networks at once, as in Liu et al. (ICLR 2017, *Delving into Transferable Adversarial
+Examples*): what misleads one network alone, a trainer with another learns past.
 
 No two photos carry the same noise, so there is no pattern that a scraper could estimate from a person's photos and subtract, and a photo
 that is published later needs nothing but a network that has learned these people.

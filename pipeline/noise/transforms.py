@@ -51,8 +51,8 @@ class Transforms:
     static: np.ndarray  # (N,) int64: a field, or from STATICS on a field's negative
     seed: int  # of the fields of static, one for all
 
-    def part(self, index: slice) -> Transforms:
-        """Those of the photos at `index`."""
+    def part(self, index: slice | np.ndarray) -> Transforms:
+        """Those of the photos at `index`, a slice or bool (N,)."""
         arrays = {field.name: getattr(self, field.name)[index] for field in fields(self) if field.name != "seed"}
         return Transforms(**arrays, seed=self.seed)
 

@@ -171,7 +171,9 @@ def searched_with(metrics: dict[str, Any], arm: str | None) -> str:
         return ""
     size = "at the same input size" if theirs == mine else f"at {mine:g} px where the recogniser has {theirs:g}"
     start = "the same pretrained weights" if starts_alike(metrics, arm) else "other initial weights"
-    return f" The noise was searched with a network of the recogniser’s own kind, {size}, from {start}."
+    beside = [one["model"] for one in at(metrics, "arms", arm or "", "noise", "surrogates") or []][1:]
+    others = f", and with a {' and a '.join(beside)}" if beside else ""
+    return f" The noise was searched with a network of the recogniser’s own kind, {size}, from {start}{others}."
 
 
 def unknown_to(metrics: dict[str, Any], arm: str | None, name: str) -> bool:

@@ -37,7 +37,7 @@ def was_known(metrics: dict[str, Any], arm: str | None, kind: str) -> bool:
 
 def config_of_surrogate(arm: str | None) -> str:
     """The stage whose config says what the arm's surrogate is: trained before, or in the search itself."""
-    return "surrogate" if arm in ARMS and ARMS[arm].surrogate else f"noise-{arm}"
+    return "surrogate" if arm in ARMS and ARMS[arm].surrogates else f"noise-{arm}"
 
 
 def starts_alike(metrics: dict[str, Any], arm: str | None) -> bool:

@@ -6,17 +6,17 @@ from pathlib import Path
 
 from pipeline.artifacts import sha256_of, sha256_of_files
 from pipeline.config import EvaluateConfig, TrainConfig, dump
+from pipeline.noise.arms import SURROGATES
 
 ROOM = Path(__file__).resolve().parents[1]
 CODE = ("training", "models")
 BESIDE = ("shards.py", "distributed.py", "shared_memory.py")  # what all stages share is in no key, as in no `CODE_…` of the Makefile
-SURROGATE = "surrogate"  # the folder, beside the arms, of the clean network that adversarial noise is made against
 
 
 def training_inputs(arm: str, run: Path, split: Path) -> list[Path]:
     """The files that decide what an arm's training sees."""
     everyones = [split, split.with_suffix(".json")]  # the latter says what photos and crops the split is of
-    if arm in ("clean", "removed", SURROGATE):
+    if arm in ("clean", "removed", *SURROGATES):
         return everyones
     protected = run / arm / "protected"
     return [*everyones, protected / "manifest.parquet", *sorted(protected.glob("crops-*.npy"))]

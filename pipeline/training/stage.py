@@ -13,10 +13,12 @@ from safetensors.torch import save_file
 from pipeline.artifacts import clear_left_over, read_table, sha256_of, sha256_of_file, whole_file, write_json, write_text
 from pipeline.config import TrainConfig, dump
 from pipeline.errors import StageError
+from pipeline.models.backbones import TITLES
+from pipeline.noise.arms import SURROGATES
 from pipeline.runtime import Runtime, say, turn
 from pipeline.split import SPLIT_COLUMNS
 from pipeline.training.faces import FaceSet, face_set, lay_over
-from pipeline.training.keys import SURROGATE, training_key
+from pipeline.training.keys import training_key
 from pipeline.training.loop import TestPhotos, train_recogniser
 
 
@@ -25,8 +27,8 @@ def training_set(table: Any, arm: str, aligned: Path, run: Path, *, share: float
 
     Args:
         table: the split.
-        arm: `clean`: nothing is protected; `removed`: without the protected identities; `surrogate`: clean photos of protected and
-            auxiliary identities, which is what a defender has; else an arm with noise, whose crops are in `<run>/<arm>/protected`.
+        arm: `clean`: nothing is protected; `removed`: without the protected identities; one of `SURROGATES`: clean photos of protected
+            and auxiliary identities, which is what a defender has; else an arm with noise, whose crops are in `<run>/<arm>/protected`.
         share: share of each protected identity's training photos that are protected, drawn by `seed`; the rest leaked before.
 
     Raises:
@@ -35,7 +37,7 @@ def training_set(table: Any, arm: str, aligned: Path, run: Path, *, share: float
     train = table[table["part"] == "train"]
     if arm == "removed":
         return face_set(train[train["role"] != "protected"], aligned)
-    if arm == SURROGATE:
+    if arm in SURROGATES:
         return face_set(train[train["role"].isin(("protected", "auxiliary"))], aligned)
     clean = face_set(train, aligned)
     if arm == "clean":
@@ -74,7 +76,7 @@ test_photos.__test__ = False  # type: ignore[attr-defined]
 
 
 def train_arm(config: TrainConfig, arm: str, run: Path, aligned: Path, runtime: Runtime) -> None:
-    """Train one arm, or the clean surrogate of the adversarial arms.
+    """Train one arm, or a clean surrogate of the adversarial arms.
 
     Writes `weights.safetensors`, `train.json` and, last, `history.jsonl` (a line an epoch) into `<run>/<arm>/model`.
     """
@@ -109,10 +111,12 @@ def train_arm(config: TrainConfig, arm: str, run: Path, aligned: Path, runtime: 
     facts = {
         "arm": arm,
         "recipe": sha256_of(dump(config).encode()),
-        "model": "InceptionResnetV1",
+        "model": TITLES[config.model],
         "kind": kind,
         "weights_sha256": sha256_of_file(output / "weights.safetensors"),
         "classes": classes,
+        "input_size": config.input_size,
+        "normalise": config.normalise,
         "photos": len(train),
         **runtime.facts(),
         "seconds": round(sum(record["seconds"] for record in history), 1),

@@ -84,10 +84,47 @@ def test_photos_are_transformed_anew_in_each_pass(monkeypatch: pytest.MonkeyPatc
     assert len({tuple(one) for one in drawn}) == len(drawn)
 
 
+def test_a_share_of_photos_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    changed: list[int] = []
+
+    def watch(x_BCHW: Tensor, changes: Any) -> Tensor:
+        changed.append(len(x_BCHW))
+        return torch.full_like(transformed(x_BCHW, changes), 0.25)
+
+    def seen(x_BCHW: Tensor, _label_B: Tensor) -> Tensor:
+        shown.append(int((x_BCHW == 0.25).flatten(1).all(1).sum()))
+        return x_BCHW.mean((1, 2, 3))
+
+    monkeypatch.setattr(descent, "transformed", watch)
+    for untouched, least, most in ((0.0, 36, 36), (0.5, 8, 28), (1.0, 0, 0)):
+        changed.clear()
+        shown: list[int] = []
+        descend([seen], FACES, np.arange(6), transforms=True, untouched=untouched, **SETTINGS)
+        assert least <= sum(changed) <= most, "of six photos in six passes"
+        assert sum(shown) == sum(changed), "what was transformed is what the network sees"
+
+
+def test_momentum_keeps_a_direction_that_one_pass_alone_speaks_against() -> None:
+    def found(momentum: float) -> np.ndarray:
+        passes = [1]
+
+        def brighter_but_once(x_BCHW: Tensor, _label_B: Tensor) -> Tensor:
+            return x_BCHW.mean((1, 2, 3)) * (1 if passes[0] == 3 else -1)
+
+        settings = SETTINGS | {"report": lambda number, _loss: passes.__setitem__(0, number + 1), "travel": 0.6}
+        return descend([brighter_but_once], FACES, np.arange(6), momentum=momentum, **settings)[0]
+
+    without, kept = found(0.0), found(0.9)
+    step = 0.6 * 16 / SETTINGS["steps"]
+    free = np.abs(kept) < 15  # neither stopped at epsilon
+    assert free.any() and np.allclose((kept - without)[free], 2 * step, atol=1e-3)
+
+
 def test_a_descent_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(descent, "CHECKPOINT_SECONDS", -1)
     objectives = [objective(Pixels(colour))[0] for colour in (0, 2)]
-    whole = descend(objectives, FACES, np.arange(6), transforms=True, **SETTINGS)[0]
+    how = {"transforms": True, "untouched": 0.5, "momentum": 0.9}
+    whole = descend(objectives, FACES, np.arange(6), **how, **SETTINGS)[0]
 
     def killed(number: int, _loss: float) -> None:
         if number == 4:
@@ -102,7 +139,7 @@ def test_a_descent_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(descent, "time", clock := Clock())
     passes: list[int] = []
-    kept: dict[str, Any] = {"transforms": True, "checkpoint": tmp_path / "checkpoint.pt", "key": "k"}
+    kept: dict[str, Any] = how | {"checkpoint": tmp_path / "checkpoint.pt", "key": "k"}
     with pytest.raises(KeyboardInterrupt):
         descend(objectives, FACES, np.arange(6), **SETTINGS | {"report": killed}, **kept)
     clock.tick = 0.0

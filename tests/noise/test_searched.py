@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.artifacts import write_json
 from pipeline.config import NoiseConfig
 from pipeline.errors import StageError
 from pipeline.noise.arms import arm_of
-from pipeline.noise.searched import against_surrogate, check_memory
+from pipeline.noise.searched import against_surrogates, check_memory
 from pipeline.runtime import Runtime, free_memory
 
 
@@ -30,9 +31,17 @@ def test_a_table_that_does_not_fit_is_refused_before_the_search(cpu: Runtime, mo
 
 
 def test_noise_against_a_surrogate_that_was_not_trained_is_refused(tmp_path: Path, cpu: Runtime) -> None:
-    config = NoiseConfig(arm="tap")
-    with pytest.raises(StageError, match="has no trained network, against which tap noise is made: train the arm `surrogate` first"):
-        against_surrogate(config, arm_of("tap"), None, (), tmp_path, tmp_path, tmp_path, tmp_path, cpu)
+    said = "has no trained network, against which {} noise is made: train the arm `{}` first"
+
+    def ask(arm: str) -> None:
+        against_surrogates(NoiseConfig(arm=arm), arm_of(arm), None, (), tmp_path, tmp_path, tmp_path, tmp_path, cpu)
+
+    for arm in ("tap", "tap-ensemble"):
+        with pytest.raises(StageError, match=said.format(arm, "surrogate")):
+            ask(arm)
+    write_json(tmp_path / "surrogate" / "model" / "train.json", {})
+    with pytest.raises(StageError, match=said.format("tap-ensemble", "surrogate-mobilefacenet")):
+        ask("tap-ensemble")
 
 
 def test_free_memory_of_this_machine_is_a_part_of_what_it_has() -> None:

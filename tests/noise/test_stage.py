@@ -11,7 +11,7 @@ from pipeline.noise.arms import ARMS
 from pipeline.noise.table import load_noise
 from tests.study import Study
 
-DRAWN = [name for name, arm in ARMS.items() if arm.method not in ("none", "error-min", "cloak") and not arm.surrogate]
+DRAWN = [name for name, arm in ARMS.items() if arm.method not in ("none", "error-min", "cloak") and not arm.surrogates]
 
 
 @pytest.mark.parametrize("epsilon", [4, 24])

@@ -579,14 +579,15 @@ def test_targeted_noise_says_what_it_is_and_whose_network_it_was_made_against(tm
     metrics = sample_metrics()
     assert "Targeted adversarial noise" not in words_of(page_of(metrics, [], tmp_path))
     noise = metrics["arms"].pop("error-min")
-    noise["noise"] |= {"method": "tap-robust", "steps": 60, "rounds": 0, "converged": None, "surrogate_names": 0.89}
-    metrics["arms"]["tap-robust"] = noise
+    learned = [{"model": "InceptionResnetV1", "names": 0.89}, {"model": "MobileFaceNet", "names": 0.8}]
+    noise["noise"] |= {"method": "tap-ensemble", "steps": 60, "rounds": 0, "converged": None, "surrogates": learned}
+    metrics["arms"]["tap-ensemble"] = noise
     own = {"input_size": 75, "weights_sha256": None}
-    metrics["provenance"]["config"] = {"train": own, "surrogate": own, "noise-tap-robust": own | {"input_size": 112}}
+    metrics["provenance"]["config"] = {"train": own, "surrogate": own, "noise-tap-ensemble": own | {"input_size": 112}}
     words = words_of(page_of(metrics, [], tmp_path))
-    assert "by what is not in their clean photos (tap-robust)" in words and "60 steps, no test" in words
-    assert "against a network that names 89.0% of their clean photos" in words
-    assert "a network of the recogniser’s own kind, at the same input size, from other initial weights" in words
+    assert "by what is not in their clean photos (tap-ensemble)" in words and "60 steps, no test" in words
+    assert "InceptionResnetV1, which names 89.0% of their clean photos and MobileFaceNet, which names 80.0%" in words
+    assert "a network of the recogniser’s own kind, at the same input size, from other initial weights, and with a MobileFaceNet." in words
     assert "The search stops when" not in words, "steps are counted, and nothing is tested"
     assert "What the search adds to a pattern" not in words, "it has no pattern a person"
 
