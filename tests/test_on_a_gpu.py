@@ -126,6 +126,7 @@ def test_descent_mixes_no_devices(method: str) -> None:
         delta = descend(
             [objective] * (2 if method == "cloak" else 1), FACES, FACES.label, rows=CLASSES, epsilon=16, steps=1, travel=2.5, batch=BATCH,
             runtime=CUDA, seed=0, report=lambda *_: None, transforms=method in ("tap", "cloak"),
+            untouched=0.5 if method == "tap" else 0.0, momentum=0.9 if method == "tap" else 0.0,
         )[0]  # fmt: skip
     assert delta.shape == (CLASSES, 3, 112, 112)
 

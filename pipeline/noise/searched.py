@@ -33,7 +33,7 @@ from pipeline.training.keys import code_in
 from pipeline.training.loop import predict, share_in_batches
 from pipeline.training.stage import read_history
 
-TABLES = 2  # float32 tables of noise at the least: the noise, and the directions it is to go
+TABLES = 2  # float32 tables of noise at the least: the noise, and the directions it is to go; with momentum also the direction so far
 CANDIDATES = 20  # Fawkes draws a few identities and takes the most distant one
 
 
@@ -51,7 +51,7 @@ def against_surrogates(
     """Noise of an adversarial arm against its trained clean surrogates: float32 (K, 3, 112, 112) in 1/255; and the seconds that it took,
     before a kill, too.
     """
-    check_memory(len(names), arm, runtime)
+    check_memory(len(names), arm, runtime, tables=TABLES + (config.step_momentum > 0))
     device = runtime.torch_device()
     trained = [trained_surrogate(run, name, config.arm) for name in arm.surrogates]
     classes = trained[0]["classes"]  # all have learned the same people
@@ -287,13 +287,13 @@ def code_of_search(method: str) -> list[Path]:
     return [*own, *code_in("models"), *(room.parent / "training" / name for name in training)]
 
 
-def check_memory(rows: int, arm: Arm, runtime: Runtime) -> None:
+def check_memory(rows: int, arm: Arm, runtime: Runtime, *, tables: int = TABLES) -> None:
     """Noise of every photo of WebFace is 59 GB of float32: said before hours of work, rather than killed by the system in their middle.
 
     Raises:
-        StageError: the table and the sum of directions do not fit what the device has free.
+        StageError: so many `tables` do not fit what the device has free.
     """
-    needed, free = TABLES * rows * 3 * CROP_SIZE * CROP_SIZE * 4, free_memory(runtime.device)
+    needed, free = tables * rows * 3 * CROP_SIZE * CROP_SIZE * 4, free_memory(runtime.device)
     if free is not None and needed > free:
         raise StageError(
             f"noise of {rows} patterns, one per {arm.per}, takes at least {needed / 2**30:.1f} GiB of memory; "

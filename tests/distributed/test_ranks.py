@@ -177,6 +177,7 @@ def adversarial(runtime: Runtime, folder: Path) -> np.ndarray:
     objectives = [against(TinyNet(classes).eval()) for classes in (3, 4)]
     return descend(
         objectives, faces, faces.label, rows=3, epsilon=16, steps=3, travel=2.5, batch=4, runtime=runtime, seed=0, transforms=True,
+        untouched=0.5, momentum=0.9,
         report=lambda _, loss: None,
     )[0]  # fmt: skip
 
