@@ -85,7 +85,7 @@ ARMS: dict[str, Arm] = {
         "tap",
         "photo",
         "As tap-robust, but against two unlike networks at once: an InceptionResnetV1 and a MobileFaceNet.",
-        {"transforms": True, "untouched": 0.25, "step_momentum": 0.9},
+        {"transforms": True},
         surrogates=tuple(SURROGATES),
         published=True,
     ),
