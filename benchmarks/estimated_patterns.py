@@ -10,12 +10,13 @@ a network is for `make matrix MATRIX=pattern-subtraction` to say.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from benchmarks.of_a_run import folders_asked_for
 
 SHARE = 0.5  # of somebody's photos with a pattern gives them away
 
@@ -83,13 +84,7 @@ def estimates(data: Path, run: Path) -> Iterator[tuple[str, Estimate]]:
 
 def main() -> None:
     """Print a line an arm."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="the data folder, such as data/synthetic")
-    parser.add_argument("--run", type=Path, required=True, help="the run's folder, with a folder an arm")
-    options = parser.parse_args()
-    if not (options.run / "split.parquet").is_file():
-        parser.error(f"{options.run / 'split.parquet'} is missing")
-    for arm, found in estimates(options.data, options.run):
+    for arm, found in estimates(*folders_asked_for(__doc__)):
         told = "nothing found" if found.correlation is None else f"correlation {found.correlation:.2f}"
         told += f", {found.removed:.0%} of the energy subtracted"
         told += f"; strength of the estimate {found.strength[0]:.1f}/255, of others {found.strength[1]:.1f}"

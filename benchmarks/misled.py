@@ -10,18 +10,15 @@ Nothing is trained, so a change of the descent can be judged by it before hours 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from benchmarks.of_a_run import folders_asked_for, shown_by
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from pipeline.runtime import Runtime
-    from pipeline.training.faces import FaceSet
-
-BATCH = 64
+    from torch import Tensor
 
 
 class Seen(NamedTuple):
@@ -46,62 +43,55 @@ def misled(data: Path, run: Path) -> Iterator[Seen]:
 
     from benchmarks.machine import one_thread
     from pipeline.artifacts import read_json, read_table
-    from pipeline.config import NoiseConfig, load
     from pipeline.noise.arms import ARMS, SURROGATES, is_of
     from pipeline.noise.searched import network_of
-    from pipeline.noise.tap import next_identity
     from pipeline.split import SPLIT_COLUMNS
+    from pipeline.training.loop import predict
     from pipeline.training.stage import training_set
 
     runtime = one_thread()
     table = read_table(run / "split.parquet", SPLIT_COLUMNS)
     protected = np.unique(table.loc[table["role"] == "protected", "label"])
-    learned = table.loc[table["role"].isin(("protected", "auxiliary")) & (table["part"] == "train"), "label"].to_numpy()
     networks = {}
     for name in (*SURROGATES, "clean"):
         if (run / name / "model" / "history.jsonl").exists():
             facts = read_json(run / name / "model" / "train.json")
-            kind = SURROGATES.get(name, "inception-resnet-v1")
+            kind = SURROGATES.get(name, SURROGATES["surrogate"])  # every arm trains the study's own kind
             networks[name] = facts["classes"], network_of(run / name / "model", facts, runtime, model=kind)
     for arm in ARMS:
         if not is_of(arm, "tap") or not (run / arm / "protected" / "manifest.parquet").exists():
             continue
-        seed = load(NoiseConfig, run / "config" / f"noise-{arm}.yaml").seed
         faces = training_set(table, arm, data / "aligned", run)
         faces = faces.where(np.isin(faces.label, protected))
         for name, (classes, network) in networks.items():
-            target = next_identity(protected, learned, classes, seed)[faces.label]
-            shares = [float((names == whom).mean()) for names in named(network, faces, runtime) for whom in (target, faces.label)]
+            target = shown_by(table, run, arm, classes)[faces.label]
+            named = [predict(network, faces, runtime, fitted=how)[0] for how in (None, Transformed())]
+            shares = [float((names == whom).mean()) for names in named for whom in (target, faces.label)]
             yield Seen(arm, name, name in ARMS[arm].surrogates, *shares)
 
 
-def named(network: Any, faces: FaceSet, runtime: Runtime) -> list[np.ndarray]:
-    """Whom the network names on photos as they are, and on transformed ones: int64 (N,) each."""
-    import numpy as np
-    import torch
+class Transformed:
+    """Photos after a draw of `transforms.py`, the same for each network, where `predict` takes what a trainer does to them."""
 
-    from pipeline.noise.transforms import draw_transforms, transformed
+    def __init__(self) -> None:
+        import numpy as np
 
-    random = np.random.default_rng(0)
-    found: tuple[list[np.ndarray], list[np.ndarray]] = [], []
-    for start in range(0, len(faces), BATCH):
-        x_BCHW, _ = faces.batch(np.arange(start, min(start + BATCH, len(faces))), runtime.torch_device())
-        with torch.no_grad(), runtime.autocast():
-            for names, shown in zip(found, (x_BCHW, transformed(x_BCHW, draw_transforms(random, len(x_BCHW)))), strict=True):
-                names.append(network(shown).argmax(1).numpy())
-    return [np.concatenate(names) for names in found]
+        self.random: np.random.Generator = np.random.default_rng(0)
+
+    def asked(self, x_BCHW: Tensor) -> Tensor:
+        """Float crops in [0, 1], (B, 3, H, W), transformed."""
+        from pipeline.noise.transforms import draw_transforms, transformed
+
+        return transformed(x_BCHW, draw_transforms(self.random, len(x_BCHW)))
+
+    def __call__(self, x_BCHW: Tensor, index_B: Tensor) -> Tensor:
+        """As `asked`, whichever photos they are."""
+        return self.asked(x_BCHW)
 
 
 def main() -> None:
     """Print a line an arm and network."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="the data folder, such as data/synthetic")
-    parser.add_argument("--run", type=Path, required=True, help="the run's folder, with a folder an arm")
-    options = parser.parse_args()
-    for path in (options.data / "aligned", options.run / "split.parquet"):
-        if not path.exists():
-            parser.error(f"{path} is missing; give the folders of a run")
-    for seen in misled(options.data, options.run):
+    for seen in misled(*folders_asked_for(__doc__)):
         made = "made against" if seen.against else "not made against"
         print(
             f"{seen.arm:13s} {seen.network:24s} ({made + '):':18s} the target in {seen.target:6.1%}, their own in {seen.own:6.1%}; "

@@ -11,9 +11,10 @@ whose noise shows that one: the person who would pay for the protection of anoth
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
+
+from benchmarks.of_a_run import folders_asked_for, shown_by
 
 
 def named(data: Path, run: Path) -> Iterator[tuple[str, float, float, float, float | None]]:
@@ -27,10 +28,9 @@ def named(data: Path, run: Path) -> Iterator[tuple[str, float, float, float, flo
 
     from benchmarks.machine import one_thread
     from pipeline.artifacts import read_json, read_table
-    from pipeline.config import NoiseConfig, TrainConfig, load
+    from pipeline.config import TrainConfig, load
     from pipeline.models.recognisers import load_trained
     from pipeline.noise.arms import ARMS, is_of
-    from pipeline.noise.tap import next_identity
     from pipeline.split import SPLIT_COLUMNS
     from pipeline.training.loop import predict
     from pipeline.training.stage import training_set
@@ -38,7 +38,6 @@ def named(data: Path, run: Path) -> Iterator[tuple[str, float, float, float, flo
     runtime, aligned = one_thread(), data / "aligned"
     table = read_table(run / "split.parquet", SPLIT_COLUMNS)
     protected = np.unique(table.loc[table["role"] == "protected", "label"])
-    learned = table.loc[table["role"].isin(("protected", "auxiliary")) & (table["part"] == "train"), "label"].to_numpy()
     config = load(TrainConfig, run / "config" / "train.yaml")
     for arm in ARMS:
         folder = run / arm / "model"
@@ -57,8 +56,7 @@ def named(data: Path, run: Path) -> Iterator[tuple[str, float, float, float, flo
         anybody = np.isin(without, protected)
         for_another = None
         if is_of(arm, "tap"):
-            seed = load(NoiseConfig, run / "config" / f"noise-{arm}.yaml").seed
-            following = next_identity(protected, learned, classes, seed)
+            following = shown_by(table, run, arm, classes)
             before = np.full(classes, -1)
             before[following[protected]] = protected
             for_another = float((without == before[clean.label]).mean())
@@ -67,14 +65,7 @@ def named(data: Path, run: Path) -> Iterator[tuple[str, float, float, float, flo
 
 def main() -> None:
     """Print a line an arm."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="the data folder, such as data/synthetic")
-    parser.add_argument("--run", type=Path, required=True, help="the run's folder, with a folder an arm")
-    options = parser.parse_args()
-    for path in (options.data / "aligned", options.run / "split.parquet"):
-        if not path.exists():
-            parser.error(f"{path} is missing; give the folders of a finished run")
-    for arm, own, without, anybody, for_another in named(options.data, options.run):
+    for arm, own, without, anybody, for_another in named(*folders_asked_for(__doc__)):
         told = f"{arm:22s} named with its noise {own:6.1%}, without {without:6.1%}; without, as anybody protected {anybody:6.1%}"
         told += "" if for_another is None else f", as whose noise shows them {for_another:6.1%}"
         print(told, flush=True)

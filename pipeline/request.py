@@ -42,7 +42,7 @@ from pipeline.config import (
     load_profile,
 )
 from pipeline.errors import RequestError, StageError
-from pipeline.noise.arms import ARMS, OWN, SURROGATES, headline_of
+from pipeline.noise.arms import ARMS, SURROGATES, headline_of
 from pipeline.training.trials import Means, is_the_study, trial_of, trials_asked_for
 
 SURROGATE_SEED = 1_000_003
@@ -167,7 +167,9 @@ def write_snapshots(request: Request, profiles: Path, data: Path, run: Path) -> 
         if any(name in ARMS[arm].surrogates for arm in arms):
             # Another seed than the downstream model's, whose initial weights the defender cannot know.
             own = {"seed": seed + SURROGATE_SEED, "model": model}
-            start = (profile.get("train_from_weights") or {}, surrogate) if surrogate and name in OWN else ()
+            # Weights are those of the study's own kind of network; another kind begins from scratch, as the profile trains.
+            known = surrogate and model == snapshots[run / "config" / "train.yaml"].model
+            start = (profile.get("train_from_weights") or {}, surrogate) if known else ()
             snapshots[run / "config" / f"{name}.yaml"] = build(TrainConfig, f"{of_profile}train", sections["train"], *start, own)
     for arm in arms:
         if ARMS[arm].method == "none":
