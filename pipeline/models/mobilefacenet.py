@@ -110,14 +110,14 @@ class MobileFaceNet(nn.Module):
         return self.embedding((y_BCHW.flatten(2) * self.depthwise).sum(2))
 
 
-def blocks_of(network: Any) -> dict[str, Any]:
-    """The convolutions with batch norm, by name."""
-    return {name: module for name, module in network.named_modules() if isinstance(module, ConvBlock)}
+def blocks_of(network: Any) -> list[Any]:
+    """The convolutions with batch norm, in order."""
+    return [module for module in network.modules() if isinstance(module, ConvBlock)]
 
 
 def fold(network: Any) -> None:
     """Take the batch norms out of `network`, in place, for `refold` to put them into the weights of the layers beside them."""
-    for block in blocks_of(network).values():
+    for block in blocks_of(network):
         block[0].bias, block[1] = nn.Parameter(torch.empty_like(block[0].weight[:, 0, 0, 0]), requires_grad=False), nn.Identity()
     linear = network.embedding[2]
     linear.bias = nn.Parameter(torch.empty_like(linear.weight[:, 0]), requires_grad=False)
@@ -127,7 +127,7 @@ def fold(network: Any) -> None:
 @torch.no_grad()
 def refold(folded: Any, network: Any) -> None:
     """Give `folded`, which `fold` made of a copy of `network`, the weights that do what `network` does now; tensors stay where they are."""
-    for block, now in zip(blocks_of(folded).values(), blocks_of(network).values(), strict=True):
+    for block, now in zip(blocks_of(folded), blocks_of(network), strict=True):
         weight, norm = now[0].weight, now[1]
         found = fuse_conv_bn_weights(weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
         put(found, block[0])

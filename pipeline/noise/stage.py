@@ -49,7 +49,7 @@ def make_noise(config: NoiseConfig, split: Path, aligned: Path, run: Path, outpu
         from pipeline.noise.transforms import describe_transforms
 
         prepare_torch(runtime, threads)
-        with turn(split.parent, runtime):
+        with turn(run, runtime):
             if arm.surrogates:
                 found, facts["seconds"] = against_surrogates(config, arm, table, names, split, aligned, run, output, runtime)
                 facts |= {"steps": config.steps, **facts_of_surrogates(arm, run)}
