@@ -1,6 +1,7 @@
 """The noise search against the same algorithm written plainly from the paper (`tests/noise/reference.py`).
 
     python -m benchmarks noise-search noise-search-75 noise-round noise-converged noise-search-batched noise-converged-batched
+    python -m benchmarks ask-inception ask-mobilefacenet
 
 Both sides start from the same weights and draw the same batches. The plain side is the paper's algorithm in fp32: loops over single photos,
 the error measured in a pass of its own after each round. Ours runs as the stage does: the machine's own precision, one thread. The plain
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.runtime import Runtime
     from pipeline.training.faces import FaceSet
 
+ASKED = 64  # photos at a time, as in a noise pass on a CPU
 BATCH = 32  # photos at a time of the plain side in batches, as many as in a surrogate's
 # A tenth of a laptop study's round, in its proportion of surrogate batches to photos that carry noise.
 SIZE: dict[str, Any] = {"identities": 5, "photos": 16, "batches": 3}
@@ -80,7 +82,41 @@ def rows() -> list[Row]:
             converged_pair(plain_batch=BATCH),
             lower_is_better=True,
         ),
+        *(
+            Row(
+                f"ask-{name}",
+                "images/s",
+                "not-folded",
+                f"Gradients of the loss by {ASKED} photos at 75 px, as such noise asks {title}: batch norms folded away, "
+                "against the network as it is trained.",
+                paired(partial(asking_rate, model, True), partial(asking_rate, model, False)),
+            )
+            for name, model, title in (
+                ("inception", "inception-resnet-v1", "an InceptionResnetV1"),
+                ("mobilefacenet", "mobilefacenet", "a MobileFaceNet"),
+            )
+        ),
     ]
+
+
+def asking_rate(model: str, folded: bool) -> float:
+    """Images a second of which a network with fixed weights gives the gradient."""
+    import torch
+
+    from pipeline.models.recognisers import for_inference, make_recogniser
+    from pipeline.training.at_hand import loss_gradient
+
+    runtime = one_thread()
+    made = make_recogniser(classes=150, input_size=75, dropout=0.0, normalise=True, seed=0, model=model)
+    asked = made.to(memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
+    network = for_inference(asked, bf16=runtime.precision == "bf16") if folded else asked
+    x_BCHW = torch.rand(ASKED, 3, 112, 112).contiguous(memory_format=torch.channels_last)
+    label_B = torch.arange(ASKED)
+    loss_gradient(network, runtime, x_BCHW, label_B)
+    started = time.perf_counter()
+    for _ in range(3):
+        loss_gradient(network, runtime, x_BCHW, label_B)
+    return 3 * ASKED / (time.perf_counter() - started)
 
 
 def config_of(**values: Any) -> NoiseConfig:
