@@ -247,7 +247,7 @@ def noise_table(metrics: dict[str, Any]) -> Table | None:
         method += " · without colour" if noise.get("grey") else ""
         method += " · through transforms" if noise.get("transforms") else ""
         method += f" · on {noise['binding']}" if noise.get("binding") else ""
-        learned = [f"{one['model']}, which names {percent(one['names'])} of their clean photos" for one in noise.get("surrogates") or []]
+        learned = [f"{one['model']} (names {percent(one['names'])} of their clean photos)" for one in noise.get("surrogates") or []]
         method += f" · against {' and '.join(learned)}" if learned else ""
         method += f" · against {', '.join(known)}" if (known := made_against(metrics, arm)) else ""
         method += " · patterns of an earlier run, found on its photos" if noise.get("given") else ""

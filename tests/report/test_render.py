@@ -586,7 +586,7 @@ def test_targeted_noise_says_what_it_is_and_whose_network_it_was_made_against(tm
     metrics["provenance"]["config"] = {"train": own, "surrogate": own, "noise-tap-ensemble": own | {"input_size": 112}}
     words = words_of(page_of(metrics, [], tmp_path))
     assert "by what is not in their clean photos (tap-ensemble)" in words and "60 steps, no test" in words
-    assert "InceptionResnetV1, which names 89.0% of their clean photos and MobileFaceNet, which names 80.0%" in words
+    assert "InceptionResnetV1 (names 89.0% of their clean photos) and MobileFaceNet (names 80.0% of their clean photos)" in words
     assert "a network of the recogniser’s own kind, at the same input size, from other initial weights, and with a MobileFaceNet." in words
     assert "The search stops when" not in words, "steps are counted, and nothing is tested"
     assert "What the search adds to a pattern" not in words, "it has no pattern a person"
