@@ -45,6 +45,7 @@ def test_one_photo_in_three_gives_nobody_away() -> None:
 
 
 def test_a_run_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "aligned").mkdir()
     monkeypatch.setattr(sys, "argv", ["estimated_patterns", "--data", str(tmp_path), "--run", str(tmp_path / "run")])
     with pytest.raises(SystemExit):
         estimated_patterns.main()
