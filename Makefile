@@ -24,7 +24,7 @@ DETECTOR ?= mtcnn##            mtcnn, or scrfd (needs DETECTOR_PACK)
 DETECTOR_PACK ?=##              folder of a local insightface pack: for DETECTOR=scrfd, or MATRIX=recropped-scrfd
 RECOGNISER_WEIGHTS ?=##         safetensors the recogniser is fine-tuned from (empty: from scratch)
 SURROGATE_WEIGHTS ?=##          safetensors the noise's surrogate starts from (empty: from scratch)
-CLOAK_AGAINST ?=##              recognisers that exist which ARMS=cloak or cloak-error-min is made against: one or more paths of .safetensors, .onnx
+CLOAK_AGAINST ?=##              recognisers that exist which arms named cloak… are made against: one or more paths of .safetensors, .onnx
 NOISE ?=##                      noise.safetensors of an earlier run: its people's later photos get the same patterns, nothing is searched
 LFW ?=##                        folder of LFW with pairs.txt: verification by its protocol, too
 REFERENCE ?=##                  insightface recogniser (.onnx): does it know the protected still, can one be built on it? Measured on LFW, too
@@ -44,10 +44,10 @@ TOGETHER = $(if $(filter 1,$(NPROC)),$(PIPELINE),$(PY) -m pipeline.together --st
 INSTALLED := $(VENV)/installed.lock
 
 # Named before there is a Python to ask for them; a test holds them to `python -m pipeline arms`.
-EVERY_ARM := clean removed random random-samplewise error-max error-max-samplewise error-min error-min-grey error-min-samplewise error-min-released error-min-robust error-min-bound lsp tap tap-robust tap-ensemble fawkes cloak cloak-error-min backdoor
+EVERY_ARM := clean removed random random-samplewise error-max error-max-samplewise error-min error-min-grey error-min-samplewise error-min-released error-min-robust error-min-bound lsp tap tap-robust tap-ensemble fawkes cloak cloak-error-min cloak-tap backdoor
 ifeq ($(strip $(ARMS)),all)
 # Who protects everybody leaves nobody to train on once they are removed, and a cloak needs recognisers to be made against.
-override ARMS := $(filter-out $(if $(filter full,$(SETTING)),removed) $(if $(CLOAK_AGAINST),,cloak cloak-error-min),$(EVERY_ARM))
+override ARMS := $(filter-out $(if $(filter full,$(SETTING)),removed) $(if $(CLOAK_AGAINST),,cloak%),$(EVERY_ARM))
 endif
 
 # Recipes read these from the environment, so that no quote or space in a path is read as shell.
@@ -112,12 +112,12 @@ D := $(DATA_ROOT)/$(DATASET)$(if $(filter synthetic,$(DATASET)),$(addprefix -,$(
 R := $(DATA_ROOT)/runs/$(RUN)
 REPORT := $(REPORTS_ROOT)/$(RUN)
 NOISY := $(filter-out clean removed,$(ARMS))
-AGAINST := $(filter error-max% tap tap-robust tap-ensemble fawkes,$(ARMS))
-ENSEMBLE := $(filter tap-ensemble,$(ARMS))
+AGAINST := $(filter error-max% tap tap-robust tap-ensemble fawkes cloak-tap,$(ARMS))
+ENSEMBLE := $(filter tap-ensemble cloak-tap,$(ARMS))
 SURROGATES := $(if $(AGAINST),surrogate) $(if $(ENSEMBLE),surrogate-mobilefacenet)
 # All arms are trained before any is evaluated, where there is a choice: no long job is left to the end.
 EVALUATED := $(ARMS:%=$(R)/%/model/history.jsonl) $(ARMS:%=$(R)/%/metrics.json)
-PUBLISHED := $(firstword $(filter error-min error-min-grey error-min-robust error-min-bound error-min-released,$(ARMS)) $(filter tap-robust tap-ensemble,$(ARMS)) $(filter cloak cloak-error-min,$(ARMS)) $(NOISY))
+PUBLISHED := $(firstword $(filter error-min error-min-grey error-min-robust error-min-bound error-min-released,$(ARMS)) $(filter tap-robust tap-ensemble,$(ARMS)) $(filter cloak cloak-error-min cloak-tap,$(ARMS)) $(NOISY))
 $(if $(filter protect,$(MAKECMDGOALS)),$(if $(PUBLISHED),,$(error ARMS=$(ARMS): nothing to protect with; allowed is an arm with noise, such as error-min)))
 
 # Each stage's own code: an edit to training makes no noise anew.

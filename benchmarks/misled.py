@@ -43,8 +43,8 @@ def misled(data: Path, run: Path) -> Iterator[Seen]:
 
     from benchmarks.machine import one_thread
     from pipeline.artifacts import read_json, read_table
-    from pipeline.noise.arms import ARMS, SURROGATES, is_of
-    from pipeline.noise.searched import network_of
+    from pipeline.noise.against import network_of
+    from pipeline.noise.arms import ARMS, SURROGATES, is_targeted
     from pipeline.split import SPLIT_COLUMNS
     from pipeline.training.loop import predict
     from pipeline.training.stage import training_set
@@ -59,7 +59,7 @@ def misled(data: Path, run: Path) -> Iterator[Seen]:
             kind = SURROGATES.get(name, SURROGATES["surrogate"])  # every arm trains the study's own kind
             networks[name] = facts["classes"], network_of(run / name / "model", facts, runtime, model=kind)
     for arm in ARMS:
-        if not is_of(arm, "tap") or not (run / arm / "protected" / "manifest.parquet").exists():
+        if not is_targeted(arm) or not (run / arm / "protected" / "manifest.parquet").exists():
             continue
         faces = training_set(table, arm, data / "aligned", run)
         faces = faces.where(np.isin(faces.label, protected))

@@ -30,7 +30,7 @@ def named(data: Path, run: Path) -> Iterator[tuple[str, float, float, float, flo
     from pipeline.artifacts import read_json, read_table
     from pipeline.config import TrainConfig, load
     from pipeline.models.recognisers import load_trained
-    from pipeline.noise.arms import ARMS, is_of
+    from pipeline.noise.arms import ARMS, is_targeted
     from pipeline.split import SPLIT_COLUMNS
     from pipeline.training.loop import predict
     from pipeline.training.stage import training_set
@@ -55,7 +55,7 @@ def named(data: Path, run: Path) -> Iterator[tuple[str, float, float, float, flo
         as_trained, without = (predict(model, faces, runtime)[0] for faces in (own, clean))
         anybody = np.isin(without, protected)
         for_another = None
-        if is_of(arm, "tap"):
+        if is_targeted(arm):
             following = shown_by(table, run, arm, classes)
             before = np.full(classes, -1)
             before[following[protected]] = protected

@@ -31,8 +31,8 @@ STAGES = {
     ),
     "noise": (
         "search or draw one arm's noise",
-        "Reads RUN/config/noise-ARM.yaml, RUN/split.parquet and the crops, for some arms also RUN/surrogate/model/ (tap-ensemble: and "
-        "RUN/surrogate-mobilefacenet/model/), of an earlier run's patterns (NOISE) those and the noise.json beside. Writes "
+        "Reads RUN/config/noise-ARM.yaml, RUN/split.parquet and the crops, for some arms also RUN/surrogate/model/ (tap-ensemble and "
+        "cloak-tap: RUN/surrogate-mobilefacenet/model/, too), of an earlier run's patterns (NOISE) those and the noise.json beside. Writes "
         "RUN/ARM/noise.json and, last, RUN/ARM/noise.safetensors. A search "
         f"that was killed goes on where it was. {WATCHED}",
     ),
@@ -157,7 +157,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--cloak-against",
         default="",
-        help="recognisers that exist (.safetensors, .onnx), which the arms cloak and cloak-error-min are made against",
+        help="recognisers that exist (.safetensors, .onnx), which arms named cloak… are made against",
     )
     sub.add_argument("--noise", default="", help="noise.safetensors of an earlier run, whose patterns its people's photos get again")
     sub.add_argument("--matrix", default="", help=f"trials to configure: {trials}")

@@ -220,7 +220,7 @@ def no_claim(run: Path) -> str:
     if "clean" not in arms:
         reasons.append("clean is not in ARMS")
     if headline_of(arms) is None:
-        reasons.append("no error-min arm is in ARMS, nor tap-robust, tap-ensemble or cloak")
+        reasons.append("no error-min arm is in ARMS, nor tap-robust, tap-ensemble or one named cloak…")
     return f"a study of this gives numbers, but no claim: {'; '.join(reasons)}" if reasons else ""
 
 

@@ -17,12 +17,13 @@ from pipeline.errors import StageError
 from pipeline.evaluation.stage import evaluate_arm
 from pipeline.evaluation.trials import collect_trials, titled
 from pipeline.models.recognisers import make_recogniser
+from pipeline.noise.against import embeddings_by, network_of
 from pipeline.noise.arms import ARMS, SURROGATES
 from pipeline.noise.descent import descend
 from pipeline.noise.error_min import SearchResult
 from pipeline.noise.fawkes import distant_identity, feature_cloak, mean_embeddings
 from pipeline.noise.known import load_known
-from pipeline.noise.searched import embeddings_by, search
+from pipeline.noise.searched import search
 from pipeline.noise.table import load_noise, quantise
 from pipeline.noise.tap import next_identity
 from pipeline.training.loop import predict
@@ -137,9 +138,9 @@ def test_beneath_a_cloak_lies_a_pattern_a_person_that_a_kill_does_not_lose(
     def killed(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.noise.searched.search", kept)
+    monkeypatch.setattr("pipeline.noise.against.search", kept)
     with monkeypatch.context() as during:
-        during.setattr("pipeline.noise.searched.descend", killed)
+        during.setattr("pipeline.noise.against.descend", killed)
         with pytest.raises(KeyboardInterrupt):
             study.noise(arm)
     assert not (study.run / arm / "noise.json").exists()
@@ -169,6 +170,31 @@ def test_each_recogniser_that_a_cloak_is_made_against_sees_somebody_else(study: 
         assert (own_after < own_before - 0.05).all(), one
         seen = (after @ means.T).argmax(1)
         assert (seen[mine] != clean.label[mine]).mean() > 0.9 and np.array_equal(after[~mine], before[~mine])
+
+
+def test_new_and_known_networks_see_the_next_of_the_protected_at_once(study: Study) -> None:
+    study.noise("cloak-tap", steps=20, transforms=False)
+    facts = read_json(study.run / "cloak-tap" / "noise.json")
+    assert [one["model"] for one in facts["surrogates"]] == ["InceptionResnetV1", "MobileFaceNet"]
+    assert [one["name"] for one in facts["against"]] == ["known-0.onnx", "known-1.onnx"] and facts["steps"] == 20
+    table = study.table().query("part == 'train'")
+    clean, changed = (training_set(study.table(), arm, study.aligned, study.run) for arm in ("clean", "cloak-tap"))
+    mine = (table["role"] == "protected").to_numpy()
+    protected = np.unique(clean.label[mine])
+    following = next_identity(protected, clean.label, IDENTITIES, seed=0)
+    for name in SURROGATES:
+        folder = study.run / name / "model"
+        network = network_of(folder, read_json(folder / "train.json"), CPU, model=SURROGATES[name])
+        shown = torch.from_numpy(following[clean.label[mine]])
+        seen = [network(faces.where(mine).batch(np.arange(mine.sum()), torch.device("cpu"))[0]) for faces in (clean, changed)]
+        likely = [float(logits.softmax(1).gather(1, shown[:, None]).mean()) for logits in seen]
+        assert likely[1] > likely[0], name  # little more: it was taught for one epoch
+    for one in facts["against"]:
+        network = load_known(study.run / one["name"], input_size=75)
+        before, after = (embeddings_by(network, faces, CPU) for faces in (clean, changed))
+        means = mean_embeddings(before, clean.label, IDENTITIES)
+        nearer = [((found * means[following[clean.label]]).sum(1) - (found * means[clean.label]).sum(1))[mine] for found in (before, after)]
+        assert (nearer[1] > nearer[0] + 0.05).all(), one
 
 
 def test_nobody_can_be_shown_where_there_is_nobody_else() -> None:

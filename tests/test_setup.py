@@ -319,5 +319,5 @@ def test_all_arms_are_all_that_there_are(setting: str, tmp_path: Path) -> None:
     for against in ("", f"CLOAK_AGAINST={known}"):
         told = make("study", "-n", "ARMS=all", f"SETTING={setting}", f"DATA_ROOT={tmp_path}", *([against] if against else [])).stdout
         trained = set(re.findall(r"pipeline train .*--arm (\S+)", told))
-        left_out = ({"removed"} if setting == "full" else set()) | (set() if against else {"cloak", "cloak-error-min"})
+        left_out = ({"removed"} if setting == "full" else set()) | (set() if against else {"cloak", "cloak-error-min", "cloak-tap"})
         assert trained - {*SURROGATES} == set(ARMS) - left_out

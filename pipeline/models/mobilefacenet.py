@@ -34,14 +34,19 @@ class QuickPReLU(torch.autograd.Function):
         return grad_x_BCHW, below_BCHW.mul_(x_BCHW).sum((0, 2, 3)) if ctx.needs_input_grad[1] else None
 
 
-class PReLU(nn.PReLU):
+def prelu(x_BCHW: Tensor, slope_C: Tensor) -> Tensor:
     """torch's, with `QuickPReLU` on a CPU."""
+    if x_BCHW.device.type != "cpu":
+        return F.prelu(x_BCHW, slope_C)
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x_BCHW.dtype
+    return QuickPReLU.apply(x_BCHW.to(dtype), slope_C.to(dtype))  # type: ignore[return-value]
+
+
+class PReLU(nn.PReLU):
+    """torch's, by `prelu`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.device.type != "cpu":
-            return super().forward(input)
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
-        return QuickPReLU.apply(input.to(dtype), self.weight.to(dtype))  # type: ignore[return-value]
+        return prelu(input, self.weight)
 
 
 class Depthwise(nn.Conv2d):

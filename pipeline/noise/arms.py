@@ -104,6 +104,14 @@ ARMS: dict[str, Arm] = {
         {"transforms": True},
         published=True,
     ),
+    "cloak-tap": Arm(
+        "cloak",
+        "photo",
+        "Targeted adversarial as tap-ensemble, and at once a cloak (CLOAK_AGAINST): networks old and new see the next protected person.",
+        {"transforms": True},
+        surrogates=tuple(SURROGATES),
+        published=True,
+    ),
     "backdoor": Arm("backdoor", "identity", "A small trigger patch in the corner, one a person."),
 }
 
@@ -118,6 +126,11 @@ def arm_of(name: str) -> Arm:
 def is_of(arm: str | None, method: str) -> bool:
     """Whether there is such an arm and its noise is made by `method`."""
     return arm in ARMS and ARMS[arm].method == method
+
+
+def is_targeted(arm: str | None) -> bool:
+    """Whether there is such an arm and its photos show the next of the protected to networks that have learned them all (`tap.py`)."""
+    return is_of(arm, "tap") or (is_of(arm, "cloak") and bool(ARMS[str(arm)].surrogates))
 
 
 def protecting_arms(arms: Iterable[str]) -> list[str]:

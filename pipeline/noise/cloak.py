@@ -8,8 +8,9 @@ wrong template. Photos go through the transforms of `transforms.py`, since they 
 embeds them. Neither paper's program: the change is bounded by epsilon, as all arms' here, and there is no perceptual term.
 
 A cloak leaves most of a face to who trains a network from scratch, so `cloak-error-min` makes it, with half of epsilon, for photos that
-carry an error-minimizing pattern with the other half: that pattern is what such a network learns. What a cloak does to a network that was
-not among those it was made against is for `MATRIX=svm-reference` to say.
+carry an error-minimizing pattern with the other half: that pattern is what such a network learns. `cloak-tap` shares epsilon with nobody:
+networks that exist and networks that learned these people (`tap.py`) are shown the same person, the next of the protected, by one change.
+What a cloak does to a network that was not among those it was made against is for `MATRIX=svm-reference` to say.
 """
 
 from __future__ import annotations

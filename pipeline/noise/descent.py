@@ -42,6 +42,7 @@ def descend(
     transforms: bool = False,
     untouched: float = 0.0,
     momentum: float = 0.0,
+    in_turn: Sequence[Objective] = (),
     checkpoint: Path | None = None,
     key: str = "",
 ) -> tuple[np.ndarray, float]:
@@ -60,6 +61,7 @@ def descend(
             photos as they are, which most trainers take.
         momentum: how much of the direction so far a step keeps (Dong et al., CVPR 2018, *Boosting Adversarial Attacks with Momentum*):
             what one draw of transforms alone asks for passes.
+        in_turn: objectives of which a pass asks one, this one and then that, beside `objectives`.
         checkpoint, key: where the state is kept and what it belongs to; None: not kept.
 
     Returns:
@@ -84,6 +86,7 @@ def descend(
     here = ranks.share(len(order))
     parts = [slice(start, min(start + batch, here.stop)) for start in range(here.start, here.stop, batch)]
     for number in range(done + 1, steps + 1):
+        asked = [*objectives, *([in_turn[number % len(in_turn)]] if in_turn else [])]
         sum_KCHW = torch.zeros_like(delta_KCHW)
         total = torch.zeros((), device=device)
         random = np.random.default_rng((seed, number))
@@ -100,13 +103,13 @@ def descend(
                     where_B = runtime.tensor(np.flatnonzero(touched_B))
                     noisy = noisy.index_copy(0, where_B, transformed(noisy[where_B], changes.part(part).part(touched_B)))
             direction = torch.zeros_like(noise_BCHW)
-            for place, objective in enumerate(objectives, 1):
+            for place, objective in enumerate(asked, 1):
                 with runtime.autocast():
                     loss_B = objective(noisy, label_B).float()
                 # What lies between noise and networks is kept for the next one.
-                (gradient,) = torch.autograd.grad(loss_B.sum(), noise_BCHW, retain_graph=place < len(objectives))
+                (gradient,) = torch.autograd.grad(loss_B.sum(), noise_BCHW, retain_graph=place < len(asked))
                 direction += gradient / gradient.flatten(1).norm(dim=1).clamp_min(1e-30)[:, None, None, None]
-                total += loss_B.detach().sum() / len(objectives)
+                total += loss_B.detach().sum() / len(asked)
                 del loss_B  # and with it what the network kept
             sum_KCHW.index_add_(0, row_B, direction)
         ranks.sum_(sum_KCHW)

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.artifacts import read_json, read_table
 from pipeline.config import DataConfig, load
 from pipeline.evaluation.accuracy import FEWEST_IDENTITIES
-from pipeline.noise.arms import is_of
+from pipeline.noise.arms import is_of, is_targeted
 from pipeline.noise.given import REUSED
 from pipeline.noise.table import FILE
 from pipeline.photos.folder import LOOSE, counted
@@ -88,7 +88,7 @@ def describe(
     later = ""
     if arm in REUSED:
         later = f"later photos of these people: NOISE={kept} puts the same patterns on them; keep it, and noise.json beside it\n"
-    elif is_of(arm, "tap"):
+    elif is_targeted(arm):
         later = "later photos of these people: the same command again; what is out already may stay, every photo has noise of its own\n"
     # Perhaps a sister: `distant_identity` draws from whoever the split protects or has for the search.
     whom = "to the recognisers it was made against a cloaked photo shows another of the people in PHOTOS: a search for that one finds it\n"

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import StageError
 from pipeline.models.arcface_onnx import ArcFaceOnnx
+from pipeline.models.mobilefacenet import prelu
 from pipeline.models.recognisers import for_inference, make_recogniser
 
 ALIKE = 0.999  # cosine of an embedding by torch and by onnxruntime
@@ -30,7 +31,20 @@ class KnownOnnx(nn.Module):
 
     def embed(self, x_BCHW: Tensor) -> Tensor:
         """L2-normalised embeddings (B, D), float32."""
+        x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
         return F.normalize(self.network((x_BCHW * 255 - self.mean) / self.std).float(), dim=1)
+
+
+class Slopes(nn.Module):
+    """PReLU of ONNX for slopes that nobody learns: on a CPU torch's own goes backwards one number at a time, to learn them."""
+
+    def __init__(self, known: nn.Module) -> None:
+        super().__init__()
+        self.known = known
+
+    def forward(self, x: Tensor, slope: Tensor) -> Tensor:
+        """x (B, C, H, W) where it is above zero, else times its channel's slope (C, 1, 1); other shapes as onnx2torch does it."""
+        return prelu(x, slope.view(-1)) if x.ndim == 4 and slope.shape == (x.shape[1], 1, 1) else self.known(x, slope)
 
 
 def load_known(path: Path, *, input_size: int) -> Any:
@@ -54,10 +68,13 @@ def load_onnx(path: Path) -> KnownOnnx:
     reader = ArcFaceOnnx(path)  # says what is wrong with the file, and knows its normalisation
     import onnx
     from onnx2torch import convert
+    from onnx2torch.node_converters.activations import OnnxPReLU
 
     crops = np.random.default_rng(0).integers(0, 256, (2, 112, 112, 3), np.uint8)
     try:
         network = convert(onnx.load(str(path)))
+        for name in [name for name, layer in network.named_modules() if isinstance(layer, OnnxPReLU)]:
+            network.set_submodule(name, Slopes(network.get_submodule(name)))
         made = KnownOnnx(network, float(reader.network.input_mean), float(reader.network.input_std)).eval().requires_grad_(False)
         with torch.no_grad():
             found = made.embed(torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255).numpy()

@@ -45,18 +45,20 @@ def make_noise(config: NoiseConfig, split: Path, aligned: Path, run: Path, outpu
     facts: dict[str, Any] = {"method": config.arm, "per": arm.per, "epsilon": config.epsilon, "identities": carrying["identity"].nunique()}
     facts |= {"rounds": 0, "converged": None}
     if arm.method in ("error-min", "cloak") or arm.surrogates:
-        from pipeline.noise.searched import against_known, against_surrogates, facts_of_surrogates, search
+        from pipeline.noise.against import against_networks, facts_of_surrogates
+        from pipeline.noise.searched import search
         from pipeline.noise.transforms import describe_transforms
 
         prepare_torch(runtime, threads)
         with turn(run, runtime):
-            if arm.surrogates:
-                found, facts["seconds"] = against_surrogates(config, arm, table, names, split, aligned, run, output, runtime)
-                facts |= {"steps": config.steps, **facts_of_surrogates(arm, run)}
-            elif arm.method == "cloak":
-                found, pattern, facts["seconds"] = against_known(config, arm, table, names, split, aligned, output, runtime)
-                named = zip(config.against, config.against_sha256, strict=True)
-                facts |= {"steps": config.steps, "against": [{"name": Path(path).name, "sha256": digest} for path, digest in named]}
+            if arm.surrogates or arm.method == "cloak":
+                found, pattern, facts["seconds"] = against_networks(config, arm, table, names, split, aligned, run, output, runtime)
+                facts["steps"] = config.steps
+                if arm.surrogates:
+                    facts |= facts_of_surrogates(arm, run)
+                if config.against:
+                    known = zip(config.against, config.against_sha256, strict=True)
+                    facts["against"] = [{"name": Path(path).name, "sha256": digest} for path, digest in known]
                 if pattern is not None and config.beneath is not None:
                     facts |= {"beneath": {"method": config.beneath.arm, "epsilon": config.beneath.epsilon}, **facts_of(pattern)}
             else:

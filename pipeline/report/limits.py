@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.noise.arms import ARMS, is_of
+from pipeline.noise.arms import ARMS, is_of, is_targeted
 from pipeline.report.validity import counts, counts_elsewhere
 from pipeline.report.views import (
     called,
@@ -167,7 +167,7 @@ def without_search(metrics: dict[str, Any], arm: str) -> Limit:
 def searched_with(metrics: dict[str, Any], arm: str | None) -> str:
     """How near the surrogate was to the recogniser, in a sentence; empty where no noise was searched or that was not recorded."""
     theirs, mine = (at(metrics, "provenance", "config", stage, "input_size") for stage in ("train", config_of_surrogate(arm)))
-    if not is_number(theirs) or not is_number(mine) or not (is_of(arm, "error-min") or is_of(arm, "tap")):
+    if not is_number(theirs) or not is_number(mine) or not (is_of(arm, "error-min") or is_targeted(arm)):
         return ""
     size = "at the same input size" if theirs == mine else f"at {mine:g} px where the recogniser has {theirs:g}"
     start = "the same pretrained weights" if starts_alike(metrics, arm) else "other initial weights"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.artifacts import write_text
-from pipeline.noise.arms import ARMS, is_of
+from pipeline.noise.arms import ARMS, is_of, is_targeted
 from pipeline.report import figures, tables, tables_beyond, views
 from pipeline.report.answers import answers_of
 from pipeline.report.limits import limits_of
@@ -100,7 +100,7 @@ def content_of(metrics: dict[str, Any]) -> dict[str, Any]:
         "headline": views.headline_arm(metrics),
         "seeds": views.seeds_of(metrics),
         "cloaked": any(views.made_against(metrics, arm) for arm in arms),
-        "targeted": [arm for arm in arms if is_of(arm, "tap")],
+        "targeted": [arm for arm in arms if is_targeted(arm)],
         "per_photo": [arm for arm in arms if is_of(arm, "error-min") and ARMS[arm].per == "photo"],
         "answers": answers_of(metrics),
         "key_numbers": views.key_numbers(metrics),

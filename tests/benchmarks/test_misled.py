@@ -37,7 +37,7 @@ def test_targets_and_owners_are_counted(tmp_path: Path, monkeypatch: pytest.Monk
     def clean_photos(table: Any, _arm: str, aligned: Path, run: Path) -> Any:
         return training_set(table, "clean", aligned, run)
 
-    monkeypatch.setattr("pipeline.noise.searched.network_of", lambda *_, **__: None)
+    monkeypatch.setattr("pipeline.noise.against.network_of", lambda *_, **__: None)
     monkeypatch.setattr("pipeline.training.loop.predict", predict)
     monkeypatch.setattr("pipeline.training.stage.training_set", clean_photos)
     found = list(misled(study.data, study.run))

@@ -15,9 +15,9 @@ from pipeline.config import TrainConfig
 from pipeline.distributed import Ranks, launched
 from pipeline.errors import RequestError, StageError
 from pipeline.models.backbones import WIDTH
+from pipeline.noise.against import embeddings_by
 from pipeline.noise.descent import Objective, descend
 from pipeline.noise.error_min import search_noise
-from pipeline.noise.searched import embeddings_by
 from pipeline.runtime import Runtime
 from pipeline.training import loop
 from pipeline.training.loop import predict

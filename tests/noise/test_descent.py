@@ -61,6 +61,30 @@ def test_each_of_several_networks_sees_somebody_else(transforms: bool) -> None:
     assert not np.array_equal(delta, descend([red], FACES, np.arange(6), transforms=transforms, **SETTINGS)[0])
 
 
+def test_networks_in_turn_are_asked_one_a_pass_beside_the_others() -> None:
+    asked: list[str] = []
+
+    def told(name: str, colour: int) -> descent.Objective:
+        loss = objective(Pixels(colour))[0]
+
+        def telling(x_BCHW: Tensor, label_B: Tensor) -> Tensor:
+            asked.append(name)
+            return loss(x_BCHW, label_B)
+
+        return telling
+
+    delta = descend([told("each", 0)], FACES, np.arange(6), in_turn=[told("even", 1), told("odd", 2)], **SETTINGS)[0]
+    passes = [
+        [name for batch in range(2) for name in ("each", "odd" if number % 2 else "even")] for number in range(1, SETTINGS["steps"] + 1)
+    ]
+    assert asked == [name for one in passes for name in one], "photos in batches of four, then two"
+    for colour in range(3):
+        network = Pixels(colour)
+        _, own, target = objective(network)
+        moved = ((seen_by(network, delta) - seen_by(network, np.zeros_like(delta))) * (target - own)[FACES.label]).sum(1)
+        assert moved.min() > 0.05
+
+
 def test_no_network_speaks_louder_than_another() -> None:
     red, blue = (objective(Pixels(colour))[0] for colour in (0, 2))
 

@@ -92,8 +92,10 @@ def test_who_cloaks_photos_is_told_whom_they_show_then() -> None:
 
 
 def test_who_misleads_networks_is_told_that_photos_may_follow() -> None:
-    said = describe(Path("p"), "tap-robust", {"crops": CROPS, "photos": PHOTOS}, NONE, REJECTS, NONE, NONE, **MANY)
-    assert "later photos of these people: the same command again; what is out already may stay" in said and "NOISE" not in said
+    for arm, cloaked in {"tap-robust": False, "cloak-tap": True}.items():
+        said = describe(Path("p"), arm, {"crops": CROPS, "photos": PHOTOS}, NONE, REJECTS, NONE, NONE, **MANY)
+        assert "later photos of these people: the same command again; what is out already may stay" in said and "NOISE" not in said
+        assert ("a cloaked photo shows another of the people in PHOTOS" in said) == cloaked
 
 
 def test_a_study_of_few_people_is_not_said_to_show_how_far_it_holds() -> None:

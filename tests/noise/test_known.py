@@ -32,6 +32,16 @@ def test_an_onnx_recogniser_is_what_onnxruntime_makes_of_it(tmp_path: Path) -> N
     held_to_onnxruntime(write_recogniser(tmp_path / "tiny.onnx"))
 
 
+def test_an_onnx_recogniser_is_asked_in_bf16_too(tmp_path: Path) -> None:
+    network, x_BCHW = load_known(write_recogniser(tmp_path / "tiny.onnx"), input_size=75), X_BCHW.clone().requires_grad_(True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = network.embed(x_BCHW)
+    assert found.dtype is torch.float32
+    assert found.detach().numpy() == pytest.approx(network.embed(X_BCHW).numpy(), abs=0.02)
+    (gradient,) = torch.autograd.grad(found[:, 0].sum(), x_BCHW)
+    assert torch.isfinite(gradient).all() and (gradient.flatten(1).abs().sum(1) > 0).all()
+
+
 def test_insightfaces_own_recogniser_is_read(shared: Path) -> None:
     path = shared / "models" / "insightface" / "w600k_mbf.onnx"
     if not path.is_file():

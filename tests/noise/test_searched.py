@@ -9,8 +9,9 @@ import pytest
 from pipeline.artifacts import write_json
 from pipeline.config import NoiseConfig
 from pipeline.errors import StageError
+from pipeline.noise.against import against_networks
 from pipeline.noise.arms import arm_of
-from pipeline.noise.searched import against_surrogates, check_memory
+from pipeline.noise.searched import check_memory
 from pipeline.runtime import Runtime, free_memory
 
 
@@ -34,9 +35,9 @@ def test_noise_against_a_surrogate_that_was_not_trained_is_refused(tmp_path: Pat
     said = "has no trained network, against which {} noise is made: train the arm `{}` first"
 
     def ask(arm: str) -> None:
-        against_surrogates(NoiseConfig(arm=arm), arm_of(arm), None, (), tmp_path, tmp_path, tmp_path, tmp_path, cpu)
+        against_networks(NoiseConfig(arm=arm), arm_of(arm), None, (), tmp_path, tmp_path, tmp_path, tmp_path, cpu)
 
-    for arm in ("tap", "tap-ensemble"):
+    for arm in ("tap", "tap-ensemble", "cloak-tap"):
         with pytest.raises(StageError, match=said.format(arm, "surrogate")):
             ask(arm)
     write_json(tmp_path / "surrogate" / "model" / "train.json", {})

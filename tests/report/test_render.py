@@ -592,6 +592,23 @@ def test_targeted_noise_says_what_it_is_and_whose_network_it_was_made_against(tm
     assert "What the search adds to a pattern" not in words, "it has no pattern a person"
 
 
+def test_a_cloak_that_is_targeted_noise_too_says_both(tmp_path: Path):
+    metrics = sample_metrics()
+    noise = metrics["arms"].pop("error-min")
+    learned = [{"model": "InceptionResnetV1", "names": 0.89}, {"model": "MobileFaceNet", "names": 0.8}]
+    known = [{"name": "r50.onnx", "sha256": "2"}]
+    noise["noise"] |= {"method": "cloak-tap", "steps": 60, "rounds": 0, "converged": None, "surrogates": learned, "against": known}
+    metrics["arms"]["cloak-tap"] = noise
+    own = {"input_size": 75, "weights_sha256": None}
+    metrics["provenance"]["config"] = {"train": own, "surrogate": own, "noise-cloak-tap": own | {"input_size": 160}}
+    words = words_of(page_of(metrics, [], tmp_path))
+    assert (
+        "by what is not in their clean photos (cloak-tap)" in words and "A small change by which a face looks like somebody else’s" in words
+    )
+    assert "MobileFaceNet (names 80.0% of their clean photos) · against r50" in words and "The cloak was made against r50." in words
+    assert "a network of the recogniser’s own kind, at the same input size, from other initial weights, and with a MobileFaceNet." in words
+
+
 def test_a_cloak_says_what_it_was_made_against_and_what_not(tmp_path: Path):
     title = "Recognisers that the cloak was not made against"
 
