@@ -16,14 +16,24 @@ def folders_asked_for(description: str | None, words: list[str] | None = None) -
     Args:
         description: what `--help` says. words: the command line; None: this process's.
     """
+    return folders_in(parser_of_folders(description), words)[:2]
+
+
+def parser_of_folders(description: str | None) -> argparse.ArgumentParser:
+    """Of a command that takes `--data` and `--run`, and perhaps more."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the data folder, such as data/synthetic")
     parser.add_argument("--run", type=Path, required=True, help="the run's folder, with a folder an arm")
+    return parser
+
+
+def folders_in(parser: argparse.ArgumentParser, words: list[str] | None = None) -> tuple[Path, Path, argparse.Namespace]:
+    """As `folders_asked_for`, and all options, by a parser of `parser_of_folders`."""
     options = parser.parse_args(words)
     for path in (options.data / "aligned", options.run / "split.parquet"):
         if not path.exists():
             parser.error(f"{path} is missing; give the folders of a run")
-    return options.data, options.run
+    return options.data, options.run, options
 
 
 def shown_by(table: Any, run: Path, arm: str, classes: int) -> np.ndarray:

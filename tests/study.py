@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from safetensors.torch import save_file
 
-from pipeline.artifacts import write_array, write_table
+from pipeline.artifacts import write_array, write_json, write_table
 from pipeline.config import NoiseConfig, SplitConfig, TrainConfig
-from pipeline.noise.arms import ARMS
+from pipeline.models.recognisers import make_recogniser
+from pipeline.noise.arms import ARMS, SURROGATES
 from pipeline.noise.protect import protect
 from pipeline.noise.stage import make_noise
 from pipeline.runtime import Runtime
@@ -38,6 +40,16 @@ class Study:
         split_photos(SplitConfig(identities=PROTECTED, auxiliary=3, duplicate_bits=0), self.data / "aligned", self.run / "split.parquet")
         self.split = self.run / "split.parquet"
         self.aligned = self.data / "aligned"
+
+    def surrogates(self) -> None:
+        """Their weights, as they are before they have learned anything."""
+        seen = {"classes": IDENTITIES, "input_size": 75, "normalise": True}
+        for name, model in SURROGATES.items():
+            folder = self.run / name / "model"
+            folder.mkdir(parents=True)
+            save_file(make_recogniser(**seen, dropout=0.0, seed=0, model=model).tensors(), folder / "weights.safetensors")
+            write_json(folder / "train.json", seen | {"model": model, "weights_sha256": "0" * 64})
+            (folder / "history.jsonl").write_text('{"epoch": 1, "protected": 0.25}\n', encoding="utf-8")
 
     def noise(self, arm: str, **values: Any) -> None:
         base = {"arm": arm, "input_size": 75, "rounds": 1, "batches": 2, "batch": 8, "steps": 3, "dropout": 0.0}

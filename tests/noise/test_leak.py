@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.torch import save_file
 
-from pipeline.artifacts import write_array, write_json
-from pipeline.models.recognisers import make_recogniser
+from pipeline.artifacts import write_array
 from pipeline.noise import against, searched
-from pipeline.noise.arms import ARMS, SURROGATES
+from pipeline.noise.arms import ARMS
 from pipeline.noise.error_min import SearchResult
 from pipeline.training.faces import FaceSet
-from tests.study import IDENTITIES, Study
+from tests.study import Study
 
 PAINT = (255, 0, 255)
 
@@ -34,14 +32,7 @@ def study(tmp_path: Path) -> Study:
     crops = np.load(made.aligned / "crops-00000.npy")
     crops[test["row"]] = PAINT
     write_array(made.aligned / "crops-00000.npy", crops)
-    seen = {"classes": IDENTITIES, "input_size": 75, "normalise": True}
-    for name, model in SURROGATES.items():
-        surrogate = made.run / name / "model"
-        surrogate.mkdir(parents=True)
-        network = make_recogniser(**seen, dropout=0.0, seed=0, model=model)
-        save_file(network.tensors(), surrogate / "weights.safetensors")
-        write_json(surrogate / "train.json", seen | {"model": model, "weights_sha256": "0" * 64})
-        (surrogate / "history.jsonl").write_text('{"epoch": 1, "protected": 0.25}\n', encoding="utf-8")
+    made.surrogates()
     return made
 
 
