@@ -22,7 +22,7 @@ READY = (
     "import sys; from pipeline.__main__ import parser; "
     "parser().parse_args(['train', '--data', 'd', '--run', 'r', '--arm', 'clean']); "
     "from pipeline import runtime; found = runtime.decide(); "
-    "import pipeline.config, pipeline.training.stage, pipeline.noise.searched; runtime.prepare_torch(found, 1); "
+    "import pipeline.config, pipeline.training.stage, pipeline.noise.against; runtime.prepare_torch(found, 1); "
     "import torch; from pipeline.training.optimiser import SGD; weight = torch.nn.Parameter(torch.ones(1)); weight.sum().backward(); "
     "SGD([weight], momentum=0.9, weight_decay=0.0).step(lr=1.0, clip=1.0)"
 )

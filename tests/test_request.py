@@ -388,6 +388,7 @@ def test_a_study_that_cannot_end_in_a_claim_says_so_when_it_is_new(tmp_path: Pat
         ("noise: {random: {seed: 3}}\n", "noise: random: seed is not for a profile to say"),
         ("noise: {tap: {normalise: false}}\n", "noise: tap: normalise is not for a profile to say (the surrogate looks at"),
         ("noise: {cloak: {input_size: 112}}\n", "noise: cloak: input_size is not for a profile to say (networks that exist"),
+        ("noise: {cloak-tap: {input_size: 112}}\n", "noise: cloak-tap: input_size is not for a profile to say (the surrogate looks"),
         ("noise_from_weights: {weights: /w}\n", "noise_from_weights: weights is not for a profile to say"),
         ("split: {identities: 20}\n", "split: identities is not for a profile to say"),
         ("align_synthetic: {detector: scrfd}\n", "align_synthetic: detector is not for a profile to say"),

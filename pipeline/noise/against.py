@@ -69,10 +69,10 @@ def against_networks(
     check_memory(len(names), arm, runtime, tables=TABLES + (config.step_momentum > 0))
     trained = [trained_surrogate(run, name, config.arm) for name in arm.surrogates]
     pattern = None if config.beneath is None else pattern_beneath(config.beneath, table, split, aligned, output, runtime)
+    classes = int(table["label"].max()) + 1  # of all who are trained on: the surrogates have an output for each, and learned those here
     table = table[table["role"].isin(("protected", "auxiliary"))]
     carrying = table[(table["role"] == "protected") & ((table["part"] == "train") | arm.published)]
-    classes = int(table["label"].max()) + 1
-    assert all(facts["classes"] == classes for facts in trained), (trained, classes)  # all have learned the same people
+    assert all(facts["classes"] == classes for facts in trained), (trained, classes)
     people = People(np.unique(carrying["label"].to_numpy()), face_set(table[table["part"] == "train"], aligned), classes)
     objectives, known = against_surrogates(config, arm, trained, people, run, runtime), against_known(config, arm, people, runtime)
     # Beside networks that learned these people one that exists is asked a pass: each time all of them, they outweigh those.

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from pipeline.artifacts import write_json
+from pipeline.artifacts import write_json, write_table
 from pipeline.config import NoiseConfig
 from pipeline.errors import StageError
 from pipeline.noise.against import against_networks
 from pipeline.noise.arms import arm_of
 from pipeline.noise.searched import check_memory
+from pipeline.noise.table import load_noise
 from pipeline.runtime import Runtime, free_memory
+from tests.study import PHOTOS, PROTECTED, Study
 
 
 def test_a_table_that_does_not_fit_is_refused_before_the_search(cpu: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,6 +47,19 @@ def test_noise_against_a_surrogate_that_was_not_trained_is_refused(tmp_path: Pat
     write_json(tmp_path / "surrogate" / "model" / "train.json", {})
     with pytest.raises(StageError, match=said.format("tap-ensemble", "surrogate-mobilefacenet")):
         ask("tap-ensemble")
+
+
+@pytest.mark.parametrize("arm", ["tap-ensemble", "fawkes", "cloak", "cloak-tap"])
+def test_people_whom_no_search_sees_may_be_trained_on(tmp_path: Path, arm: str) -> None:
+    """Of WebFace a few are auxiliary; the recogniser learns the rest, too, and so has a class for each."""
+    study = Study(tmp_path)
+    study.surrogates()
+    table = pd.read_parquet(study.split)
+    roles = np.array(["protected", "protected", "auxiliary", "auxiliary", "other"])
+    write_table(study.split, table.assign(role=roles[table["label"]]))
+    study.noise(arm, steps=1)
+    noise, _ = load_noise(study.run / arm)
+    assert len(noise.names) == PROTECTED * PHOTOS if arm_of(arm).published else len(noise.names) > 0
 
 
 def test_free_memory_of_this_machine_is_a_part_of_what_it_has() -> None:
