@@ -337,6 +337,7 @@ def load_profile(path: Path) -> dict[str, Any]:
     asked = "a variable of `make` says it, or it follows from one"
     for name, given in GIVEN_BY_MAKE.items():
         refuse(sections.get(name) or {}, given, f"PROFILE={path.stem}: {name}", asked)
+    # Of a method that needs no surrogate in some arm, only those arms that do.
     methods = {arm.method for arm in ARMS.values()} - {arm.method for arm in ARMS.values() if not arm.surrogates}
     of_surrogates = methods | {name for name, arm in ARMS.items() if arm.surrogates}
     for name, values in (sections.get("noise") or {}).items():

@@ -306,10 +306,12 @@ def test_a_report_is_made_anew_for_other_arms() -> None:
 def test_the_makefile_knows_which_arms_need_a_surrogate_and_which_are_published() -> None:
     rules = (ROOT / "Makefile").read_text(encoding="utf-8")
     (against,) = re.findall(r"^AGAINST := \$\(filter ([^,]*),", rules, re.MULTILINE)
+    (ensemble,) = re.findall(r"^ENSEMBLE := \$\(filter ([^,]*),", rules, re.MULTILINE)
     (line,) = re.findall(r"^PUBLISHED := .*$", rules, re.MULTILINE)
     kinds = re.findall(r"\$\(filter ([^,]*),\$\(ARMS\)\)", line)
     patterns = [word.replace("%", "*") for word in against.split()]
     assert {arm for arm in ARMS if any(fnmatch(arm, one) for one in patterns)} == {name for name, arm in ARMS.items() if arm.surrogates}
+    assert set(ensemble.split()) == {name for name, arm in ARMS.items() if "surrogate-mobilefacenet" in arm.surrogates}
     assert {arm for kind in kinds for arm in kind.split()} == {name for name, arm in ARMS.items() if arm.published}
 
 

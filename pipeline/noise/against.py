@@ -57,9 +57,9 @@ def against_networks(
     run: Path,
     output: Path,
     runtime: Runtime,
-) -> tuple[np.ndarray, SearchResult | None, float]:
-    """Noise of `names` against an arm's surrogates and `config.against`: float32 (K, 3, 112, 112) in 1/255; the search for what is
-    beneath it; and the seconds that both took, before a kill, too.
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Noise of `names` against an arm's surrogates and `config.against`: float32 (K, 3, 112, 112) in 1/255; and what `noise.json` says of
+    how it was made, the seconds before a kill among it.
 
     Where there is a pattern beneath, the noise is made for photos that carry it, and is returned as the sum of both.
 
@@ -73,6 +73,7 @@ def against_networks(
     table = table[table["role"].isin(("protected", "auxiliary"))]
     carrying = table[(table["role"] == "protected") & ((table["part"] == "train") | arm.published)]
     assert all(facts["classes"] == classes for facts in trained), (trained, classes)
+    learned = [{"model": facts["model"], "names": names_protected(run / name)} for name, facts in zip(arm.surrogates, trained, strict=True)]
     people = People(np.unique(carrying["label"].to_numpy()), face_set(table[table["part"] == "train"], aligned), classes)
     objectives, known = against_surrogates(config, arm, trained, people, run, runtime), against_known(config, arm, people, runtime)
     # Beside networks that learned these people one that exists is asked a pass: each time all of them, they outweigh those.
@@ -86,9 +87,6 @@ def against_networks(
         every = np.arange(len(faces))
         faces = FaceSet((add_noise(faces.crops(every), under),), np.zeros_like(every), every, faces.label)
         epsilon, key = epsilon - config.beneath.epsilon, key + sha256_of(under.tobytes())
-    device = runtime.torch_device()
-    # Recognisers that exist are asked at 160 px, where 64 photos keep more than 4 GiB, and a CPU is as quick with fewer at a time.
-    few = bool(config.against) and device.type == "cpu"
     say(f"{config.arm}: {config.steps} steps against {', '.join(titles)} on {len(faces)} photos")
 
     def report(number: int, loss: float) -> None:
@@ -102,7 +100,7 @@ def against_networks(
         epsilon=epsilon,
         steps=config.steps,
         travel=config.travel,
-        batch=min(config.batch, len(faces)) if few else pass_batch(config, device, len(faces)),
+        batch=pass_batch(config, runtime.torch_device(), len(faces)),
         runtime=runtime,
         seed=hash_seed(config.seed, 0xADE),
         report=report,
@@ -115,7 +113,16 @@ def against_networks(
     )
     if under is not None:
         found[row_N] = quantise(found, epsilon)[row_N] + under.astype(np.float32)  # each rounded by itself, or the sum could pass epsilon
-    return found, pattern, seconds + (0.0 if pattern is None else pattern.seconds)
+    facts: dict[str, Any] = {"steps": config.steps, "seconds": seconds}
+    if learned:
+        facts["surrogates"] = learned
+    if config.against:
+        digests = zip(config.against, config.against_sha256, strict=True)
+        facts["against"] = [{"name": Path(path).name, "sha256": digest} for path, digest in digests]
+    if pattern is not None and config.beneath is not None:
+        facts["seconds"] += pattern.seconds
+        facts |= {"beneath": {"method": config.beneath.arm, "epsilon": config.beneath.epsilon}, **pattern.facts()}
+    return found, facts
 
 
 def against_surrogates(
@@ -170,14 +177,9 @@ def network_of(folder: Path, facts: dict[str, Any], runtime: Runtime, *, model: 
     return for_inference(trained, bf16=runtime.precision == "bf16")
 
 
-def facts_of_surrogates(arm: Arm, run: Path) -> dict[str, Any]:
-    """What `noise.json` says of the networks that an arm's noise was made against: each one's kind, and the share of the protected people's
-    clean test photos that it names.
-    """
-    folders = [run / name / "model" for name in arm.surrogates]
-    kinds = [read_json(folder / "train.json")["model"] for folder in folders]
-    shares = [read_history(folder / "history.jsonl")[-1]["protected"] for folder in folders]
-    return {"surrogates": [{"model": kind, "names": round(share, 4)} for kind, share in zip(kinds, shares, strict=True)]}
+def names_protected(surrogate: Path) -> float:
+    """The share of the protected people's clean test photos that the network trained in the folder `surrogate` names, 0 to 1."""
+    return round(read_history(surrogate / "model" / "history.jsonl")[-1]["protected"], 4)
 
 
 def pattern_beneath(config: NoiseConfig, table: Any, split: Path, aligned: Path, output: Path, runtime: Runtime) -> SearchResult:

@@ -78,6 +78,10 @@ class SearchResult:
     seconds: float
     history: list[dict[str, float]]
 
+    def facts(self) -> dict[str, Any]:
+        """What `noise.json` says of the search."""
+        return {"rounds": self.rounds, "converged": self.converged, "error": self.error, "history": self.history}
+
 
 def add_delta(x_BCHW: Tensor, delta_KCHW: Tensor, row_B: Tensor) -> Tensor:
     """Crops in [0, 1] plus the noise (in 1/255) of each photo's row; row −1 means no noise. Clipped to [0, 1]."""
@@ -227,10 +231,14 @@ def others_photos(random: np.random.Generator, label_N: np.ndarray, named_B: np.
 
 
 def pass_batch(config: NoiseConfig, device: torch.device, count: int) -> int:
-    """Photos at a time in a pass over `count`: what suits the device where each photo's gradient is its own, in parts of like size."""
+    """Photos at a time in a pass over `count`: what suits the device where each photo's gradient is its own, in parts of like size.
+
+    Recognisers that exist are asked at 160 px, where the activations of 64 photos take gigabytes, and a CPU is as quick with fewer.
+    """
     if config.rule != "identity-mean":
         return min(config.batch, count)
-    parts = max(1, math.ceil(count / max(config.batch, PASS_BATCH[device.type])))
+    suits = 0 if config.against and device.type == "cpu" else PASS_BATCH[device.type]
+    parts = max(1, math.ceil(count / max(config.batch, suits)))
     return max(1, math.ceil(count / parts))
 
 

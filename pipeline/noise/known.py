@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import StageError
 from pipeline.models.arcface_onnx import ArcFaceOnnx
-from pipeline.models.mobilefacenet import prelu
+from pipeline.models.prelu import prelu
 from pipeline.models.recognisers import for_inference, make_recogniser
 
 ALIKE = 0.999  # cosine of an embedding by torch and by onnxruntime
@@ -35,8 +35,8 @@ class KnownOnnx(nn.Module):
         return F.normalize(self.network((x_BCHW * 255 - self.mean) / self.std).float(), dim=1)
 
 
-class Slopes(nn.Module):
-    """PReLU of ONNX for slopes that nobody learns: on a CPU torch's own goes backwards one number at a time, to learn them."""
+class ChannelPReLU(nn.Module):
+    """onnx2torch's PReLU, by `prelu` where there is a slope a channel."""
 
     def __init__(self, known: nn.Module) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ def load_onnx(path: Path) -> KnownOnnx:
     try:
         network = convert(onnx.load(str(path)))
         for name in [name for name, layer in network.named_modules() if isinstance(layer, OnnxPReLU)]:
-            network.set_submodule(name, Slopes(network.get_submodule(name)))
+            network.set_submodule(name, ChannelPReLU(network.get_submodule(name)))
         made = KnownOnnx(network, float(reader.network.input_mean), float(reader.network.input_std)).eval().requires_grad_(False)
         with torch.no_grad():
             found = made.embed(torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255).numpy()

@@ -45,26 +45,19 @@ def make_noise(config: NoiseConfig, split: Path, aligned: Path, run: Path, outpu
     facts: dict[str, Any] = {"method": config.arm, "per": arm.per, "epsilon": config.epsilon, "identities": carrying["identity"].nunique()}
     facts |= {"rounds": 0, "converged": None}
     if arm.method in ("error-min", "cloak") or arm.surrogates:
-        from pipeline.noise.against import against_networks, facts_of_surrogates
+        from pipeline.noise.against import against_networks
         from pipeline.noise.searched import search
         from pipeline.noise.transforms import describe_transforms
 
         prepare_torch(runtime, threads)
         with turn(run, runtime):
             if arm.surrogates or arm.method == "cloak":
-                found, pattern, facts["seconds"] = against_networks(config, arm, table, names, split, aligned, run, output, runtime)
-                facts["steps"] = config.steps
-                if arm.surrogates:
-                    facts |= facts_of_surrogates(arm, run)
-                if config.against:
-                    known = zip(config.against, config.against_sha256, strict=True)
-                    facts["against"] = [{"name": Path(path).name, "sha256": digest} for path, digest in known]
-                if pattern is not None and config.beneath is not None:
-                    facts |= {"beneath": {"method": config.beneath.arm, "epsilon": config.beneath.epsilon}, **facts_of(pattern)}
+                found, made = against_networks(config, arm, table, names, split, aligned, run, output, runtime)
+                facts |= made
             else:
                 result = search(config, arm, table, names, split, aligned, output / "checkpoint.pt", runtime)
                 found = result.delta
-                facts |= {"rule": config.rule, "min_rounds": config.min_rounds, "seconds": result.seconds, **facts_of(result)}
+                facts |= {"rule": config.rule, "min_rounds": config.min_rounds, "seconds": result.seconds, **result.facts()}
                 if config.grey:
                     facts["grey"] = True
                 if config.transforms:
@@ -92,8 +85,3 @@ def make_noise(config: NoiseConfig, split: Path, aligned: Path, run: Path, outpu
 def mean_abs(delta: np.ndarray) -> float:
     """Mean absolute value of patterns, int8 (K, 3, H, W), in 1/255; a pattern at a time."""
     return round(float(np.mean([np.abs(one.astype(np.int16)).mean() for one in delta])), 3)
-
-
-def facts_of(result: Any) -> dict[str, Any]:
-    """What `noise.json` says of a search for error-minimizing noise, a `SearchResult`."""
-    return {"rounds": result.rounds, "converged": result.converged, "error": result.error, "history": result.history}

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.models.mobilefacenet import Depthwise, MobileFaceNet, PReLU
+from pipeline.models.mobilefacenet import Depthwise, MobileFaceNet
+from pipeline.models.prelu import PReLU
 
 
 def plain_twin(network: nn.Module) -> nn.Module:

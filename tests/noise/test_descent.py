@@ -74,10 +74,8 @@ def test_networks_in_turn_are_asked_one_a_pass_beside_the_others() -> None:
         return telling
 
     delta = descend([told("each", 0)], FACES, np.arange(6), in_turn=[told("even", 1), told("odd", 2)], **SETTINGS)[0]
-    passes = [
-        [name for batch in range(2) for name in ("each", "odd" if number % 2 else "even")] for number in range(1, SETTINGS["steps"] + 1)
-    ]
-    assert asked == [name for one in passes for name in one], "photos in batches of four, then two"
+    passes = [["each", "odd" if number % 2 else "even"] for number in range(1, SETTINGS["steps"] + 1)]
+    assert asked == [name for one in passes for name in one * 2], "photos in batches of four, then two"
     for colour in range(3):
         network = Pixels(colour)
         _, own, target = objective(network)

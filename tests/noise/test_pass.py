@@ -70,6 +70,11 @@ def test_a_pass_goes_in_parts_of_like_size(device: str, rule: str, count: int, p
     assert pass_batch(config_of(rule=rule, batch=32), torch.device(device), count) == photos
 
 
+def test_recognisers_that_exist_are_asked_about_fewer_photos_at_a_time_on_a_cpu() -> None:
+    config = config_of(batch=32, against=("w.safetensors",))
+    assert [pass_batch(config, torch.device(device), 300) for device in ("cpu", "cuda")] == [30, 150]
+
+
 def test_batches_of_a_pass_change_nothing(cpu: Runtime) -> None:
     faces = toy_faces(identities=2, photos=5)
     tables = []
